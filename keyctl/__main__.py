@@ -1,0 +1,5 @@
+"""Run keyctl as ``python -m keyctl``."""
+
+from keyctl.entry import main
+
+main()

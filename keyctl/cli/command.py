@@ -1,0 +1,158 @@
+"""How a command is declared: the options that all share, and the ones made from key fields."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import typer
+
+from keyctl.cli.session import Common, Session
+from keyctl.errors import UsageError
+
+Kind = Literal["text", "number", "money", "list", "pairs", "scalars", "flag"]
+
+_TYPES: dict[str, Any] = {
+    "text": str | None,
+    "number": int | None,
+    "money": str | None,
+    "list": list[str] | None,
+    "pairs": list[str] | None,
+    "scalars": list[str] | None,
+    "flag": bool | None,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class FieldOption:
+    """An option that sets one field of a request."""
+
+    field: str
+    flags: str
+    kind: Kind
+    help: str
+
+    @property
+    def parameter(self) -> str:
+        """Return the name of the function's parameter."""
+        return f"field_{self.flags.split('/')[0].lstrip('-').replace('-', '_')}"
+
+
+def command(
+    app: typer.Typer,
+    name: str,
+    *,
+    fields: Sequence[FieldOption] = (),
+    outputs: Sequence[str] = ("auto", "json", "table"),
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Declare a command whose function takes a `Session` first, and a `document` if it has *fields*."""
+
+    def declare(function: Callable[..., Any]) -> Callable[..., Any]:
+        own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
+        own = [item for item in own if item.name != "document"]
+        shared = _shared(outputs)
+        options = [_option(item) for item in fields]
+
+        def run(context: typer.Context, **values: Any) -> None:
+            common = Common(**{item.name: values.pop(item.name) for item in shared})
+            if common.output is not None and common.output not in outputs:
+                raise UsageError(
+                    f"there is no output {common.output!r} here", hint=f"give {', '.join(outputs)}"
+                )
+            arguments = {item.name: values[item.name] for item in own}
+            if fields:
+                arguments["document"] = document_of(fields, values)
+            with Session(common, context.obj) as session:
+                function(session, **arguments)
+
+        context = inspect.Parameter(
+            "context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context
+        )
+        parameters = [
+            item.replace(kind=inspect.Parameter.KEYWORD_ONLY) for item in (*own, *options, *shared)
+        ]
+        # Typer reads the signature: so one declaration serves every command.
+        run.__signature__ = inspect.Signature([context, *parameters])  # type: ignore[attr-defined]
+        run.__annotations__ = {item.name: item.annotation for item in (context, *parameters)}
+        run.__doc__ = function.__doc__
+        run.__name__ = function.__name__
+        app.command(name)(run)
+        return function
+
+    return declare
+
+
+def document_of(fields: Sequence[FieldOption], values: dict[str, Any]) -> dict[str, Any]:
+    """Return the request fields that the options in *values* set.
+
+    Raises:
+        UsageError: A value does not have the option's form.
+    """
+    document: dict[str, Any] = {}
+    for item in fields:
+        value = values[item.parameter]
+        if value is None or value == []:
+            continue
+        document[item.field] = _converted(item, value, document.get(item.field))
+    return document
+
+
+def _converted(item: FieldOption, value: Any, before: Any) -> Any:
+    if item.kind == "money":
+        from keyctl import money
+
+        return money.dollars(money.parse_money(value))
+    if item.kind == "list":
+        # `--models a,b` takes several at once; the repeatable ones take each as it is.
+        split = (
+            [part for text in value for part in text.split(",")]
+            if "models" in item.flags
+            else value
+        )
+        return [*(before or []), *split]
+    if item.kind in ("pairs", "scalars"):
+        return _pairs(item, value)
+    return value
+
+
+def _pairs(item: FieldOption, values: Sequence[str]) -> dict[str, Any]:
+    pairs: dict[str, Any] = {}
+    for text in values:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise UsageError(f"{item.flags} takes NAME=VALUE", hint=f"such as {item.flags} app=web")
+        if name in pairs:
+            raise UsageError(f"{item.flags} names {name!r} twice", hint="give each name once")
+        pairs[name] = (
+            {"true": True, "false": False}.get(value, value) if item.kind == "scalars" else value
+        )
+    return pairs
+
+
+def _option(item: FieldOption) -> inspect.Parameter:
+    option = typer.Option(item.flags, help=item.help, show_default=False)
+    return inspect.Parameter(
+        item.parameter,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[_TYPES[item.kind], option],
+    )
+
+
+def _shared(outputs: Sequence[str]) -> list[inspect.Parameter]:
+    declared: list[tuple[str, tuple[str, ...], str]] = [
+        ("output", ("--output", "-o"), f"{'|'.join(outputs)} (KEYCTL_OUTPUT)."),
+        ("database_url", ("--database-url",), "The database (KEYCTL_DATABASE_URL)."),
+        ("config", ("--config",), "The configuration file (KEYCTL_CONFIG)."),
+        ("caller_key_file", ("--caller-key-file",), "Act as the owner of this key."),
+        ("changed_by", ("--changed-by",), "On whose behalf, for the audit trail."),
+    ]
+    return [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[str | None, typer.Option(*flags, help=text, show_default=False)],
+        )
+        for name, flags, text in declared
+    ]

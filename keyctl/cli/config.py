@@ -1,0 +1,46 @@
+"""keyctl config."""
+
+import typer
+
+from keyctl.cli.command import command
+from keyctl.cli.session import Session
+
+
+def add_to(app: typer.Typer) -> None:
+    """Declare the group and its commands."""
+    group = typer.Typer(
+        help="The configuration.",
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+    )
+    app.add_typer(group, name="config")
+
+    @command(group, "show")
+    def show(session: Session) -> None:
+        """Show the configuration in force, and the database it works on."""
+        from keyctl.services.callers import require_overseer
+
+        require_overseer(session.caller, "the configuration")
+        settings = session.settings.model_dump(mode="json", exclude_none=True)
+        view = {
+            "file": str(session.config_path) if session.config_path else None,
+            "database": session.database.shown,
+            "settings": settings,
+        }
+        if session.wants_json:
+            session.console.json(view)
+            return
+        session.console.write(f"file: {view['file'] or 'none'}\ndatabase: {view['database']}\n")
+        session.console.write("".join(f"{name}: {value}\n" for name, value in settings.items()))
+
+    @command(group, "path")
+    def path(session: Session) -> None:
+        """Print the configuration file in use, or where one is looked for."""
+        from keyctl.settings import user_file
+
+        found = session.config_path
+        if session.wants_json:
+            session.console.json({"path": str(found or user_file()), "exists": found is not None})
+        else:
+            session.console.write(f"{found or user_file()}\n")

@@ -1,0 +1,125 @@
+"""What is printed where: the payload on stdout, talk and errors on stderr, JSON as JSON."""
+
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from keyctl import jsontext, keystring
+from keyctl.errors import DeliveryError, KeyctlError
+
+STDOUT: Final = 1
+JSON_MODES: Final = ("json", "jsonl")
+
+
+@dataclass(frozen=True, slots=True)
+class Console:
+    """Where output goes.  `output` is what was asked for; only a terminal gets colour."""
+
+    output: str
+    closed: frozenset[int]
+    is_terminal: bool
+
+    @classmethod
+    def of(
+        cls, arguments: Sequence[str], environment: Mapping[str, str], *, closed: frozenset[int]
+    ) -> "Console":
+        """Return the console for a command line that is not parsed yet: errors in it are reported too."""
+        output = environment.get("KEYCTL_OUTPUT") or "auto"
+        for index, argument in enumerate(arguments):
+            if argument == "--":
+                break
+            if argument in ("-o", "--output") and index + 1 < len(arguments):
+                output = arguments[index + 1]
+            elif argument.startswith("--output="):
+                output = argument.removeprefix("--output=")
+            elif argument.startswith("-o") and len(argument) > 2 and argument[2] != "-":
+                output = argument[2:].removeprefix("=")
+        return cls(output, closed, STDOUT not in closed and os.isatty(STDOUT))
+
+    @property
+    def has_stdout(self) -> bool:
+        """Tell whether stdout was open when the program began."""
+        return STDOUT not in self.closed
+
+    def require_stdout(self) -> None:
+        """Refuse to begin what ends with an answer on a closed stdout.
+
+        Raises:
+            DeliveryError: It is closed.
+        """
+        if not self.has_stdout:
+            raise DeliveryError(
+                "stdout is closed, and it should take the answer", hint="redirect it to a file"
+            )
+
+    def write(self, text: str | bytes) -> None:
+        """Write to stdout past every buffer, so that what fails is known before the end.
+
+        Raises:
+            DeliveryError: It cannot be written.
+        """
+        rest = memoryview(text.encode() if isinstance(text, str) else text)
+        try:
+            while rest:
+                rest = rest[os.write(STDOUT, rest) :]
+        except OSError as error:
+            raise DeliveryError(
+                f"stdout cannot be written: {error.strerror}",
+                hint="what the command changed, it changed; ask with info or list",
+            ) from error
+
+    def json(self, value: Any) -> None:
+        """Write *value* as one JSON document."""
+        self.write(jsontext.dumps(value, indent=2) + "\n")
+
+    def lines(self, values: Iterable[Any]) -> None:
+        """Write each value as JSON on a line of its own."""
+        for value in values:
+            self.write(jsontext.dumps(value) + "\n")
+
+    def note(self, text: str) -> None:
+        """Say something to a person: on stderr, so that stdout carries only the payload."""
+        sys.stderr.write(keystring.redact(text) + "\n")
+
+    def fail(self, error: KeyctlError) -> int:
+        """Report *error* on stderr, as JSON if that was asked for, and return its exit status."""
+        if self.output in JSON_MODES:
+            document = {
+                "error": {
+                    "code": error.code,
+                    "exit_code": int(error.exit_code),
+                    "message": error.message,
+                    "hint": error.hint,
+                    "violations": [asdict(violation) for violation in error.violations],
+                }
+            }
+            text = jsontext.dumps(document)
+        else:
+            lines = [f"error: {_one_line(error.message)}"]
+            if len(error.violations) > 1:
+                lines += [f"  {item.rule}: {_one_line(_told(item))}" for item in error.violations]
+            if error.hint:
+                lines.append(f"hint: {_one_line(error.hint)}")
+            text = "\n".join(lines)
+        sys.stderr.write(keystring.redact(text) + "\n")
+        sys.stderr.flush()
+        return int(error.exit_code)
+
+
+def _told(violation: Any) -> str:
+    where = f"{violation.field}: " if violation.field else ""
+    bound = "" if violation.bound is None else f" (allowed: {_plain(violation.bound)})"
+    return f"{where}{violation.message}{bound}"
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return ", ".join(str(item) for item in value) or "none"
+    return str(value)
+
+
+def _one_line(text: str) -> str:
+    # What a person typed may hold anything; nothing of it may steer the terminal.
+    return "".join(char if char.isprintable() else " " for char in text)

@@ -1,0 +1,70 @@
+"""keyctl db."""
+
+from typing import Any
+
+import typer
+
+from keyctl.cli.command import command
+from keyctl.cli.session import Session
+from keyctl.cli.tables import cell, show_table
+
+
+def add_to(app: typer.Typer) -> None:
+    """Declare the group and its commands."""
+    group = typer.Typer(
+        help="The database: its schema, and what crashes left.",
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+    )
+    app.add_typer(group, name="db")
+
+    @command(group, "upgrade")
+    def upgrade(session: Session) -> None:
+        """Bring the schema to this version, wholly or not at all."""
+        from keyctl.services.callers import require_admin
+
+        if session.acts_by_key:
+            require_admin(session.caller, "upgrade the database")
+        before, after = session.database.upgrade()
+        _show(session, {"database": session.database.shown, "before": before, "after": after})
+
+    @command(group, "status")
+    def status(session: Session) -> None:
+        """Show the schema's version, and this program's."""
+        from keyctl.db.schema import HEAD
+
+        revision = session.database.revision()
+        state = "missing" if revision is None else "current" if revision == HEAD else "older"
+        if revision is not None and revision > HEAD:
+            state = "newer"
+        _show(
+            session,
+            {
+                "database": session.database.shown,
+                "revision": revision,
+                "wanted": HEAD,
+                "state": state,
+            },
+        )
+
+    @command(group, "check")
+    def check(session: Session) -> None:
+        """List what a crash left behind."""
+        from keyctl.services.check import CheckService
+
+        report = CheckService(session.workspace).check()
+        if session.wants_json:
+            session.console.json(report)
+            return
+        session.console.write(f"schema: {report['revision']}\n")
+        show_table(
+            session.console, ("key_id", "key_alias", "problem", "until", "command"), report["left"]
+        )
+
+
+def _show(session: Session, view: dict[str, Any]) -> None:
+    if session.wants_json:
+        session.console.json(view)
+    else:
+        session.console.write("".join(f"{name}: {cell(value)}\n" for name, value in view.items()))

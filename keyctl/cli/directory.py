@@ -1,0 +1,209 @@
+"""keyctl team, user and org."""
+
+from typing import Annotated, Any, Final
+
+import typer
+
+from keyctl.cli import inputs
+from keyctl.cli.command import FieldOption as F
+from keyctl.cli.command import command
+from keyctl.cli.session import Session
+from keyctl.cli.tables import cell, show_table
+from keyctl.errors import UsageError
+
+_OWN: Final = (
+    F("models", "--model", "list", "A model it may use; repeatable."),
+    F("max_budget", "--max-budget", "money", "The most it may spend, in dollars."),
+    F("budget_duration", "--budget-duration", "text", "Spend starts again after this."),
+    F("tpm_limit", "--tpm-limit", "number", "Tokens per minute."),
+    F("rpm_limit", "--rpm-limit", "number", "Requests per minute."),
+    F("metadata", "--metadata", "pairs", "NAME=VALUE to keep with it; repeatable."),
+    F("blocked", "--blocked/--not-blocked", "flag", "Whether its keys are refused."),
+)
+_PER_MODEL: Final = (
+    F("model_tpm_limit", "--model-tpm-limit", "pairs", "MODEL=N; repeatable."),
+    F("model_rpm_limit", "--model-rpm-limit", "pairs", "MODEL=N; repeatable."),
+)
+FIELDS: Final = {
+    "team": (
+        F("name", "--name", "text", "A name for people."),
+        F("organization_id", "--org", "text", "The organization it belongs to."),
+        F(
+            "max_parallel_requests",
+            "--max-parallel-requests",
+            "number",
+            "Requests at the same time.",
+        ),
+        *_OWN,
+        *_PER_MODEL,
+    ),
+    "user": (
+        F("email", "--email", "text", "Where to write."),
+        F(
+            "role",
+            "--role",
+            "text",
+            "proxy_admin|proxy_admin_viewer|org_admin|internal_user|internal_user_viewer.",
+        ),
+        *_OWN,
+    ),
+    "org": (F("name", "--name", "text", "A name for people."), *_OWN, *_PER_MODEL),
+}
+COLUMNS: Final = {
+    "team": ("team_id", "team_alias", "organization_id", "max_budget", "spend", "blocked"),
+    "user": ("user_id", "user_email", "user_role", "max_budget", "spend", "blocked"),
+    "org": ("organization_id", "organization_alias", "max_budget", "spend", "blocked"),
+}
+_ROLES: Final = {"team": ("admin", "user"), "org": ("org_admin", "internal_user")}
+
+Id = Annotated[str, typer.Argument(metavar="ID", help="The id you chose.")]
+PolicyOption = Annotated[
+    str | None, typer.Option("--policy", help="The policy document: a file, or - for stdin.")
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Declare the groups and their commands."""
+    for noun, words in (
+        ("team", "Teams: who shares models, budgets and a policy."),
+        ("user", "Users: who owns keys, and with which role."),
+        ("org", "Organizations: what teams belong to."),
+    ):
+        group = typer.Typer(
+            help=words, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
+        )
+        app.add_typer(group, name=noun)
+        _declare(group, noun)
+        if noun in _ROLES:
+            _declare_members(group, noun)
+
+
+def _declare(group: typer.Typer, noun: str) -> None:
+    fields = FIELDS[noun]
+
+    @command(group, "create", fields=fields)
+    def create(
+        session: Session, document: dict[str, Any], id_: Id, policy: PolicyOption = None
+    ) -> None:
+        """Create one."""
+        _change(session, noun, id_, document, policy, create=True)
+
+    @command(group, "update", fields=fields)
+    def update(
+        session: Session,
+        document: dict[str, Any],
+        id_: Id,
+        policy: PolicyOption = None,
+        clear: Annotated[
+            list[str] | None, typer.Option("--clear", help="Empty this field; repeatable.")
+        ] = None,
+    ) -> None:
+        """Change what is named; --clear empties a field."""
+        for field in clear or ():
+            document[field] = None
+        _change(session, noun, id_, document, policy, create=False)
+
+    @command(group, "info")
+    def info(session: Session, id_: Id) -> None:
+        """Show one."""
+        service, kind = _service(session, noun)
+        _show(session, service.info(kind, id_))
+
+    @command(group, "list", outputs=("auto", "json", "jsonl", "table"))
+    def list_(
+        session: Session,
+        limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="How many.")] = 1000,
+        after: Annotated[str | None, typer.Option("--after", help="Go on behind this id.")] = None,
+    ) -> None:
+        """List them by id."""
+        service, kind = _service(session, noun)
+        page, following = service.page(kind, after=after, limit=limit)
+        if session.wants_json:
+            session.console.json({f"{noun}s": page, "next": following})
+        elif session.output == "jsonl":
+            session.console.lines(page)
+        else:
+            show_table(session.console, COLUMNS[noun], page)
+        if following is not None and not session.wants_json:
+            session.console.note(f"more: --after {following}")
+
+    @command(group, "delete")
+    def delete(session: Session, id_: Id) -> None:
+        """Archive one that nothing alive depends on."""
+        service, kind = _service(session, noun)
+        _show(session, service.delete(kind, id_))
+
+
+def _declare_members(group: typer.Typer, noun: str) -> None:
+    roles = _ROLES[noun]
+
+    @command(group, "add-member")
+    def add_member(
+        session: Session,
+        id_: Id,
+        user: Annotated[str, typer.Argument(metavar="USER", help="The user's id.")],
+        role: Annotated[str, typer.Option("--role", help="|".join(roles))] = roles[-1],
+    ) -> None:
+        """Make a user a member, or give a member another role."""
+        if role not in roles:
+            raise UsageError(f"there is no role {role!r} here", hint=f"give {' or '.join(roles)}")
+        service, kind = _service(session, noun)
+        _show(session, service.add_member(kind, id_, user, role))
+
+    @command(group, "remove-member")
+    def remove_member(
+        session: Session,
+        id_: Id,
+        user: Annotated[str, typer.Argument(metavar="USER", help="The user's id.")],
+    ) -> None:
+        """End a membership."""
+        service, kind = _service(session, noun)
+        _show(session, service.remove_member(kind, id_, user))
+
+
+def _service(session: Session, noun: str) -> Any:
+    from keyctl.records import Organization, Team, User
+    from keyctl.services.directory import DirectoryService
+
+    kind = {"team": Team, "user": User, "org": Organization}[noun]
+    return DirectoryService(session.workspace), kind
+
+
+def _change(
+    session: Session,
+    noun: str,
+    id_: str,
+    document: dict[str, Any],
+    policy: str | None,
+    *,
+    create: bool,
+) -> None:
+    from keyctl.principals import principal_values
+
+    body = dict(document)
+    for name in ("model_tpm_limit", "model_rpm_limit"):
+        if isinstance(limits := body.get(name), dict):
+            body[name] = {model: int(n) if n.isdigit() else n for model, n in limits.items()}
+    if policy is not None:
+        if noun == "user":
+            raise UsageError("a user has no policy", hint="set it on a team or an organization")
+        body["policy"] = inputs.read_document(policy, what="the policy")
+    service, kind = _service(session, noun)
+    values = principal_values(kind, id_, body)
+    _show(
+        session, service.create(kind, id_, values) if create else service.update(kind, id_, values)
+    )
+
+
+def _show(session: Session, view: dict[str, Any]) -> None:
+    if session.wants_json:
+        session.console.json(view)
+        return
+    members = view.pop("members_with_roles", None)
+    anchor = view.pop("audit", None)
+    shown = {name: value for name, value in view.items() if value not in (None, [], {})}
+    session.console.write("".join(f"{name}: {cell(value)}\n" for name, value in shown.items()))
+    if members:
+        show_table(session.console, ("user_id", "role"), members)
+    if anchor:
+        session.console.note(f"audit: {anchor['seq']} {anchor['head']}")

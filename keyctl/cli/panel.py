@@ -1,0 +1,95 @@
+"""What a person sees of a key: the panel with the one-time key, and the verdict of a dry run."""
+
+from typing import Any, Final
+
+from keyctl.cli.console import Console
+from keyctl.keystring import KeyString
+
+_FACTS: Final = (
+    ("key id", "key_id"),
+    ("alias", "key_alias"),
+    ("team", "team_id"),
+    ("owner", "user_id"),
+    ("organization", "organization_id"),
+    ("models", "models"),
+    ("budget", "max_budget"),
+    ("budget period", "budget_duration"),
+    ("requests/min", "rpm_limit"),
+    ("tokens/min", "tpm_limit"),
+    ("expires", "expires"),
+    ("rotates every", "rotation_interval"),
+)
+_WIDEST: Final = 100
+
+
+def key_panel(answer: dict[str, Any], key: KeyString | None, console: Console) -> str:
+    """Return the panel for a new key; *key* is None where a file or sink took it.
+
+    It has no lines at its sides, so that a triple click takes the key and nothing else; the key
+    is never wrapped or cut, whatever the width.
+    """
+    import io
+    import shutil
+
+    from rich.box import HORIZONTALS
+    from rich.console import Console as RichConsole
+    from rich.console import Group
+    from rich.panel import Panel
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table.grid(padding=(0, 2))
+    for label, value in facts(answer):
+        grid.add_row(Text(label, "dim"), Text(value))
+    parts: list[Any] = [grid]
+    if key is not None:
+        parts += [
+            Text(),
+            Text(key.reveal(), "bold green", no_wrap=True, overflow="ignore"),
+            Text(),
+            Text("Shown once: it is stored as a hash only. Copy it now.", "yellow"),
+        ]
+    needed = len(key.reveal()) + 4 if key else 0
+    width = max(min(shutil.get_terminal_size().columns, _WIDEST), needed, 20)
+    out = io.StringIO()
+    rich = RichConsole(
+        file=out, width=width, force_terminal=console.is_terminal, no_color=not console.is_terminal
+    )
+    title = "New API key" if key is not None else "API key"
+    rich.print(Panel(Group(*parts), box=HORIZONTALS, title=title), crop=False)
+    return out.getvalue()
+
+
+def facts(answer: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return what a key may do, in the words of a person."""
+    found = []
+    for label, name in _FACTS:
+        value = answer.get(name)
+        if name == "models":
+            found.append((label, ", ".join(value) if value else "all that its team and owner have"))
+        elif name == "max_budget":
+            found.append((label, "unlimited" if value is None else f"${value}"))
+        elif name == "expires":
+            found.append((label, f"{value:%Y-%m-%d %H:%M:%S} UTC" if value else "never"))
+        elif value is not None:
+            found.append((label, str(value)))
+    found += [
+        ("filled in", f"{item['field']} = {item['value']} ({item['source']})")
+        for item in answer.get("filled", ())
+    ]
+    return found
+
+
+def verdict_text(report: dict[str, Any]) -> str:
+    """Return the verdict of a dry run as lines."""
+    lines = ["allowed" if report["allowed"] else "denied"]
+    for item in report["violations"]:
+        where = f"{item['field']}: " if item["field"] else ""
+        lines.append(f"  {item['rule']}: {where}{item['message']} (allowed: {item['bound']})")
+    lines += [f"  overridden: {item['rule']}" for item in report["overridden"]]
+    lines += [
+        f"  {label}: {value}"
+        for label, value in facts({**report["record"], "filled": report["filled"]})
+        if label != "key id"
+    ]
+    return "\n".join(lines) + "\n"

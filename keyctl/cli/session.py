@@ -1,0 +1,166 @@
+"""How the services are put together from the environment; the only module that knows."""
+
+import gc
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from keyctl.cli.console import Console
+from keyctl.errors import SecretInArgumentError, UsageError
+
+if TYPE_CHECKING:
+    from keyctl.db.engine import Database
+    from keyctl.policy.facts import Caller
+    from keyctl.services.workspace import Workspace
+    from keyctl.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Common:
+    """What every command can be told."""
+
+    output: str | None
+    database_url: str | None
+    config: str | None
+    caller_key_file: str | None
+    changed_by: str | None
+
+
+class Session:
+    """One command's run: its output, its settings, its database and its caller, made when asked for."""
+
+    def __init__(self, common: Common, console: Console) -> None:
+        self.common = common
+        self.console = console
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if "database" in self.__dict__:
+            self.database.engine.dispose()
+
+    @property
+    def output(self) -> str:
+        """Return the output that was asked for, by option or KEYCTL_OUTPUT."""
+        return self.common.output or os.environ.get("KEYCTL_OUTPUT") or "auto"
+
+    @property
+    def wants_json(self) -> bool:
+        """Tell whether one JSON document was asked for."""
+        return self.output == "json"
+
+    @cached_property
+    def config_path(self) -> Path | None:
+        """Return the configuration file in use."""
+        from keyctl import settings
+
+        return settings.find_file(self.common.config or os.environ.get("KEYCTL_CONFIG"))
+
+    @cached_property
+    def settings(self) -> "Settings":
+        """Return the configuration."""
+        from keyctl import settings
+
+        return settings.load(self.config_path)
+
+    @cached_property
+    def database(self) -> "Database":
+        """Return the database, which is not opened yet."""
+        from keyctl.db.engine import Database
+
+        gc.freeze()
+        gc.enable()
+        return Database(self._database_url())
+
+    @cached_property
+    def caller(self) -> "Caller":
+        """Return who acts."""
+        from keyctl.services import callers
+
+        text = self._caller_key()
+        changed_by = self._changed_by()
+        if text is None:
+            return callers.local(self.settings, changed_by=changed_by)
+        return callers.authenticated(self.database, text, changed_by=changed_by)
+
+    @property
+    def acts_by_key(self) -> bool:
+        """Tell whether a caller key was given."""
+        return self._caller_key() is not None
+
+    @cached_property
+    def workspace(self) -> "Workspace":
+        """Return what the services work with."""
+        from keyctl.services.workspace import Workspace
+
+        return Workspace(
+            database=self.database,
+            settings=self.settings,
+            caller=self.caller,
+            runs_folder=self._runs_folder(),
+        )
+
+    def _database_url(self) -> str:
+        from keyctl.db.engine import parse_url
+
+        if given := self.common.database_url:
+            if parse_url(given).password:
+                raise SecretInArgumentError(
+                    "--database-url holds a password, and arguments are visible to others",
+                    hint="set KEYCTL_DATABASE_URL or KEYCTL_DATABASE_URL_FILE, or use PGPASSFILE",
+                )
+            return given
+        if given := os.environ.get("KEYCTL_DATABASE_URL"):
+            return given
+        if path := os.environ.get("KEYCTL_DATABASE_URL_FILE"):
+            return _read_line(Path(path), what="KEYCTL_DATABASE_URL_FILE")
+        from platformdirs import user_data_path
+
+        return f"sqlite:///{user_data_path('keyctl') / 'keyctl.db'}"
+
+    def _runs_folder(self) -> Path:
+        if (path := self.database.path) is not None:
+            return path.with_name(f"{path.name}.runs")
+        from platformdirs import user_state_path
+
+        return user_state_path("keyctl") / "runs"
+
+    def _caller_key(self) -> str | None:
+        if path := self.common.caller_key_file:
+            return _read_line(Path(path), what="--caller-key-file")
+        given = os.environ.get("KEYCTL_API_KEY")
+        if given == "":
+            raise UsageError(
+                "KEYCTL_API_KEY is set but empty; a missing secret must not become an admin",
+                hint="unset it to act as the local operator",
+            )
+        return given
+
+    def _changed_by(self) -> str | None:
+        given = self.common.changed_by
+        if given is not None and (not 1 <= len(given) <= 255 or not given.isprintable()):
+            raise UsageError(
+                "--changed-by takes 1 to 255 printable characters", hint="name a person"
+            )
+        return given
+
+
+def _read_line(path: Path, *, what: str) -> str:
+    try:
+        text = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(
+            f"{what}: {path} cannot be read", hint="check its path and mode"
+        ) from error
+    if not text:
+        raise UsageError(f"{what}: {path} is empty", hint="check how it is written")
+    return text

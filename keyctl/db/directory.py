@@ -1,0 +1,144 @@
+"""Questions about organizations, users, teams and who belongs to them."""
+
+from collections.abc import Mapping
+from typing import Any, Final, TypeVar
+
+from sqlalchemy import Connection, Table, delete, insert, select, update
+
+from keyctl.db.tables import keys, organization_members, organizations, team_members, teams, users
+from keyctl.records import Organization, Principal, Team, User
+
+P = TypeVar("P", bound=Principal)
+
+_TABLES: Final[dict[type[Principal], Table]] = {
+    Organization: organizations,
+    User: users,
+    Team: teams,
+}
+
+
+def find(connection: Connection, kind: type[P], object_id: str, *, lock: bool = False) -> P | None:
+    """Return the organization, user or team with this id, unless it is archived."""
+    table = _TABLES[kind]
+    query = select(table).where(table.c.id == object_id, table.c.deleted_at.is_(None))
+    row = connection.execute(query.with_for_update() if lock else query).mappings().first()
+    return kind.of(row) if row else None
+
+
+def listed(connection: Connection, kind: type[P], *, after: str | None, limit: int) -> list[P]:
+    """Return a page of them by id."""
+    table = _TABLES[kind]
+    query = select(table).where(table.c.deleted_at.is_(None)).order_by(table.c.id).limit(limit)
+    if after is not None:
+        query = query.where(table.c.id > after)
+    return [kind.of(row) for row in connection.execute(query).mappings()]
+
+
+def create(connection: Connection, record: Principal) -> bool:
+    """Write a new one, in the place of an archived one of that id if there is; False if a live one is there."""
+    table = _TABLES[type(record)]
+    columns = record.columns()
+    revived = connection.execute(
+        update(table)
+        .where(table.c.id == record.id, table.c.deleted_at.is_not(None))
+        .values(**columns)
+    )
+    if revived.rowcount:
+        return True
+    if find(connection, type(record), record.id) is not None:
+        return False
+    connection.execute(insert(table), columns)
+    return True
+
+
+def change(
+    connection: Connection, kind: type[Principal], object_id: str, values: Mapping[str, Any]
+) -> None:
+    """Set columns."""
+    table = _TABLES[kind]
+    connection.execute(update(table).where(table.c.id == object_id).values(**values))
+
+
+def has_live_keys(connection: Connection, **where: str) -> bool:
+    """Tell whether a key that is not archived belongs there."""
+    query = select(keys.c.id).where(keys.c.deleted_at.is_(None)).limit(1)
+    for name, value in where.items():
+        query = query.where(keys.c[name] == value)
+    return connection.execute(query).first() is not None
+
+
+def has_teams(connection: Connection, organization_id: str) -> bool:
+    """Tell whether a live team belongs to the organization."""
+    query = select(teams.c.id).where(
+        teams.c.organization_id == organization_id, teams.c.deleted_at.is_(None)
+    )
+    return connection.execute(query.limit(1)).first() is not None
+
+
+_MEMBERS: Final[dict[type[Principal], tuple[Table, str]]] = {
+    Team: (team_members, "team_id"),
+    Organization: (organization_members, "organization_id"),
+}
+
+
+def member_role(
+    connection: Connection, kind: type[Principal], object_id: str, user_id: str
+) -> str | None:
+    """Return the user's role in a team or organization, None for a stranger."""
+    table, column = _MEMBERS[kind]
+    return connection.execute(
+        select(table.c.role).where(table.c[column] == object_id, table.c.user_id == user_id)
+    ).scalar()
+
+
+def members(connection: Connection, kind: type[Principal], object_id: str) -> dict[str, str]:
+    """Return the members of a team or organization and their roles."""
+    table, column = _MEMBERS[kind]
+    query = select(table.c.user_id, table.c.role).where(table.c[column] == object_id)
+    return {row.user_id: row.role for row in connection.execute(query.order_by(table.c.user_id))}
+
+
+def memberships(connection: Connection, kind: type[Principal], user_id: str) -> dict[str, str]:
+    """Return the teams or organizations a user belongs to, and the role in each."""
+    table, column = _MEMBERS[kind]
+    query = select(table.c[column], table.c.role).where(table.c.user_id == user_id)
+    return dict(connection.execute(query.order_by(table.c[column])).tuples())
+
+
+def add_member(
+    connection: Connection,
+    kind: type[Principal],
+    object_id: str,
+    user_id: str,
+    values: Mapping[str, Any],
+) -> None:
+    """Make a user a member."""
+    table, column = _MEMBERS[kind]
+    connection.execute(insert(table), {column: object_id, "user_id": user_id, **values})
+
+
+def change_role(
+    connection: Connection, kind: type[Principal], object_id: str, user_id: str, role: str
+) -> None:
+    """Give a member another role."""
+    table, column = _MEMBERS[kind]
+    connection.execute(
+        update(table)
+        .where(table.c[column] == object_id, table.c.user_id == user_id)
+        .values(role=role)
+    )
+
+
+def remove_member(
+    connection: Connection, kind: type[Principal], object_id: str, user_id: str | None = None
+) -> None:
+    """Remove one member, or all of them."""
+    table, column = _MEMBERS[kind]
+    query = delete(table).where(table.c[column] == object_id)
+    connection.execute(query if user_id is None else query.where(table.c.user_id == user_id))
+
+
+def leave_all(connection: Connection, user_id: str) -> None:
+    """End every membership of a user."""
+    for table in (team_members, organization_members):
+        connection.execute(delete(table).where(table.c.user_id == user_id))

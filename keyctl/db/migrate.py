@@ -1,0 +1,60 @@
+"""Bring a schema up to date with Alembic: wholly, or not at all."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, Engine, text
+
+from keyctl.db.engine import WRITE
+
+_PACKAGE = Path(__file__).resolve().parent.parent
+_ADVISORY_LOCK = 0x6B657963746C  # "keyctl": one upgrade at a time on PostgreSQL
+
+
+def alembic_home() -> Path:
+    """Return the directory that holds alembic.ini and migrations/.
+
+    A wheel carries both under ``keyctl/_alembic``; a checkout keeps them at the top level, next
+    to the package.
+    """
+    bundled = _PACKAGE / "_alembic"
+    return bundled if (bundled / "alembic.ini").is_file() else _PACKAGE.parent
+
+
+def upgrade(engine: Engine, revision: str = "head", *, home: Path | None = None) -> None:
+    """Upgrade the schema to *revision*, or leave it as it was."""
+    config = Config((home or alembic_home()) / "alembic.ini")
+    with engine.connect() as connection, _rebuilding(connection):
+        connection = connection.execution_options(**WRITE)
+        with connection.begin():
+            if connection.dialect.name == "postgresql":
+                connection.execute(
+                    text("SELECT pg_advisory_xact_lock(:id)"), {"id": _ADVISORY_LOCK}
+                )
+            # Handing over a connection, not a URL, keeps the password out of the config
+            # parser, which would also choke on a percent sign in it.
+            config.attributes["connection"] = connection
+            command.upgrade(config, revision)
+
+
+@contextmanager
+def _rebuilding(connection: Connection) -> Iterator[None]:
+    """Let SQLite rebuild tables without deleting the rows that refer to them.
+
+    SQLite alters a table by copying and dropping it, and with foreign keys enforced a drop
+    deletes the children first.  The switch is ignored inside a transaction, so it has to be
+    thrown before one begins.
+    """
+    if connection.dialect.name != "sqlite":
+        yield
+        return
+    raw = connection.connection.cursor()
+    raw.execute("PRAGMA foreign_keys = OFF")
+    try:
+        yield
+    finally:
+        raw.execute("PRAGMA foreign_keys = ON")
+        raw.close()

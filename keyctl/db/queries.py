@@ -1,0 +1,329 @@
+"""Questions about keys, secrets, claims and request ids, named after what the services ask."""
+
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    and_,
+    delete,
+    insert,
+    literal,
+    or_,
+    select,
+    tuple_,
+    update,
+)
+
+from keyctl.db.tables import claims, keys, organizations, request_ids, secrets, teams, users
+from keyctl.records import Claim, Key, Organization, Secret, Team, User
+
+
+# --- keys
+
+
+def find_key(connection: Connection, key_id: str, *, lock: bool = False) -> Key | None:
+    """Return the key with this id, archived or not."""
+    query = select(keys).where(keys.c.id == key_id)
+    row = connection.execute(query.with_for_update() if lock else query).mappings().first()
+    return Key.of(row) if row else None
+
+
+def find_key_by_alias(connection: Connection, alias: str, *, lock: bool = False) -> Key | None:
+    """Return the live key with this alias."""
+    query = select(keys).where(keys.c.key_alias == alias, keys.c.deleted_at.is_(None))
+    row = connection.execute(query.with_for_update() if lock else query).mappings().first()
+    return Key.of(row) if row else None
+
+
+def insert_key(connection: Connection, *records: Key) -> None:
+    """Write new keys."""
+    connection.execute(insert(keys), [record.columns() for record in records])
+
+
+def update_key(connection: Connection, key_id: str, **values: Any) -> None:
+    """Set columns of a key."""
+    connection.execute(update(keys).where(keys.c.id == key_id).values(**values))
+
+
+def pending_keys(connection: Connection, *, dead_at: datetime, limit: int) -> list[Key]:
+    """Return pending keys whose claim is gone or past its deadline at *dead_at*."""
+    query = (
+        select(keys)
+        .outerjoin(claims, claims.c.key_id == keys.c.id)
+        .where(
+            keys.c.confirmed_at.is_(None),
+            keys.c.deleted_at.is_(None),
+            or_(claims.c.deadline_at.is_(None), claims.c.deadline_at <= dead_at),
+        )
+        .limit(limit)
+        .with_for_update(of=keys, skip_locked=True)
+    )
+    return [Key.of(row) for row in connection.execute(query).mappings()]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyFilter:
+    """Which keys to list; every condition must hold.  `state` None means all but deleted ones."""
+
+    team_id: str | None = None
+    user_id: str | None = None
+    organization_id: str | None = None
+    key_alias: str | None = None
+    state: str | None = None
+    visible: ColumnElement[bool] | None = None
+
+
+def list_keys(
+    connection: Connection,
+    wanted: KeyFilter,
+    *,
+    now: datetime,
+    after: tuple[datetime, str] | None,
+    limit: int,
+) -> list[Key]:
+    """Return a page of keys, the newest first, that begins behind the key *after*.
+
+    By key and never by offset: a page costs the same wherever it is.
+    """
+    query = select(keys).where(*_conditions(wanted, now))
+    if after is not None:
+        query = query.where(tuple_(keys.c.created_at, keys.c.id) < tuple_(*_page_key(after)))
+    query = query.order_by(keys.c.created_at.desc(), keys.c.id.desc()).limit(limit)
+    return [Key.of(row) for row in connection.execute(query).mappings()]
+
+
+def _page_key(after: tuple[datetime, str]) -> tuple[Any, Any]:
+    return literal(after[0], keys.c.created_at.type), literal(after[1], keys.c.id.type)
+
+
+def _conditions(wanted: KeyFilter, now: datetime) -> list[ColumnElement[bool]]:
+    found: list[ColumnElement[bool]] = []
+    for name in ("team_id", "user_id", "organization_id", "key_alias"):
+        value = getattr(wanted, name)
+        if value is not None:
+            found.append(keys.c[name] == value)
+    if wanted.state == "deleted":
+        found.append(keys.c.deleted_at.is_not(None))
+    else:
+        found.append(keys.c.deleted_at.is_(None))
+    not_expired = or_(keys.c.expires.is_(None), keys.c.expires > now)
+    by_state: dict[str, ColumnElement[bool]] = {
+        "pending": keys.c.confirmed_at.is_(None),
+        "blocked": and_(keys.c.confirmed_at.is_not(None), keys.c.blocked),
+        "expired": and_(keys.c.confirmed_at.is_not(None), ~keys.c.blocked, ~not_expired),
+        "active": and_(keys.c.confirmed_at.is_not(None), ~keys.c.blocked, not_expired),
+    }
+    if wanted.state in by_state:
+        found.append(by_state[wanted.state])
+    if wanted.visible is not None:
+        found.append(wanted.visible)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Allocation:
+    """What one live key takes out of its team's and organization's share."""
+
+    max_budget: int | None
+    tpm_limit: int | None
+    rpm_limit: int | None
+    tpm_limit_type: str | None
+    rpm_limit_type: str | None
+    model_tpm_limit: dict[str, int]
+    model_rpm_limit: dict[str, int]
+
+
+def allocations(
+    connection: Connection, *, now: datetime, but: str | None = None, **where: str
+) -> list[Allocation]:
+    """Return what the keys neither deleted nor expired take; pending and blocked ones count."""
+    query = select(*(keys.c[item.name] for item in fields(Allocation))).where(
+        keys.c.deleted_at.is_(None), or_(keys.c.expires.is_(None), keys.c.expires > now)
+    )
+    for name, value in where.items():
+        query = query.where(keys.c[name] == value)
+    if but is not None:
+        query = query.where(keys.c.id != but)
+    return [Allocation(*row) for row in connection.execute(query)]
+
+
+# --- secrets
+
+
+@dataclass(frozen=True, slots=True)
+class Presented:
+    """What the database knows about a presented key string."""
+
+    secret: Secret
+    key: Key
+    team: Team | None
+    organization: Organization | None
+    user: User | None
+
+
+def find_presented(connection: Connection, lookup: str) -> Presented | None:
+    """Return the secret with this lookup, its key and the key's owners, in one indexed query."""
+    query = (
+        select(secrets, keys, teams, organizations, users)
+        .join(keys, keys.c.id == secrets.c.key_id)
+        .outerjoin(teams, teams.c.id == keys.c.team_id)
+        .outerjoin(organizations, organizations.c.id == keys.c.organization_id)
+        .outerjoin(users, users.c.id == keys.c.user_id)
+        .where(secrets.c.lookup == lookup)
+    )
+    row = connection.execute(query).first()
+    if row is None:
+        return None
+
+    def part(table: Any) -> dict[str, Any]:
+        return {column.name: row._mapping[column] for column in table.c}
+
+    team, organization, user = part(teams), part(organizations), part(users)
+    return Presented(
+        Secret(**part(secrets)),
+        Key.of(part(keys)),
+        Team.of(team) if team["id"] is not None else None,
+        Organization.of(organization) if organization["id"] is not None else None,
+        User.of(user) if user["id"] is not None else None,
+    )
+
+
+def secrets_of(connection: Connection, *key_ids: str) -> list[Secret]:
+    """Return the secrets of these keys, the newest first."""
+    query = (
+        select(secrets)
+        .where(secrets.c.key_id.in_(key_ids))
+        .order_by(secrets.c.created_at.desc(), secrets.c.id)
+    )
+    return [Secret(**row) for row in connection.execute(query).mappings()]
+
+
+def find_secret(connection: Connection, secret_id: str) -> Secret | None:
+    """Return the secret with this id."""
+    row = connection.execute(select(secrets).where(secrets.c.id == secret_id)).mappings().first()
+    return Secret(**row) if row else None
+
+
+def find_secret_by_lookup(connection: Connection, lookup: str) -> Secret | None:
+    """Return the secret with this lookup."""
+    row = connection.execute(select(secrets).where(secrets.c.lookup == lookup)).mappings().first()
+    return Secret(**row) if row else None
+
+
+def insert_secret(connection: Connection, *records: dict[str, Any]) -> None:
+    """Write new secrets, given as column values."""
+    connection.execute(insert(secrets), list(records))
+
+
+def update_secret(connection: Connection, secret_id: str, **values: Any) -> None:
+    """Set columns of a secret."""
+    connection.execute(update(secrets).where(secrets.c.id == secret_id).values(**values))
+
+
+def delete_secret(connection: Connection, secret_id: str) -> None:
+    """Remove a secret that never was anybody's."""
+    connection.execute(delete(secrets).where(secrets.c.id == secret_id))
+
+
+def revoke_secrets(connection: Connection, key_id: str) -> None:
+    """Revoke every secret of a key."""
+    connection.execute(
+        update(secrets)
+        .where(secrets.c.key_id == key_id, secrets.c.state != "revoked")
+        .values(state="revoked")
+    )
+
+
+# --- claims
+
+
+def find_claim(connection: Connection, key_id: str) -> Claim | None:
+    """Return the claim on a key."""
+    row = connection.execute(select(claims).where(claims.c.key_id == key_id)).mappings().first()
+    return Claim(**row) if row else None
+
+
+def insert_claim(connection: Connection, *records: Claim) -> None:
+    """Write new claims."""
+    connection.execute(
+        insert(claims),
+        [
+            {
+                "key_id": record.key_id,
+                "run_id": record.run_id,
+                "fingerprint": record.fingerprint,
+                "staged_at": record.staged_at,
+                "deadline_at": record.deadline_at,
+            }
+            for record in records
+        ],
+    )
+
+
+def take_over(connection: Connection, claim: Claim, *, dead_run: str) -> bool:
+    """Put *claim* in the place of the dead run's; False when somebody was faster."""
+    done = connection.execute(
+        update(claims)
+        .where(claims.c.key_id == claim.key_id, claims.c.run_id == dead_run)
+        .values(
+            run_id=claim.run_id,
+            fingerprint=claim.fingerprint,
+            staged_at=claim.staged_at,
+            deadline_at=claim.deadline_at,
+        )
+    )
+    return done.rowcount == 1
+
+
+def release_claim(connection: Connection, key_id: str, run_id: str) -> bool:
+    """Remove the run's own claim; False when it is not there any more."""
+    done = connection.execute(
+        delete(claims).where(claims.c.key_id == key_id, claims.c.run_id == run_id)
+    )
+    return done.rowcount == 1
+
+
+def delete_claim(connection: Connection, key_id: str) -> None:
+    """Remove whatever claim there is on a key."""
+    connection.execute(delete(claims).where(claims.c.key_id == key_id))
+
+
+# --- request ids
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestId:
+    """Which key a request id made, and from which request."""
+
+    request_id: str
+    fingerprint: str
+    key_id: str
+    created_at: datetime
+
+
+def find_request_id(connection: Connection, request_id: str) -> RequestId | None:
+    """Return what this request id made."""
+    query = select(request_ids).where(request_ids.c.request_id == request_id)
+    row = connection.execute(query).mappings().first()
+    return RequestId(**row) if row else None
+
+
+def insert_request_id(connection: Connection, record: RequestId) -> None:
+    """Remember a request id."""
+    connection.execute(
+        insert(request_ids),
+        {
+            "request_id": record.request_id,
+            "fingerprint": record.fingerprint,
+            "key_id": record.key_id,
+            "created_at": record.created_at,
+        },
+    )
+
+
+def forget_request_ids(connection: Connection, key_id: str) -> None:
+    """Free the request ids of a key that came to nothing."""
+    connection.execute(delete(request_ids).where(request_ids.c.key_id == key_id))

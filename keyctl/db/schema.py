@@ -1,0 +1,67 @@
+"""Which schema this version works with, checked with one SELECT and without Alembic."""
+
+from typing import Final
+
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
+
+from keyctl.errors import SchemaError
+
+# The newest revision under migrations/versions; a test compares the two.
+HEAD: Final = "1_0001"
+
+
+def current_revision(connection: Connection) -> str | None:
+    """Return the revision that the database is at, or None when keyctl was never installed in it.
+
+    After None the transaction is over on PostgreSQL: a failed statement ends it.
+    """
+    try:
+        return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+    except DBAPIError as error:
+        if _is_missing_table(error):
+            return None
+        raise
+
+
+def check_writable(revision: str | None) -> None:
+    """Refuse to write to any schema but this version's.
+
+    Raises:
+        SchemaError: The schema is missing, older or newer.
+    """
+    if revision == HEAD:
+        return
+    if revision is None:
+        raise SchemaError("the database has no keyctl schema", hint="run: keyctl db upgrade")
+    if revision > HEAD:
+        raise SchemaError(
+            f"the database is at schema {revision}, newer than this keyctl's {HEAD}",
+            hint="install the keyctl version that upgraded it",
+        )
+    raise SchemaError(
+        f"the database is at schema {revision}, this keyctl needs {HEAD}",
+        hint="run: keyctl db upgrade",
+    )
+
+
+def check_readable(revision: str | None) -> None:
+    """Refuse to read anything but this schema or a newer one of the same major version.
+
+    Revisions are named ``MAJOR_NUMBER``, so they sort, and migrations of one major version
+    only add to what readers use.
+
+    Raises:
+        SchemaError: The schema is missing, older, or of another major version.
+    """
+    if revision is None or revision < HEAD or _major(revision) != _major(HEAD):
+        check_writable(revision)
+
+
+def _major(revision: str) -> str:
+    return revision.partition("_")[0]
+
+
+def _is_missing_table(error: DBAPIError) -> bool:
+    state = getattr(error.orig, "sqlstate", None)
+    return state == "42P01" or "no such table" in str(error.orig)

@@ -1,0 +1,325 @@
+"""The tables: columns and constraints only.  Core, not the ORM, whose import costs every command.
+
+Money is whole nano-dollars.  Teams, users and organizations are archived, not deleted, so that
+an archived key still knows whose it was.
+"""
+
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    false,
+    text,
+)
+
+from keyctl.db.types import JsonText, UtcDateTime
+from keyctl.money import MAX_NANO
+
+metadata = MetaData(
+    # Named constraints are what lets Alembic alter them on SQLite.
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+def _name(column: str, *, primary: bool = False) -> Column[str]:
+    return Column(column, String(255), primary_key=primary)
+
+
+def _money(column: str, *, required: bool = False) -> list[Any]:
+    rest = {"nullable": False, "server_default": text("0")} if required else {"nullable": True}
+    return [
+        Column(column, BigInteger, **rest),  # type: ignore[arg-type]  # two literal shapes
+        CheckConstraint(f"{column} BETWEEN 0 AND {MAX_NANO}", name=column),
+    ]
+
+
+def _limit(column: str) -> list[Any]:
+    return [
+        Column(column, BigInteger),
+        CheckConstraint(f"{column} >= 0", name=column),
+    ]
+
+
+def _flag(column: str) -> Column[bool]:
+    return Column(column, Boolean, nullable=False, server_default=false())
+
+
+def _stamps() -> list[Any]:
+    return [
+        Column("created_at", UtcDateTime, nullable=False),
+        Column("created_by", String(300), nullable=False),
+        Column("updated_at", UtcDateTime, nullable=False),
+        Column("updated_by", String(300), nullable=False),
+        Column("deleted_at", UtcDateTime),
+    ]
+
+
+organizations = Table(
+    "organizations",
+    metadata,
+    _name("id", primary=True),
+    Column("name", String(255)),
+    Column("models", JsonText, nullable=False),
+    *_money("max_budget"),
+    *_money("spend", required=True),
+    Column("budget_duration", String(16)),
+    Column("budget_anchor_at", UtcDateTime),
+    Column("budget_reset_at", UtcDateTime),
+    *_limit("tpm_limit"),
+    *_limit("rpm_limit"),
+    Column("model_tpm_limit", JsonText, nullable=False),
+    Column("model_rpm_limit", JsonText, nullable=False),
+    Column("policy", JsonText),
+    Column("metadata", JsonText, nullable=False),
+    _flag("blocked"),
+    *_stamps(),
+)
+
+users = Table(
+    "users",
+    metadata,
+    _name("id", primary=True),
+    Column("email", String(320)),
+    Column("role", String(32), nullable=False),
+    Column("models", JsonText, nullable=False),
+    *_money("max_budget"),
+    *_money("spend", required=True),
+    Column("budget_duration", String(16)),
+    Column("budget_anchor_at", UtcDateTime),
+    Column("budget_reset_at", UtcDateTime),
+    *_limit("tpm_limit"),
+    *_limit("rpm_limit"),
+    Column("metadata", JsonText, nullable=False),
+    _flag("blocked"),
+    *_stamps(),
+    CheckConstraint(
+        "role IN ('proxy_admin', 'proxy_admin_viewer', 'org_admin', 'internal_user', 'internal_user_viewer')",
+        name="role",
+    ),
+)
+
+teams = Table(
+    "teams",
+    metadata,
+    _name("id", primary=True),
+    Column("name", String(255)),
+    Column("organization_id", String(255), ForeignKey("organizations.id"), index=True),
+    Column("models", JsonText, nullable=False),
+    *_money("max_budget"),
+    *_money("spend", required=True),
+    Column("budget_duration", String(16)),
+    Column("budget_anchor_at", UtcDateTime),
+    Column("budget_reset_at", UtcDateTime),
+    *_limit("tpm_limit"),
+    *_limit("rpm_limit"),
+    *_limit("max_parallel_requests"),
+    Column("model_tpm_limit", JsonText, nullable=False),
+    Column("model_rpm_limit", JsonText, nullable=False),
+    Column("policy", JsonText),
+    Column("metadata", JsonText, nullable=False),
+    _flag("blocked"),
+    *_stamps(),
+)
+
+team_members = Table(
+    "team_members",
+    metadata,
+    Column("team_id", String(255), ForeignKey("teams.id"), primary_key=True),
+    Column("user_id", String(255), ForeignKey("users.id"), primary_key=True, index=True),
+    Column("role", String(16), nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    CheckConstraint("role IN ('admin', 'user')", name="role"),
+)
+
+organization_members = Table(
+    "organization_members",
+    metadata,
+    Column("organization_id", String(255), ForeignKey("organizations.id"), primary_key=True),
+    Column("user_id", String(255), ForeignKey("users.id"), primary_key=True, index=True),
+    Column("role", String(16), nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    CheckConstraint("role IN ('org_admin', 'internal_user')", name="role"),
+)
+
+keys = Table(
+    "keys",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("key_alias", String(255)),
+    Column("user_id", String(255), ForeignKey("users.id")),
+    Column("team_id", String(255), ForeignKey("teams.id")),
+    Column("organization_id", String(255), ForeignKey("organizations.id")),
+    Column("key_type", String(16), nullable=False),
+    _flag("service_account"),
+    Column("models", JsonText, nullable=False),
+    *_money("max_budget"),
+    *_money("soft_budget"),
+    *_money("spend", required=True),
+    Column("budget_duration", String(16)),
+    Column("budget_anchor_at", UtcDateTime),
+    Column("budget_reset_at", UtcDateTime),
+    Column("budget_limits", JsonText, nullable=False),
+    Column("model_max_budget", JsonText, nullable=False),
+    Column("budget_fallbacks", JsonText, nullable=False),
+    *_limit("tpm_limit"),
+    *_limit("rpm_limit"),
+    *_limit("tpd_limit"),
+    *_limit("max_parallel_requests"),
+    Column("model_tpm_limit", JsonText, nullable=False),
+    Column("model_rpm_limit", JsonText, nullable=False),
+    Column("tpm_limit_type", String(32)),
+    Column("rpm_limit_type", String(32)),
+    Column("allowed_routes", JsonText, nullable=False),
+    Column("permissions", JsonText, nullable=False),
+    Column("guardrails", JsonText, nullable=False),
+    Column("tags", JsonText, nullable=False),
+    Column("metadata", JsonText, nullable=False),
+    Column("gateway", JsonText, nullable=False),
+    _flag("blocked"),
+    Column("duration", String(16)),
+    Column("expires", UtcDateTime),
+    _flag("auto_rotate"),
+    Column("rotation_interval", String(16)),
+    Column("key_rotation_at", UtcDateTime),
+    Column("last_rotation_at", UtcDateTime),
+    Column("rotation_count", Integer, nullable=False, server_default=text("0")),
+    Column("grace_period", String(16)),
+    Column("sink", String(64)),
+    Column("sink_suspect_at", UtcDateTime),
+    _flag("send_invite_email"),
+    Column("confirmed_at", UtcDateTime),
+    Column("last_used_at", UtcDateTime),
+    *_stamps(),
+    CheckConstraint("rotation_count >= 0", name="rotation_count"),
+    CheckConstraint("key_alias <> ''", name="key_alias"),
+    CheckConstraint(
+        "auto_rotate = (rotation_interval IS NOT NULL)", name="auto_rotate_needs_interval"
+    ),
+)
+
+_LIVE = text("deleted_at IS NULL")
+_DUE = text("auto_rotate AND deleted_at IS NULL")
+
+Index(
+    "uq_keys_key_alias",
+    keys.c.key_alias,
+    unique=True,
+    sqlite_where=_LIVE,
+    postgresql_where=_LIVE,
+)
+# Each way of listing has an index that ends in the page key, so that a page costs the same
+# wherever it is.
+for _column in (None, "team_id", "user_id", "organization_id"):
+    Index(
+        f"ix_keys_live{'_' + _column if _column else ''}",
+        *([keys.c[_column]] if _column else []),
+        keys.c.created_at,
+        keys.c.id,
+        sqlite_where=_LIVE,
+        postgresql_where=_LIVE,
+    )
+Index(
+    "ix_keys_pending",
+    keys.c.id,
+    sqlite_where=text("confirmed_at IS NULL AND deleted_at IS NULL"),
+    postgresql_where=text("confirmed_at IS NULL AND deleted_at IS NULL"),
+)
+Index(
+    "ix_keys_deleted",
+    keys.c.created_at,
+    keys.c.id,
+    sqlite_where=text("deleted_at IS NOT NULL"),
+    postgresql_where=text("deleted_at IS NOT NULL"),
+)
+Index("ix_keys_key_rotation_at", keys.c.key_rotation_at, sqlite_where=_DUE, postgresql_where=_DUE)
+
+secrets = Table(
+    "secrets",
+    metadata,
+    Column("id", String(12), primary_key=True),
+    Column("key_id", String(32), ForeignKey("keys.id"), nullable=False, index=True),
+    Column("lookup", String(32), nullable=False),
+    Column("hash", String(60), nullable=False),
+    Column("state", String(8), nullable=False),
+    _flag("supplied"),
+    Column("run_id", String(32), nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("not_after", UtcDateTime),
+    CheckConstraint("state IN ('staged', 'active', 'retiring', 'revoked')", name="state"),
+)
+Index("uq_secrets_lookup", secrets.c.lookup, unique=True)
+Index(
+    "uq_secrets_active",
+    secrets.c.key_id,
+    unique=True,
+    sqlite_where=text("state = 'active'"),
+    postgresql_where=text("state = 'active'"),
+)
+
+claims = Table(
+    "claims",
+    metadata,
+    Column("key_id", String(32), ForeignKey("keys.id"), primary_key=True),
+    Column("run_id", String(32), nullable=False),
+    Column("fingerprint", String(64)),
+    Column("staged_at", UtcDateTime, nullable=False),
+    Column("deadline_at", UtcDateTime, nullable=False),
+)
+
+request_ids = Table(
+    "request_ids",
+    metadata,
+    Column("request_id", String(255), primary_key=True),
+    Column("fingerprint", String(64), nullable=False),
+    Column("key_id", String(32), ForeignKey("keys.id"), nullable=False, index=True),
+    Column("created_at", UtcDateTime, nullable=False),
+)
+
+# No foreign keys: history outlives what it describes.
+audit_events = Table(
+    "audit_events",
+    metadata,
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("at", UtcDateTime, nullable=False),
+    Column("actor", String(300), nullable=False),
+    Column("changed_by", String(255)),
+    Column("action", String(64), nullable=False),
+    Column("object_type", String(32), nullable=False),
+    Column("object_id", String(600), nullable=False),
+    Column("before", Text),
+    Column("after", Text),
+    Column("reason", Text),
+    Column("prev_hash", String(64), nullable=False),
+    Column("hash", String(64), nullable=False),
+)
+Index(
+    "ix_audit_events_object",
+    audit_events.c.object_type,
+    audit_events.c.object_id,
+    audit_events.c.seq,
+)
+
+audit_head = Table(
+    "audit_head",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("hash", String(64), nullable=False),
+    CheckConstraint("id = 1", name="one_row"),
+)

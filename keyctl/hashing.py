@@ -1,0 +1,36 @@
+"""bcrypt over SHA-256: how a key string is stored and checked.  Pure."""
+
+import binascii
+
+import bcrypt
+
+from keyctl.keystring import KeyString
+
+MIN_COST = 4
+MAX_COST = 16
+DEFAULT_COST = 10
+
+
+def hash_key(key: KeyString, *, cost: int) -> str:
+    """Return ``bcrypt(sha256_hex(key string))`` with 2**cost rounds.
+
+    The digest is always 64 bytes, so bcrypt's limit of 72 and NUL bytes cannot matter, and
+    one rule serves generated, supplied and imported keys: a gateway that stored SHA-256
+    (LiteLLM) can be imported without knowing its keys.
+    """
+    return hash_digest(key.digest(), cost=cost)
+
+
+def hash_digest(digest: str, *, cost: int) -> str:
+    """Return the bcrypt hash of a SHA-256 *digest* in hex (64 characters)."""
+    if len(digest) != 64:
+        raise ValueError("a SHA-256 digest in hex has 64 characters")
+    return bcrypt.hashpw(digest.encode("ascii"), bcrypt.gensalt(cost)).decode("ascii")
+
+
+def matches(key: KeyString, *, hashed: str) -> bool:
+    """Tell whether *hashed* was made from *key*; a malformed hash matches nothing."""
+    try:
+        return bcrypt.checkpw(key.digest().encode("ascii"), hashed.encode("ascii"))
+    except (ValueError, UnicodeError, binascii.Error):
+        return False

@@ -1,0 +1,169 @@
+"""JSON as keyctl reads and writes it: strict coming in, exact going out.  Pure.
+
+simplejson rather than the standard library because money is a JSON number with up to nineteen
+digits, and only it writes a Decimal as one.
+"""
+
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import simplejson
+
+from keyctl.errors import MalformedRequestError, Violation
+
+MAX_DOCUMENT = 4 * 1024 * 1024
+_MAX_DEPTH = 32
+
+
+def load_document(text: str | bytes, *, what: str) -> dict[str, Any]:
+    """Return the JSON object in *text*, numbers with a fraction as Decimal.
+
+    Raises:
+        MalformedRequestError: No JSON, not an object, a name given twice, NaN or Infinity, a
+            NUL or a lone surrogate in a string, or nested deeper than 32 levels.  *what* names
+            the document; nothing of its content is repeated.
+    """
+    if len(text) > MAX_DOCUMENT:
+        raise MalformedRequestError(f"{what} is larger than {MAX_DOCUMENT // 1024 // 1024} MiB")
+    try:
+        decoded = text.decode("utf-8") if isinstance(text, bytes) else text
+        document = simplejson.loads(
+            decoded,
+            use_decimal=True,
+            object_pairs_hook=_no_twice,
+            parse_constant=_no_constant,
+        )
+    except UnicodeDecodeError:
+        raise MalformedRequestError(f"{what} is not UTF-8") from None
+    except simplejson.JSONDecodeError as error:
+        raise MalformedRequestError(
+            f"{what} is not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
+        ) from None
+    except _RepeatedNameError as error:
+        raise MalformedRequestError(f"{what} names {error.name!r} twice") from None
+    except RecursionError:
+        raise MalformedRequestError(f"{what} is nested too deep") from None
+    except ValueError as error:
+        raise MalformedRequestError(f"{what} is not JSON: {error}") from None
+    if not isinstance(document, dict):
+        raise MalformedRequestError(f"{what} is not a JSON object")
+    return document
+
+
+def check_strings(document: Any) -> list[Violation]:
+    """Return a violation for each string in *document* that a database or terminal cannot hold."""
+    found: list[Violation] = []
+    _check(document, "", 0, found)
+    return found
+
+
+def dumps(value: Any, *, indent: int | None = None) -> str:
+    """Return *value* as JSON on one line (or indented), with `Z` instants and exact decimals."""
+    return simplejson.dumps(
+        value,
+        use_decimal=True,
+        ensure_ascii=True,
+        allow_nan=False,
+        default=_default,
+        indent=indent,
+        separators=(",", ": ") if indent else (",", ":"),
+    )
+
+
+def loads(text: str) -> Any:
+    """Return the value of JSON that keyctl itself stored."""
+    return simplejson.loads(text, use_decimal=True)
+
+
+def canonical(value: Any) -> str:
+    """Return the canonical form of *value*: sorted names, no spaces, no floats, `Z` microseconds.
+
+    A Decimal becomes a string; a float is refused, because its text is not its own.
+    """
+    return simplejson.dumps(
+        _plain(value),
+        use_decimal=False,
+        ensure_ascii=True,
+        sort_keys=True,
+        allow_nan=False,
+        separators=(",", ":"),
+    )
+
+
+def instant(moment: datetime) -> str:
+    """Return *moment* in UTC as RFC 3339 with microseconds and `Z`: always 27 characters."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+class _RepeatedNameError(Exception):
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+
+def _no_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    document = dict(pairs)
+    if len(document) != len(pairs):
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                raise _RepeatedNameError(name[:80])
+            seen.add(name)
+    return document
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _check(value: Any, path: str, depth: int, found: list[Violation]) -> None:
+    if depth > _MAX_DEPTH:
+        found.append(
+            Violation(
+                rule="request.depth", field=path, message="is nested too deep", bound=_MAX_DEPTH
+            )
+        )
+        return
+    if isinstance(value, str):
+        if problem := _problem(value):
+            found.append(Violation(rule="request.text", field=path, message=problem))
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            if problem := _problem(str(name)):
+                found.append(
+                    Violation(rule="request.text", field=path, message=f"has a name that {problem}")
+                )
+                continue
+            _check(item, f"{path}.{name}" if path else str(name), depth + 1, found)
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            _check(item, f"{path}.{index}", depth + 1, found)
+
+
+def _problem(text: str) -> str | None:
+    if "\0" in text:
+        return "contains a NUL character"
+    if any("\ud800" <= char <= "\udfff" for char in text):
+        return "contains a lone surrogate or bytes that are not UTF-8"
+    return None
+
+
+def _default(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return instant(value)
+    raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(name): _plain(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, datetime):
+        return instant(value)
+    if isinstance(value, Decimal):
+        return format(value, "f") if abs(value.adjusted()) < 64 else str(value)
+    if isinstance(value, float):
+        raise TypeError("a float has no canonical form")
+    return value

@@ -1,0 +1,72 @@
+"""What state a key or secret is in at an instant, and whether a presented key is valid.  Pure."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from keyctl.records import Key, Organization, Principal, Secret, Team, User
+
+KEY_STATES = ("active", "blocked", "expired", "pending", "deleted")
+SECRET_STATES = ("staged", "active", "retiring", "revoked")
+
+
+def key_state(key: Key, *, now: datetime) -> str:
+    """Return the one word of `KEY_STATES` that says most about *key* at *now*."""
+    if key.deleted_at is not None:
+        return "deleted"
+    if key.confirmed_at is None:
+        return "pending"
+    if key.blocked:
+        return "blocked"
+    if is_past(key.expires, now=now):
+        return "expired"
+    return "active"
+
+
+def secret_state(secret: Secret, *, now: datetime) -> str:
+    """Return the state of *secret* at *now*: one past its `not_after` is revoked, swept or not."""
+    return "revoked" if is_past(secret.not_after, now=now) else secret.state
+
+
+def authenticates(secret: Secret, *, now: datetime) -> bool:
+    """Tell whether *secret* is accepted at *now*, whatever its key's state."""
+    return secret_state(secret, now=now) != "revoked"
+
+
+def is_past(moment: datetime | None, *, now: datetime) -> bool:
+    """Tell whether *moment* is reached; None never is."""
+    return moment is not None and moment <= now
+
+
+def rejection(
+    secret: Secret,
+    key: Key,
+    *,
+    team: Team | None,
+    organization: Organization | None,
+    user: User | None,
+    now: datetime,
+) -> str | None:
+    """Return why a key whose secret matched is refused at *now*, or None: the first reason wins.
+
+    The order is LiteLLM's at request time with expiry right after block, so that an expired key
+    never gets a budget error.
+    """
+    if secret.state == "revoked" or key.deleted_at is not None:
+        return "revoked"
+    if key.blocked:
+        return "blocked"
+    if is_past(key.expires, now=now):
+        return "expired"
+    if not authenticates(secret, now=now):
+        return "revoked"
+    owners: Sequence[tuple[str, Principal | None]] = (
+        ("team_blocked", team),
+        ("org_blocked", organization),
+        ("user_blocked", user),
+    )
+    for reason, owner in owners:
+        if owner is not None and (owner.blocked or owner.deleted_at is not None):
+            return reason
+    if key.is_over_budget() or any(owner and owner.is_over_budget() for _, owner in owners):
+        return "budget_exceeded"
+    return None

@@ -1,0 +1,171 @@
+"""Numbers and lengths: every bound of every layer, used both to fill and to refuse."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, Final
+
+from keyctl import durations, jsontext, money
+from keyctl.errors import Violation
+from keyctl.policy.documents import Bounds, Policy
+from keyctl.policy.facts import Facts
+from keyctl.policy.rule import Rule
+from keyctl.records import Key
+
+LAYERS: Final = ("team", "organization", "global")
+NUMBERS: Final = ("max_budget", "tpm_limit", "rpm_limit", "max_parallel_requests")
+FIELDS: Final = (*NUMBERS, "duration", "budget_duration")
+
+_OWN_LIMITS: Final = {
+    "team": NUMBERS,
+    "organization": ("max_budget", "tpm_limit", "rpm_limit"),
+    "user": ("max_budget", "tpm_limit", "rpm_limit"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """The most that *field* may be, and the rule that says so."""
+
+    rule: str
+    field: str
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """A field that the request left out, and what it got from which rule or default."""
+
+    field: str
+    value: Any
+    source: str
+
+
+def layer(facts: Facts, name: str) -> Policy | None:
+    """Return the policy of the layer *name*: team, organization or global."""
+    if name == "team":
+        return facts.layers.team
+    return facts.layers.organization if name == "organization" else facts.layers.everywhere
+
+
+def all_bounds(facts: Facts) -> Iterator[Bound]:
+    """Yield every bound that applies: of the policies, and the team's, organization's and user's own."""
+    for name in LAYERS:
+        policy = layer(facts, name)
+        bounds = policy.upperbound_key_generate_params if policy else None
+        for field in FIELDS:
+            value = getattr(bounds, field) if isinstance(bounds, Bounds) else None
+            if value is not None:
+                yield Bound(f"{name}.upperbound.{field}", field, value)
+    owners = {"team": facts.team, "organization": facts.organization, "user": facts.user}
+    for name, owner in owners.items():
+        for field in _OWN_LIMITS[name]:
+            value = getattr(owner, field) if owner else None
+            if value is not None:
+                yield Bound(f"{name}.{field}", field, value)
+
+
+def fill(facts: Facts) -> tuple[Key, list[Filled]]:
+    """Return the key with each missing bounded field set to its smallest bound, and what was set.
+
+    Fields that the request clears stay empty, for `check` to refuse.
+    """
+    key, filled = facts.key, []
+    for field in FIELDS:
+        bounds = [bound for bound in all_bounds(facts) if bound.field == field]
+        if not bounds or field in facts.cleared or _value(key, field) is not None:
+            continue
+        smallest = min(bounds, key=lambda bound: _rank(bound, facts.now))
+        key = _set(key, smallest, facts.now)
+        filled.append(Filled(field, shown(field, smallest.value), smallest.rule))
+    return key, filled
+
+
+def check(facts: Facts, rule: str) -> Iterable[Violation]:
+    """Yield a violation for each bound of *rule* that the key exceeds; a missing value is infinite."""
+    for bound in all_bounds(facts):
+        if bound.rule == rule and _exceeds(facts.key, bound, facts.now):
+            value = _value(facts.key, bound.field)
+            yield Violation(
+                rule=rule,
+                field=bound.field,
+                message=(
+                    "may not be left unlimited" if value is None else "is above what is allowed"
+                ),
+                bound=shown(bound.field, bound.value),
+                value=shown(bound.field, value),
+            )
+
+
+def shown(field: str, value: Any) -> Any:
+    """Return *value* of *field* as a person reads it: dollars, `Z` instants."""
+    if isinstance(value, datetime):
+        return jsontext.instant(value)
+    if field in ("max_budget", "soft_budget", "spend") and value is not None:
+        return money.dollars(value)
+    return value
+
+
+def _value(key: Key, field: str) -> Any:
+    if field == "duration":
+        return key.expires
+    return getattr(key, field)
+
+
+def _rank(bound: Bound, now: datetime) -> Any:
+    if bound.field in NUMBERS:
+        return bound.value
+    return durations.period_length(bound.value).after(now)
+
+
+def _exceeds(key: Key, bound: Bound, now: datetime) -> bool:
+    value = _value(key, bound.field)
+    if bound.field == "budget_duration" and key.max_budget is None:
+        return False  # a period without a budget limits nothing
+    if value is None:
+        return True
+    if bound.field == "duration":
+        return bool(value > durations.parse_duration(bound.value).after(now))
+    if bound.field == "budget_duration":
+        return durations.period_length(value).exceeds(
+            durations.period_length(bound.value), start=now
+        )
+    return bool(value > bound.value)
+
+
+def _set(key: Key, bound: Bound, now: datetime) -> Key:
+    if bound.field == "duration":
+        length = durations.parse_duration(bound.value)
+        return replace(key, duration=bound.value, expires=length.after(now))
+    if bound.field == "budget_duration":
+        return replace(
+            key,
+            budget_duration=bound.value,
+            budget_anchor_at=now,
+            budget_reset_at=durations.next_reset(bound.value, anchor=now, now=now),
+        )
+    return replace(key, **{bound.field: bound.value})
+
+
+def _rule(rule: str, demands: str) -> Rule:
+    return Rule(
+        id=rule,
+        binds="key",
+        overridable=True,
+        demands=demands,
+        check=lambda facts: check(facts, rule),
+    )
+
+
+RULES: Final = (
+    *(
+        _rule(f"{name}.upperbound.{field}", f"{field} is at most what the {name} policy allows")
+        for name in LAYERS
+        for field in FIELDS
+    ),
+    *(
+        _rule(f"{name}.{field}", f"{field} is at most the {name}'s own")
+        for name, limits in _OWN_LIMITS.items()
+        for field in limits
+    ),
+)

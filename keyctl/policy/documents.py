@@ -1,0 +1,109 @@
+"""Policy documents: what a team, an organization or the configuration allows.
+
+Names are LiteLLM's where it has one.  The same document serves all three layers.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field
+
+from keyctl.requests import (
+    Dollars,
+    DurationText,
+    KeyFields,
+    Limit,
+    Name,
+    Names,
+    PeriodText,
+    Strict,
+    refusal,
+    validate,
+)
+
+
+def _pattern(text: str) -> str:
+    try:
+        re.compile(text)
+    except (re.error, RecursionError):
+        raise refusal("is not a regular expression") from None
+    return text
+
+
+class Bounds(Strict):
+    """The most that a key may be given, field by field."""
+
+    max_budget: Dollars | None = None
+    duration: DurationText | None = None
+    budget_duration: PeriodText | None = None
+    tpm_limit: Limit | None = None
+    rpm_limit: Limit | None = None
+    max_parallel_requests: Limit | None = None
+
+
+class KeyDefaults(KeyFields):
+    """Values for fields that a request leaves out."""
+
+
+class Policy(Strict):
+    """What a team or an organization allows for new and changed keys."""
+
+    allowed_team_member_roles: list[Literal["admin", "user"]] | None = None
+    team_member_permissions: (
+        list[
+            Literal[
+                "/key/generate",
+                "/key/service-account/generate",
+                "/key/update",
+                "/key/regenerate",
+                "/key/delete",
+                "/key/block",
+                "/key/unblock",
+                "/key/info",
+                "/key/list",
+            ]
+        ]
+        | None
+    ) = None
+    required_params: Names | None = None
+    default_key_generate_params: KeyDefaults | None = None
+    upperbound_key_generate_params: Bounds | None = None
+    key_alias_pattern: Annotated[Name, AfterValidator(_pattern)] | None = None
+    max_keys: Annotated[int, Field(ge=0)] | None = None
+    require_expiry: bool | None = None
+    max_rotation_interval: DurationText | None = None
+    allowed_tags: Names | None = None
+    budget_allocation: Literal["shared", "guaranteed"] | None = None
+
+
+class PersonalPolicy(Strict):
+    """What the configuration demands of keys without a team."""
+
+    allowed_user_roles: (
+        list[
+            Literal[
+                "proxy_admin",
+                "proxy_admin_viewer",
+                "org_admin",
+                "internal_user",
+                "internal_user_viewer",
+            ]
+        ]
+        | None
+    ) = None
+    required_params: Names | None = None
+
+
+def parse_policy(document: Mapping[str, Any]) -> Policy:
+    """Return the policy in *document*.
+
+    Raises:
+        MalformedRequestError: With every name or value that does not belong there.
+    """
+    return validate(Policy, document, what="the policy", schema="team-policy")
+
+
+def stored_policy(document: Mapping[str, Any] | None) -> Policy | None:
+    """Return the policy that the database holds, if any."""
+    return None if document is None else parse_policy(document)

@@ -1,0 +1,100 @@
+"""All rules, and the one function that runs every one of them."""
+
+from collections.abc import Collection, Iterable
+from typing import Final
+
+from keyctl.errors import PolicyDeniedError, UsageError, Violation
+from keyctl.policy import allocations, bounds, callers, models, shape
+from keyctl.policy.facts import Facts
+from keyctl.policy.rule import Rule
+
+
+def _elsewhere(_: Facts) -> Iterable[Violation]:
+    return ()
+
+
+# Raised outside the pure rules, but found in the same table.
+_OUTSIDE: Final = (
+    Rule(
+        id="hook.custom_key_generate",
+        binds="key",
+        overridable=False,
+        demands="the configured hook decides to allow the request",
+        check=_elsewhere,
+    ),
+    Rule(
+        id="caller.override",
+        binds="caller",
+        overridable=False,
+        demands="only an admin steps over a rule",
+        check=_elsewhere,
+    ),
+)
+
+RULES: Final[tuple[Rule, ...]] = (
+    *bounds.RULES,
+    *models.RULES,
+    *shape.RULES,
+    *allocations.RULES,
+    *callers.RULES,
+    *_OUTSIDE,
+)
+_BY_ID: Final = {rule.id: rule for rule in RULES}
+
+
+def evaluate(facts: Facts) -> list[Violation]:
+    """Return every violation of every rule; rules about the caller are met by admins."""
+    return [
+        violation
+        for rule in RULES
+        if rule.binds == "key" or not facts.caller.is_admin
+        for violation in rule.check(facts)
+    ]
+
+
+def check_overrides(names: Collection[str]) -> None:
+    """Refuse names of rules that do not exist or cannot be stepped over.
+
+    Raises:
+        UsageError: One of *names* is such a name.
+    """
+    for name in names:
+        rule = _BY_ID.get(name)
+        if rule is None:
+            raise UsageError(f"there is no rule {name!r}", hint="keyctl schema rules lists them")
+        if not rule.overridable:
+            raise UsageError(
+                f"the rule {name!r} cannot be overridden",
+                hint="keyctl schema rules says which can",
+            )
+
+
+def overridden(
+    facts: Facts, violations: Iterable[Violation], overrides: Collection[str]
+) -> tuple[list[Violation], list[Violation]]:
+    """Split *violations* into those that stand and those an admin steps over by name."""
+    standing, stepped_over = [], []
+    for violation in violations:
+        named = violation.rule in overrides and facts.caller.is_admin
+        (stepped_over if named else standing).append(violation)
+    if overrides and not facts.caller.is_admin:
+        standing.append(
+            Violation(
+                rule="caller.override",
+                field="caller",
+                message="only an admin may override a rule",
+                value=facts.caller.role,
+            )
+        )
+    return standing, stepped_over
+
+
+def refuse(violations: list[Violation]) -> PolicyDeniedError:
+    """Return the error that carries *violations*."""
+    first = violations[0]
+    more = f" (and {len(violations) - 1} more)" if len(violations) > 1 else ""
+    return PolicyDeniedError(
+        f"denied by {first.rule}: {first.field}: {first.message}{more}",
+        hint="keyctl generate --dry-run shows the whole verdict; keyctl schema rules explains each rule",
+        violations=violations,
+    )

@@ -1,0 +1,118 @@
+"""What comes in for teams, users and organizations, validated field by field."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AfterValidator
+
+from keyctl.errors import MalformedRequestError, Violation
+from keyctl.policy.documents import Policy
+from keyctl.records import Organization, Principal, Team, User
+from keyctl.requests import (
+    Dollars,
+    Limit,
+    Limits,
+    Metadata,
+    Name,
+    Names,
+    PeriodText,
+    Strict,
+    refusal,
+    validate,
+)
+
+Role = Literal[
+    "proxy_admin", "proxy_admin_viewer", "org_admin", "internal_user", "internal_user_viewer"
+]
+
+
+def _email(text: str) -> str:
+    local, at, domain = text.rpartition("@")
+    plain = text.isprintable() and not any(char.isspace() for char in text)
+    if not (local and at and domain and plain and len(text) <= 320):
+        raise refusal("must be an e-mail address")
+    return text
+
+
+class PrincipalRequest(Strict):
+    """What organizations, users and teams can all be given."""
+
+    id: Name
+    models: Names | None = None
+    max_budget: Dollars | None = None
+    budget_duration: PeriodText | None = None
+    tpm_limit: Limit | None = None
+    rpm_limit: Limit | None = None
+    metadata: Metadata | None = None
+    blocked: bool | None = None
+
+
+class OrganizationRequest(PrincipalRequest):
+    """What an organization can be given."""
+
+    name: Name | None = None
+    model_tpm_limit: Limits | None = None
+    model_rpm_limit: Limits | None = None
+    policy: Policy | None = None
+
+
+class UserRequest(PrincipalRequest):
+    """What a user can be given."""
+
+    email: Annotated[str, AfterValidator(_email)] | None = None
+    role: Role | None = None
+
+
+class TeamRequest(OrganizationRequest):
+    """What a team can be given."""
+
+    organization_id: Name | None = None
+    max_parallel_requests: Limit | None = None
+
+
+_MODELS: Final[dict[type[Principal], tuple[type[PrincipalRequest], str]]] = {
+    Organization: (OrganizationRequest, "organization"),
+    User: (UserRequest, "user"),
+    Team: (TeamRequest, "team"),
+}
+# What a field that is cleared becomes, where that is not null.
+_EMPTY: Final[dict[str, Any]] = {
+    "models": [],
+    "metadata": {},
+    "model_tpm_limit": {},
+    "model_rpm_limit": {},
+    "blocked": False,
+    "role": "internal_user",
+}
+
+
+def principal_values(
+    kind: type[Principal], object_id: str, document: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return *document* as column values; names set to null are cleared.
+
+    Raises:
+        MalformedRequestError: With one violation for each thing that is wrong.
+    """
+    model, schema = _MODELS[kind]
+    validated = validate(model, {"id": object_id, **document}, what=f"the {schema}", schema=schema)
+    values: dict[str, Any] = {}
+    for name, value in document.items():
+        if value is not None:
+            values[name] = getattr(validated, name)
+        elif name in model.model_fields and name != "id":
+            values[name] = _EMPTY.get(name)
+        else:
+            raise MalformedRequestError(
+                f"the {schema} is malformed: {name!r} is not a field that can be cleared",
+                hint=f"keyctl schema {schema} prints what there is",
+                violations=[
+                    Violation(rule="request.unknown_field", field=name, message="is not known")
+                ],
+            )
+    if isinstance(policy := values.get("policy"), Policy):
+        # As it was given: an amount of money stays in dollars, and what was left out, out.
+        values["policy"] = {
+            name: value for name, value in document["policy"].items() if value is not None
+        }
+    return values

@@ -1,0 +1,161 @@
+"""Rows as values: what a key, a team, a user and an organization are once they are read.  Pure.
+
+Field names are the columns' (a test holds them to it); money is nano-dollars.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from typing import Any, Self
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """What every stored object has."""
+
+    created_at: datetime
+    created_by: str
+    updated_at: datetime
+    updated_by: str
+    deleted_at: datetime | None = None
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Self:
+        """Return the record that *row* holds; columns of a newer schema are passed over."""
+        return cls(**{item.name: row[item.name] for item in fields(cls) if item.name in row})
+
+    def columns(self) -> dict[str, Any]:
+        """Return the record as column values."""
+        return {item.name: getattr(self, item.name) for item in fields(self)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Principal(Record):
+    """What organizations, users and teams share: a name, models, a budget, limits."""
+
+    id: str
+    models: list[str] = field(default_factory=list)
+    max_budget: int | None = None
+    spend: int = 0
+    budget_duration: str | None = None
+    budget_anchor_at: datetime | None = None
+    budget_reset_at: datetime | None = None
+    tpm_limit: int | None = None
+    rpm_limit: int | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+    blocked: bool = False
+
+    def is_over_budget(self) -> bool:
+        """Tell whether `spend` has reached `max_budget`."""
+        return self.max_budget is not None and self.spend >= self.max_budget
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Organization(Principal):
+    """An organization."""
+
+    name: str | None = None
+    model_tpm_limit: dict[str, int] = field(default_factory=dict)
+    model_rpm_limit: dict[str, int] = field(default_factory=dict)
+    policy: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class User(Principal):
+    """A user: someone who owns keys."""
+
+    email: str | None = None
+    role: str = "internal_user"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Team(Principal):
+    """A team, perhaps of an organization."""
+
+    name: str | None = None
+    organization_id: str | None = None
+    max_parallel_requests: int | None = None
+    model_tpm_limit: dict[str, int] = field(default_factory=dict)
+    model_rpm_limit: dict[str, int] = field(default_factory=dict)
+    policy: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Key(Record):
+    """A key: the lasting identity that secrets come and go under."""
+
+    id: str
+    key_alias: str | None = None
+    user_id: str | None = None
+    team_id: str | None = None
+    organization_id: str | None = None
+    key_type: str = "default"
+    service_account: bool = False
+    models: list[str] = field(default_factory=list)
+    max_budget: int | None = None
+    soft_budget: int | None = None
+    spend: int = 0
+    budget_duration: str | None = None
+    budget_anchor_at: datetime | None = None
+    budget_reset_at: datetime | None = None
+    budget_limits: list[dict[str, Any]] = field(default_factory=list)
+    model_max_budget: dict[str, Any] = field(default_factory=dict)
+    budget_fallbacks: dict[str, list[str]] = field(default_factory=dict)
+    tpm_limit: int | None = None
+    rpm_limit: int | None = None
+    tpd_limit: int | None = None
+    max_parallel_requests: int | None = None
+    model_tpm_limit: dict[str, int] = field(default_factory=dict)
+    model_rpm_limit: dict[str, int] = field(default_factory=dict)
+    tpm_limit_type: str | None = None
+    rpm_limit_type: str | None = None
+    allowed_routes: list[str] = field(default_factory=list)
+    permissions: dict[str, Any] = field(default_factory=dict)
+    guardrails: list[str] = field(default_factory=list)
+    tags: list[str] = field(default_factory=list)
+    metadata: dict[str, Any] = field(default_factory=dict)
+    gateway: dict[str, Any] = field(default_factory=dict)
+    blocked: bool = False
+    duration: str | None = None
+    expires: datetime | None = None
+    auto_rotate: bool = False
+    rotation_interval: str | None = None
+    key_rotation_at: datetime | None = None
+    last_rotation_at: datetime | None = None
+    rotation_count: int = 0
+    grace_period: str | None = None
+    sink: str | None = None
+    sink_suspect_at: datetime | None = None
+    send_invite_email: bool = False
+    confirmed_at: datetime | None = None
+    last_used_at: datetime | None = None
+
+    def is_over_budget(self) -> bool:
+        """Tell whether `spend` has reached `max_budget`."""
+        return self.max_budget is not None and self.spend >= self.max_budget
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Secret:
+    """One credential of a key.  Its hash stays in the database unless it is to be checked."""
+
+    id: str
+    key_id: str
+    lookup: str
+    hash: str = field(repr=False)
+    state: str
+    supplied: bool
+    run_id: str
+    created_at: datetime
+    not_after: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """A run's exclusive right to change a key's secrets, until its deadline."""
+
+    key_id: str
+    run_id: str
+    fingerprint: str | None
+    staged_at: datetime
+    deadline_at: datetime

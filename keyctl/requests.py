@@ -1,0 +1,327 @@
+"""What comes in: the request to generate a key, validated field by field.
+
+Field names and meanings are LiteLLM's `GenerateKeyRequest`; unknown fields are errors.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from decimal import Decimal
+from difflib import get_close_matches
+from typing import Annotated, Any, Final, Literal, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from keyctl import durations, jsontext, money
+from keyctl.errors import KeyctlError, MalformedRequestError, Violation
+
+UNSUPPORTED: Final = frozenset(
+    {
+        "budget_id",
+        "project_id",
+        "agent_id",
+        "access_group_ids",
+        "end_user_budget_id",
+        "config",
+    }
+)
+METADATA_MAX: Final = 64 * 1024
+
+_RFC3339 = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?([Zz]|[+-][0-9]{2}:[0-9]{2})"
+)
+
+
+def refusal(message: str) -> PydanticCustomError:
+    """Return the error that a validator raises to say *message*, and nothing of the value."""
+    return PydanticCustomError("value", "{why}", {"why": message})
+
+
+def _checked(check: Callable[[str], object]) -> Callable[[str], str]:
+    """Return a validator that keeps the value when *check* does not raise one of our errors."""
+
+    def validate(value: str) -> str:
+        try:
+            check(value)
+        except KeyctlError as error:
+            raise refusal(f"{error.message}; {error.hint}") from None
+        return value
+
+    return validate
+
+
+def _name(value: str) -> str:
+    if not 1 <= len(value) <= 255 or not value.isprintable():
+        raise refusal("must be 1 to 255 printable characters")
+    return value
+
+
+def _alias(value: str) -> str:
+    if value == "":
+        return value
+    _name(value)
+    if value.startswith(("-", "key_", "sk-")):
+        raise refusal("must not start with '-', 'key_' or 'sk-'")
+    return value
+
+
+def _nano(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, float, Decimal)):
+        raise refusal("must be a number of dollars")
+    try:
+        return money.to_nano(Decimal(repr(value)) if isinstance(value, float) else value)
+    except KeyctlError as error:
+        raise refusal(f"{error.message}; {error.hint}") from None
+
+
+def parse_instant(text: str) -> datetime:
+    """Return the instant of an RFC 3339 *text*, in UTC.
+
+    Raises:
+        ValueError: It has another form, no zone, or names a day that does not exist.
+    """
+    if _RFC3339.fullmatch(text) is None:
+        raise ValueError("is not an RFC 3339 instant such as 2030-01-31T12:00:00Z")
+    return datetime.fromisoformat(text.upper()).astimezone(UTC)
+
+
+def _instant(value: Any) -> datetime:
+    if isinstance(value, datetime):
+        return value.astimezone(UTC)
+    try:
+        return parse_instant(value if isinstance(value, str) else "")
+    except (ValueError, OverflowError):
+        raise refusal("must be an RFC 3339 instant such as 2030-01-31T12:00:00Z") from None
+
+
+def _metadata(value: dict[str, Any]) -> dict[str, Any]:
+    if len(jsontext.dumps(value)) > METADATA_MAX:
+        raise refusal(f"is larger than {METADATA_MAX // 1024} KiB")
+    return value
+
+
+def parse_grace(text: str) -> durations.Duration | None:
+    """Return the grace period that *text* says; None for ``none``: end the old secret at once.
+
+    Raises:
+        InvalidDurationError: It is neither.
+    """
+    return None if text == "none" else durations.parse_duration(text)
+
+
+M = TypeVar("M", bound="Strict")
+Name = Annotated[str, AfterValidator(_name)]
+Names = Annotated[list[Name], Field(max_length=1000)]
+Alias = Annotated[str, AfterValidator(_alias)]
+Dollars = Annotated[
+    int,
+    BeforeValidator(_nano),
+    WithJsonSchema({"type": "number", "minimum": 0, "maximum": money.MAX_DOLLARS}),
+]
+Limit = Annotated[int, Field(ge=0, le=2**63 - 1)]
+DurationText = Annotated[str, AfterValidator(_checked(durations.parse_duration))]
+GraceText = Annotated[str, AfterValidator(_checked(parse_grace))]
+PeriodText = Annotated[str, AfterValidator(_checked(durations.parse_period))]
+Instant = Annotated[
+    datetime, BeforeValidator(_instant), WithJsonSchema({"type": "string", "format": "date-time"})
+]
+Limits = Annotated[dict[Name, Limit], Field(max_length=1000)]
+LimitType = Literal["guaranteed_throughput", "best_effort_throughput", "dynamic"]
+Metadata = Annotated[dict[str, Any], AfterValidator(_metadata)]
+
+
+class Strict(BaseModel):
+    """A document in which every name must be known and every type exact."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class BudgetWindow(Strict):
+    """One of several budgets of a key, each with its own period."""
+
+    budget_duration: PeriodText
+    max_budget: Dollars
+
+
+class ModelBudget(Strict):
+    """A budget of a key for one model."""
+
+    max_budget: Dollars | None = None
+    budget_duration: PeriodText | None = None
+    tpm_limit: Limit | None = None
+    rpm_limit: Limit | None = None
+
+
+class ObjectPermission(Strict):
+    """Which tools and stores of the gateway a key may use."""
+
+    mcp_servers: Names | None = None
+    mcp_access_groups: Names | None = None
+    mcp_toolsets: Names | None = None
+    mcp_tool_permissions: dict[Name, Names] | None = None
+    mcp_tool_search_enabled: bool | None = None
+    blocked_tools: Names | None = None
+    vector_stores: Names | None = None
+    agents: Names | None = None
+    agent_access_groups: Names | None = None
+    models: Names | None = None
+    search_tools: Names | None = None
+    skills: Names | None = None
+
+
+class VectorStoreIndex(Strict):
+    """What a key may do with one vector store index."""
+
+    index_name: Name
+    index_permissions: list[Literal["read", "write"]]
+
+
+class GatewayFields(Strict):
+    """Fields that only a gateway interprets: checked for shape and kept together in one column."""
+
+    aliases: dict[Name, Name] | None = None
+    allowed_cache_controls: Names | None = None
+    allowed_passthrough_routes: Names | None = None
+    denied_passthrough_routes: Names | None = None
+    allowed_vector_store_indexes: list[VectorStoreIndex] | None = None
+    default_estimated_output_tokens: Annotated[int, Field(gt=0)] | None = None
+    default_estimated_output_tokens_per_model: dict[Name, Annotated[int, Field(gt=0)]] | None = None
+    disable_global_guardrails: bool | None = None
+    enable_prompt_caching: bool | None = None
+    enforced_params: Names | None = None
+    mcp_rpm_limit: Limits | None = None
+    object_permission: ObjectPermission | None = None
+    policies: Names | None = None
+    prompts: Names | None = None
+    router_settings: dict[str, Any] | None = None
+    tag_rpm_limit: Limits | None = None
+    throttle_on_budget_exceeded: bool | None = None
+
+
+class KeyFields(GatewayFields):
+    """What a key may do: every field that a request, a default or an update can set."""
+
+    key_type: Literal["llm_api", "management", "read_only", "default"] | None = None
+    models: Names | None = None
+    max_budget: Dollars | None = None
+    soft_budget: Dollars | None = None
+    budget_duration: PeriodText | None = None
+    budget_limits: Annotated[list[BudgetWindow], Field(max_length=20)] | None = None
+    model_max_budget: dict[Name, ModelBudget] | None = None
+    budget_fallbacks: dict[Name, Names] | None = None
+    tpm_limit: Limit | None = None
+    rpm_limit: Limit | None = None
+    tpd_limit: Limit | None = None
+    max_parallel_requests: Limit | None = None
+    model_tpm_limit: Limits | None = None
+    model_rpm_limit: Limits | None = None
+    tpm_limit_type: LimitType | None = None
+    rpm_limit_type: LimitType | None = None
+    allowed_routes: Names | None = None
+    permissions: dict[Name, Any] | None = None
+    guardrails: Names | None = None
+    tags: Names | None = None
+    metadata: Metadata | None = None
+    blocked: bool | None = None
+    duration: DurationText | None = None
+    auto_rotate: bool | None = None
+    rotation_interval: DurationText | None = None
+    grace_period: GraceText | None = None
+    send_invite_email: bool | None = None
+
+    @model_validator(mode="after")
+    def _together(self) -> "KeyFields":
+        if self.budget_limits is not None:
+            periods = [window.budget_duration for window in self.budget_limits]
+            if len(set(periods)) != len(periods):
+                raise refusal("budget_limits names a budget_duration twice")
+        if self.allowed_routes is not None and self.key_type not in (None, "default"):
+            raise refusal("give either allowed_routes or a key_type that implies them, not both")
+        return self
+
+
+class GenerateRequest(KeyFields):
+    """A request for a new key: LiteLLM's `GenerateKeyRequest`, its JSON body unchanged."""
+
+    key: str | None = Field(default=None, repr=False)
+    key_alias: Alias | None = None
+    user_id: Name | None = None
+    team_id: Name | None = None
+    organization_id: Name | None = None
+    spend: Dollars | None = None
+    expires: Instant | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> "GenerateRequest":
+        if self.duration is not None and self.expires is not None:
+            raise refusal("give either duration or expires, not both")
+        if bool(self.auto_rotate) != (self.rotation_interval is not None):
+            raise refusal("auto_rotate and rotation_interval are only given together")
+        return self
+
+
+def validate(
+    model: type[M], document: Mapping[str, Any], *, what: str, schema: str = "generate-request"
+) -> M:
+    """Return *document* as *model*; names whose value is null count as not given.
+
+    Raises:
+        MalformedRequestError: With one violation for each thing that is wrong.
+    """
+    violations = jsontext.check_strings(document)
+    given = {name: value for name, value in document.items() if value is not None}
+    known = set(model.model_fields)
+    for name in sorted(given.keys() - known):
+        violations.append(_unknown(name, known))
+    if not violations:
+        try:
+            return model.model_validate(given)
+        except ValidationError as error:
+            violations = [
+                Violation(
+                    rule=f"request.{_rule(item['type'])}",
+                    field=".".join(str(part) for part in item["loc"]),
+                    message=_message(item),
+                )
+                for item in error.errors(include_input=False, include_url=False)
+            ]
+    first = violations[0]
+    where = f"{first.field}: " if first.field else ""
+    raise MalformedRequestError(
+        f"{what} is malformed: {where}{first.message}"
+        + (f" (and {len(violations) - 1} more)" if len(violations) > 1 else ""),
+        hint=f"keyctl schema {schema} prints what is accepted",
+        violations=violations,
+    )
+
+
+def _unknown(name: str, known: set[str]) -> Violation:
+    shown = name if len(name) <= 80 else name[:80] + "…"
+    if name in UNSUPPORTED:
+        return Violation(
+            rule="request.unsupported", field=shown, message="is not supported by keyctl"
+        )
+    near = get_close_matches(name, known, n=1)
+    message = "is not a known field" + (f"; did you mean {near[0]}?" if near else "")
+    return Violation(rule="request.unknown_field", field=shown, message=message)
+
+
+def _rule(kind: str) -> str:
+    if kind == "value":
+        return "value"
+    return "unknown_field" if kind == "extra_forbidden" else "type"
+
+
+def _message(item: Any) -> str:
+    text = str(item["msg"])
+    return text[0].lower() + text[1:]

@@ -1,0 +1,213 @@
+"""The published shapes: JSON Schemas of requests and answers, and the table of rules."""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from pydantic import BaseModel
+
+from keyctl import lifecycle
+from keyctl.policy import engine
+from keyctl.policy.documents import Policy
+from keyctl.principals import OrganizationRequest, TeamRequest, UserRequest
+from keyctl.records import Key
+from keyctl.requests import GatewayFields, GenerateRequest
+from keyctl.settings import Settings
+
+_DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
+_MONEY: Final = {"type": ["number", "null"], "minimum": 0}
+_INSTANT: Final = {"type": ["string", "null"], "format": "date-time"}
+_BY_TYPE: Final[dict[str, dict[str, Any]]] = {
+    "str": {"type": "string"},
+    "str | None": {"type": ["string", "null"]},
+    "int": {"type": "integer"},
+    "int | None": {"type": ["integer", "null"], "minimum": 0},
+    "bool": {"type": "boolean"},
+    "datetime": {"type": "string", "format": "date-time"},
+    "datetime | None": _INSTANT,
+    "list[str]": {"type": "array", "items": {"type": "string"}},
+}
+
+
+def _model(model: type[BaseModel]) -> Callable[[], dict[str, Any]]:
+    return lambda: {"$schema": _DIALECT, **model.model_json_schema()}
+
+
+def _object(properties: dict[str, Any], required: list[str]) -> dict[str, Any]:
+    return {
+        "$schema": _DIALECT,
+        "type": "object",
+        "properties": properties,
+        "required": required,
+        "additionalProperties": False,
+    }
+
+
+def _key_properties() -> dict[str, Any]:
+    properties: dict[str, Any] = {
+        "key_id": {"type": "string", "pattern": "^key_[0-9A-Za-z]{20}$"},
+        "token": {"type": "string"},
+        "token_id": {"type": "string"},
+        "key_name": {"type": ["string", "null"]},
+        "state": {"enum": list(lifecycle.KEY_STATES)},
+    }
+    for name, annotation in _annotations(Key).items():
+        if name in ("id", "gateway", "confirmed_at", "budget_anchor_at"):
+            continue
+        shape = _BY_TYPE.get(annotation)
+        if name in ("max_budget", "soft_budget", "spend"):
+            shape = _MONEY
+        properties[name] = shape or {"type": "array" if annotation.startswith("list") else "object"}
+    return properties
+
+
+def _annotations(kind: type) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for base in reversed(kind.__mro__):
+        for name, annotation in getattr(base, "__annotations__", {}).items():
+            found[name] = (
+                annotation.__name__
+                if isinstance(annotation, type) and not hasattr(annotation, "__args__")
+                else str(annotation).replace("datetime.datetime", "datetime")
+            )
+    return found
+
+
+def generate_response() -> dict[str, Any]:
+    """Return the schema of what `generate -o json` prints."""
+    properties = _key_properties()
+    required = list(properties)
+    gateway = GatewayFields.model_json_schema()
+    properties.update(gateway["properties"])
+    properties.update(
+        {
+            "key": {"type": "string", "pattern": "^sk-"},
+            "filled": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "properties": {
+                        "field": {"type": "string"},
+                        "value": {},
+                        "source": {"type": "string"},
+                    },
+                    "required": ["field", "value", "source"],
+                    "additionalProperties": False,
+                },
+            },
+            "warnings": {"type": "array", "items": {"type": "string"}},
+            "replayed": {"type": "boolean"},
+            "secrets": _secrets(),
+            "audit": {
+                "type": "object",
+                "properties": {
+                    "seq": {"type": "integer", "minimum": 1},
+                    "head": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
+                },
+                "required": ["seq", "head"],
+                "additionalProperties": False,
+            },
+        }
+    )
+    # `key` is absent where a file or sink took it, the last four in the answer to a replay.
+    return {**_object(properties, required), "$defs": gateway.get("$defs", {})}
+
+
+def info_response() -> dict[str, Any]:
+    """Return the schema of what `info -o json` prints."""
+    properties = _key_properties()
+    required = [*properties, "secrets"]
+    gateway = GatewayFields.model_json_schema()
+    properties.update(gateway["properties"])
+    properties["secrets"] = _secrets()
+    return {**_object(properties, required), "$defs": gateway.get("$defs", {})}
+
+
+def verify_response() -> dict[str, Any]:
+    """Return the schema of what `verify -o json` prints."""
+    reasons = (
+        "malformed unknown revoked blocked expired team_blocked org_blocked user_blocked"
+        " budget_exceeded"
+    )
+    text = {"type": ["string", "null"]}
+    properties = {
+        "valid": {"type": "boolean"},
+        "reason": {"enum": [None, *reasons.split()]},
+        **dict.fromkeys(("key_id", "key_alias", "team_id", "user_id", "secret_id"), text),
+        "secret_state": {"enum": [None, *lifecycle.SECRET_STATES]},
+        "expires": _INSTANT,
+    }
+    return _object(properties, list(properties))
+
+
+def error_response() -> dict[str, Any]:
+    """Return the schema of the error that `-o json` prints on stderr."""
+    violation = {
+        "type": "object",
+        "properties": {
+            "rule": {"type": "string"},
+            "field": {"type": "string"},
+            "message": {"type": "string"},
+            "bound": {},
+            "value": {},
+        },
+        "required": ["rule", "field", "message", "bound", "value"],
+        "additionalProperties": False,
+    }
+    error = {
+        "type": "object",
+        "properties": {
+            "code": {"type": "string"},
+            "exit_code": {"type": "integer"},
+            "message": {"type": "string"},
+            "hint": {"type": ["string", "null"]},
+            "violations": {"type": "array", "items": violation},
+        },
+        "required": ["code", "exit_code", "message", "hint", "violations"],
+        "additionalProperties": False,
+    }
+    return _object({"error": error}, ["error"])
+
+
+def rule_table() -> list[dict[str, Any]]:
+    """Return every rule: its id, whom it binds, whether it can be overridden, what it demands."""
+    return [
+        {
+            "rule": rule.id,
+            "binds": rule.binds,
+            "overridable": rule.overridable,
+            "demands": rule.demands,
+        }
+        for rule in engine.RULES
+    ]
+
+
+def _secrets() -> dict[str, Any]:
+    properties = {
+        "id": {"type": "string"},
+        "state": {"enum": list(lifecycle.SECRET_STATES)},
+        "created_at": {"type": "string", "format": "date-time"},
+        "not_after": _INSTANT,
+    }
+    return {
+        "type": "array",
+        "items": {
+            "type": "object",
+            "properties": properties,
+            "required": list(properties),
+            "additionalProperties": False,
+        },
+    }
+
+
+SCHEMAS: Final[dict[str, Callable[[], dict[str, Any]]]] = {
+    "generate-request": _model(GenerateRequest),
+    "generate-response": generate_response,
+    "info-response": info_response,
+    "verify-response": verify_response,
+    "error-response": error_response,
+    "team-policy": _model(Policy),
+    "team": _model(TeamRequest),
+    "user": _model(UserRequest),
+    "organization": _model(OrganizationRequest),
+    "configuration": _model(Settings),
+}

@@ -1,0 +1,79 @@
+"""Who acts: the local operator, or whoever owns the key in KEYCTL_API_KEY."""
+
+from keyctl.db import directory
+from keyctl.db.engine import Database
+from keyctl.errors import CallerDeniedError, DeniedError
+from keyctl.policy.facts import Caller
+from keyctl.records import Organization, Team
+from keyctl.services.unit import local_actor
+from keyctl.services.verify import identify
+from keyctl.settings import Settings
+
+
+def local(settings: Settings, *, changed_by: str | None) -> Caller:
+    """Return the local operator, who holds the database credentials and acts as admin.
+
+    Raises:
+        CallerDeniedError: The configuration asks for a caller key.
+    """
+    if settings.require_caller_key:
+        raise CallerDeniedError(
+            "the configuration requires a caller key",
+            hint="set KEYCTL_API_KEY to your key, or name a file with --caller-key-file",
+        )
+    return Caller(actor=local_actor(), role="proxy_admin", changed_by=changed_by)
+
+
+def authenticated(database: Database, text: str, *, changed_by: str | None) -> Caller:
+    """Return the caller whose key string is *text*, with the owner's role and memberships.
+
+    Raises:
+        CallerDeniedError: It does not authenticate; why, only to who holds a real key.
+    """
+    verdict, found = identify(database, text)
+    if found is None or not verdict.valid:
+        why = f"is {verdict.reason}".replace("_", " ") if found else "does not authenticate"
+        raise CallerDeniedError(
+            f"the caller's key {why}", hint="check KEYCTL_API_KEY, or ask an admin for a new key"
+        )
+    key, user = found.key, found.user
+    if user is None:
+        return Caller(
+            actor=f"key:{key.id}",
+            role=None,
+            key=key,
+            service_team=key.team_id if key.service_account else None,
+            changed_by=changed_by,
+        )
+    with database.read() as connection:
+        teams = directory.memberships(connection, Team, user.id)
+        organizations = directory.memberships(connection, Organization, user.id)
+    return Caller(
+        actor=f"key:{key.id}",
+        role=user.role,
+        user_id=user.id,
+        key=key,
+        team_roles=teams,
+        organization_roles=organizations,
+        changed_by=changed_by,
+    )
+
+
+def require_admin(caller: Caller, what: str) -> None:
+    """Let only admins do *what*.
+
+    Raises:
+        DeniedError: The caller is none.
+    """
+    if not caller.is_admin:
+        raise DeniedError(f"only an admin may {what}", hint="ask an admin, or use an admin's key")
+
+
+def require_overseer(caller: Caller, what: str) -> None:
+    """Let admins and admin viewers see *what*.
+
+    Raises:
+        DeniedError: The caller is neither.
+    """
+    if caller.role not in ("proxy_admin", "proxy_admin_viewer"):
+        raise DeniedError(f"only an admin may see {what}", hint="use an admin's or a viewer's key")

@@ -1,0 +1,323 @@
+"""Teams, users and organizations, and who belongs to them."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from datetime import datetime
+from typing import Any, Final, TypeVar
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import IntegrityError as ConstraintError
+
+from keyctl import durations, views
+from keyctl.db import directory
+from keyctl.errors import (
+    DeniedError,
+    MemberNotFoundError,
+    NotFoundError,
+    ObjectInUseError,
+    ObjectTakenError,
+    OrganizationNotFoundError,
+    TeamNotFoundError,
+    UserNotFoundError,
+)
+from keyctl.policy.facts import Caller
+from keyctl.records import Organization, Principal, Team, User
+from keyctl.services.callers import require_admin
+from keyctl.services.keys import OVERSEERS
+from keyctl.services.unit import Unit, row_of, writing
+from keyctl.services.workspace import Workspace
+
+P = TypeVar("P", bound=Principal)
+
+WORD: Final[dict[type[Principal], str]] = {
+    Organization: "organization",
+    User: "user",
+    Team: "team",
+}
+_MISSING: Final[dict[type[Principal], type[NotFoundError]]] = {
+    Organization: OrganizationNotFoundError,
+    User: UserNotFoundError,
+    Team: TeamNotFoundError,
+}
+_COMMAND: Final[dict[type[Principal], str]] = {Organization: "org", User: "user", Team: "team"}
+
+
+@dataclass(frozen=True, slots=True)
+class DirectoryService:
+    """Creates, changes, lists and archives teams, users and organizations."""
+
+    workspace: Workspace
+
+    def create(self, kind: type[P], object_id: str, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Make one and return its view.
+
+        Raises:
+            ObjectTakenError: A live one has this id.
+            OrganizationNotFoundError: The organization it should belong to does not exist.
+        """
+        caller = self.workspace.caller
+        word = WORD[kind]
+        require_admin(caller, f"create a {word}")
+        with writing(self.workspace.database, caller) as unit:
+            _check_organization(unit.connection, values)
+            record = kind(
+                id=object_id,
+                created_at=unit.now,
+                created_by=caller.actor,
+                updated_at=unit.now,
+                updated_by=caller.actor,
+                **values,
+            )
+            record = _with_period(record, None, unit.now)
+            try:
+                created = directory.create(unit.connection, record)
+            except ConstraintError:
+                created = False  # somebody else was faster
+            if not created:
+                raise ObjectTakenError(
+                    f"{word} {object_id!r} exists already",
+                    hint=f"keyctl {_COMMAND[kind]} update {object_id} changes it",
+                )
+            unit.record(f"{word}_created", word, object_id, after=row_of(record))
+        return _answer(record, unit)
+
+    def update(self, kind: type[P], object_id: str, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Change what *values* name and return the view.
+
+        Raises:
+            NotFoundError: There is none with this id.
+        """
+        caller = self.workspace.caller
+        word = WORD[kind]
+        require_admin(caller, f"change a {word}")
+        with writing(self.workspace.database, caller) as unit:
+            _check_organization(unit.connection, values)
+            before = require(unit.connection, kind, object_id, lock=True)
+            after = replace(before, updated_at=unit.now, updated_by=caller.actor, **values)
+            after = _with_period(after, before, unit.now)
+            changed = {
+                item.name: getattr(after, item.name)
+                for item in fields(after)
+                if getattr(after, item.name) != getattr(before, item.name)
+            }
+            directory.change(unit.connection, kind, object_id, changed)
+            unit.record(
+                f"{word}_updated", word, object_id, before=row_of(before), after=row_of(after)
+            )
+        return _answer(after, unit)
+
+    def delete(self, kind: type[P], object_id: str) -> dict[str, Any]:
+        """Archive one that nothing alive depends on.
+
+        Raises:
+            NotFoundError: There is none with this id.
+            ObjectInUseError: Live keys or teams still belong to it.
+        """
+        caller = self.workspace.caller
+        word = WORD[kind]
+        require_admin(caller, f"delete a {word}")
+        with writing(self.workspace.database, caller) as unit:
+            connection = unit.connection
+            before = require(connection, kind, object_id, lock=True)
+            if directory.has_live_keys(connection, **{f"{word}_id": object_id}):
+                raise ObjectInUseError(
+                    f"{word} {object_id!r} still has live keys",
+                    hint=f"keyctl list --{_COMMAND[kind]} {object_id} shows them; delete or move them first",
+                )
+            if kind is Organization and directory.has_teams(connection, object_id):
+                raise ObjectInUseError(
+                    f"organization {object_id!r} still has teams",
+                    hint="move or delete its teams first",
+                )
+            if kind is User:
+                directory.leave_all(connection, object_id)
+            else:
+                directory.remove_member(connection, kind, object_id)
+            after = replace(
+                before, deleted_at=unit.now, updated_at=unit.now, updated_by=caller.actor
+            )
+            directory.change(
+                connection,
+                kind,
+                object_id,
+                {
+                    "deleted_at": unit.now,
+                    "updated_at": unit.now,
+                    "updated_by": caller.actor,
+                    # An archived user is remembered by id only.
+                    **({"email": None} if kind is User else {}),
+                },
+            )
+            unit.record(
+                f"{word}_deleted", word, object_id, before=row_of(before), after=row_of(after)
+            )
+        return {f"{word}_id": object_id, "deleted": True, "audit": _anchor(unit)}
+
+    def info(self, kind: type[P], object_id: str) -> dict[str, Any]:
+        """Return the view of one, with its members.
+
+        Raises:
+            NotFoundError: There is none that the caller may see.
+        """
+        with self.workspace.database.read() as connection:
+            record = require(connection, kind, object_id)
+            if not _may_see(self.workspace.caller, record):
+                raise _missing(kind, object_id)
+            members = None
+            if kind is not User:
+                members = directory.members(connection, kind, object_id)
+            return _shown(self.workspace.caller, record, members)
+
+    def page(
+        self, kind: type[P], *, after: str | None, limit: int
+    ) -> tuple[list[dict[str, Any]], str | None]:
+        """Return one page by id, and the id to go on after, None at the end."""
+        caller = self.workspace.caller
+        with self.workspace.database.read() as connection:
+            rows = directory.listed(connection, kind, after=after, limit=limit + 1)
+        page = [_shown(caller, row, None) for row in rows[:limit] if _may_see(caller, row)]
+        return page, rows[limit - 1].id if len(rows) > limit else None
+
+    def add_member(self, kind: type[P], object_id: str, user_id: str, role: str) -> dict[str, Any]:
+        """Make a user a member, or give a member another role.
+
+        Raises:
+            NotFoundError: The team, organization or user does not exist.
+            ObjectTakenError: The user is a member with that role already.
+        """
+        word = WORD[kind]
+        with self._membership(kind, object_id, user_id) as (unit, before):
+            if before == role:
+                raise ObjectTakenError(
+                    f"user {user_id!r} is {role} of {word} {object_id!r} already",
+                    hint="nothing to do",
+                )
+            if before is None:
+                directory.add_member(
+                    unit.connection,
+                    kind,
+                    object_id,
+                    user_id,
+                    {"role": role, "created_at": unit.now},
+                )
+            else:
+                directory.change_role(unit.connection, kind, object_id, user_id, role)
+            unit.record(
+                f"{word}_member_added" if before is None else f"{word}_member_updated",
+                word,
+                object_id,
+                before=None if before is None else {"user_id": user_id, "role": before},
+                after={"user_id": user_id, "role": role},
+            )
+        return {f"{word}_id": object_id, "user_id": user_id, "role": role, "audit": _anchor(unit)}
+
+    def remove_member(self, kind: type[P], object_id: str, user_id: str) -> dict[str, Any]:
+        """End a membership.
+
+        Raises:
+            NotFoundError: There is no such team, organization, user or membership.
+        """
+        word = WORD[kind]
+        with self._membership(kind, object_id, user_id) as (unit, before):
+            if before is None:
+                raise MemberNotFoundError(
+                    f"user {user_id!r} is not a member of {word} {object_id!r}",
+                    hint=f"keyctl {_COMMAND[kind]} info {object_id} lists the members",
+                )
+            directory.remove_member(unit.connection, kind, object_id, user_id)
+            unit.record(
+                f"{word}_member_removed",
+                word,
+                object_id,
+                before={"user_id": user_id, "role": before},
+            )
+        return {f"{word}_id": object_id, "user_id": user_id, "audit": _anchor(unit)}
+
+    @contextmanager
+    def _membership(
+        self, kind: type[P], object_id: str, user_id: str
+    ) -> Iterator[tuple[Unit, str | None]]:
+        """Lock both sides and yield the user's role as it is."""
+        caller = self.workspace.caller
+        with writing(self.workspace.database, caller) as unit:
+            record = require(unit.connection, kind, object_id, lock=True)
+            if not (caller.is_admin or _administers(caller, record)):
+                raise DeniedError(
+                    f"only an admin of {WORD[kind]} {object_id!r} may change its members",
+                    hint="ask one of them",
+                )
+            require(unit.connection, User, user_id, lock=True)
+            yield unit, directory.member_role(unit.connection, kind, object_id, user_id)
+
+
+def require(connection: Connection, kind: type[P], object_id: str, *, lock: bool = False) -> P:
+    """Return the live one with this id.
+
+    Raises:
+        NotFoundError: There is none.
+    """
+    found = directory.find(connection, kind, object_id, lock=lock)
+    if found is None:
+        raise _missing(kind, object_id)
+    return found
+
+
+def _missing(kind: type[Principal], object_id: str) -> NotFoundError:
+    word, command = WORD[kind], _COMMAND[kind]
+    return _MISSING[kind](
+        f"there is no {word} {object_id!r}",
+        hint=f"keyctl {command} list shows them; keyctl {command} create makes one",
+    )
+
+
+def _check_organization(connection: Connection, values: Mapping[str, Any]) -> None:
+    # Locked before the team: the order in which every command takes its locks.
+    organization_id = values.get("organization_id")
+    if organization_id is not None:
+        require(connection, Organization, organization_id, lock=True)
+
+
+def _with_period(record: P, before: Principal | None, now: datetime) -> P:
+    """Start the budget period when it is first set, or set to another length."""
+    if before is not None and before.budget_duration == record.budget_duration:
+        return record
+    if record.budget_duration is None:
+        return replace(record, budget_anchor_at=None, budget_reset_at=None)
+    following = durations.next_reset(record.budget_duration, anchor=now, now=now)
+    return replace(record, budget_anchor_at=now, budget_reset_at=following)
+
+
+def _administers(caller: Caller, record: Principal) -> bool:
+    if isinstance(record, Team):
+        return caller.administers_team(record)
+    return isinstance(record, Organization) and caller.administers_organization(record.id)
+
+
+def _may_see(caller: Caller, record: Principal) -> bool:
+    if caller.role in OVERSEERS:
+        return True
+    if isinstance(record, User):
+        return caller.user_id is not None and caller.user_id == record.id
+    if isinstance(record, Team):
+        return (
+            record.id in caller.team_roles
+            or caller.service_team == record.id
+            or caller.administers_organization(record.organization_id)
+        )
+    return record.id in caller.organization_roles
+
+
+def _shown(caller: Caller, record: Principal, members: dict[str, str] | None) -> dict[str, Any]:
+    view = views.principal_view(record, members=members)
+    if caller.role not in OVERSEERS:
+        view.pop("policy", None)
+    return view
+
+
+def _answer(record: Principal, unit: Unit) -> dict[str, Any]:
+    return {**views.principal_view(record), "audit": _anchor(unit)}
+
+
+def _anchor(unit: Unit) -> dict[str, Any]:
+    return {"seq": unit.heads[-1].seq, "head": unit.heads[-1].hash}

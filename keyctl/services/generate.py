@@ -1,0 +1,605 @@
+"""Generate a key: stage it, deliver its secret once, confirm it.  The core of keyctl."""
+
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, Final, Literal
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import IntegrityError as ConstraintError
+
+from keyctl import hashing, jsontext, keystring, views
+from keyctl.db import queries
+from keyctl.db.audit import Head
+from keyctl.db.failures import broken_constraint
+from keyctl.errors import (
+    AliasTakenError,
+    BusyError,
+    DatabaseError,
+    DeliveryError,
+    FencedError,
+    KeyctlError,
+    KeyTakenError,
+    PolicyDeniedError,
+    RequestIdTakenError,
+    RequestReplayedError,
+)
+from keyctl.keystring import KeyString
+from keyctl.policy import engine, resolve
+from keyctl.records import Claim, Key, Secret
+from keyctl.requests import GenerateRequest
+from keyctl.services import judge, runs
+from keyctl.services.hook import decide
+from keyctl.services.judge import Verdict
+from keyctl.services.runs import Run
+from keyctl.services.staging import Written, check_written, persist, uninterrupted
+from keyctl.services.unit import Unit, archive_pending, row_of, writing
+from keyctl.services.workspace import Workspace
+from keyctl.sinks.base import NotTakenError, Parcel, Sink, UnknownError
+from keyctl.sinks.file import FileSink
+
+_WAIT: Final = 0.05
+_TRIES: Final = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """Everything a person says about the key to be made.
+
+    `replay` tells what a repeated request id gets: the answer, or a refusal because the key
+    string itself was to be shown.
+    """
+
+    request: GenerateRequest
+    service_account: bool = False
+    request_id: str | None = None
+    overrides: tuple[str, ...] = ()
+    reason: str | None = None
+    sink: str | None = None
+    replay: Literal["answer", "refuse"] = "refuse"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What came of it: the answer without the key string, and whether it is an older one."""
+
+    answer: dict[str, Any]
+    replayed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Draft:
+    """What is ready before the first transaction: hashing takes time and must not hold a lock."""
+
+    order: Order
+    values: dict[str, Any]
+    key: KeyString
+    supplied: bool
+    hash: str
+    fingerprint: str
+    found_in_file: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Staged:
+    key: Key
+    secret: dict[str, Any]
+    answer: dict[str, Any]
+    heads: Sequence[Head]
+
+
+class _StartOver(Exception):  # noqa: N818  # not an error: the facts changed under us
+    pass
+
+
+class _Wait(Exception):  # noqa: N818  # not an error: the same request is being carried out
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class GenerateService:
+    """Makes keys.  `generate` is two transactions with the delivery between them."""
+
+    workspace: Workspace
+
+    def generate(self, order: Order, sink: Sink) -> Outcome:
+        """Make the key that *order* describes and deliver its secret to *sink*.
+
+        Raises:
+            PolicyDeniedError: With every rule that the request breaks.
+            ConflictError: Its alias, key string or request id is taken.
+            DeliveryError: The sink did not take it, or nobody knows; the key is archived.
+            UnconfirmedError: Delivered, but the database was lost.
+            IntegrityError: What was read back is not what was written.
+        """
+        engine.check_overrides(order.overrides)
+        with runs.begun(self.workspace.runs_folder) as run:
+            draft = self._draft(order, sink)
+            expected = self._expected(draft, run)
+            if not isinstance(expected, Outcome):
+                sink.check(expected)
+                self._ask_hook(order)
+                draft = replace(draft, hash=self._hash(draft.key))
+                expected = self._stage_until_done(draft, sink, run)
+            if isinstance(expected, Outcome):
+                return self._replayed(expected, order, sink)
+            return self._hand_over(expected, draft, sink, run)
+
+    def dry_run(self, order: Order) -> Verdict:
+        """Return the whole verdict on *order* and write nothing."""
+        engine.check_overrides(order.overrides)
+        values = resolve.given_values(order.request)
+        supplied = _supplied(order.request)
+        with self.workspace.database.read() as connection:
+            verdict = self._judge(
+                connection,
+                order,
+                values,
+                key_id=_new_key_id(),
+                now=self.workspace.database.now(connection),
+                lock=False,
+            )
+            self._check_free(connection, verdict.key.key_alias, supplied)
+            return verdict
+
+    # --- before the first transaction
+
+    def _draft(self, order: Order, sink: Sink) -> _Draft:
+        supplied = _supplied(order.request)
+        values = resolve.given_values(order.request)
+        values.pop("key", None)
+        caller = self.workspace.caller
+        as_given = {
+            "caller": "local" if caller.key is None else caller.actor,
+            "sink": sink.name,
+            "request": values,
+            "key": supplied.lookup if supplied else None,
+            "service_account": order.service_account,
+            "overrides": sorted(order.overrides),
+        }
+        return _Draft(
+            order=order,
+            values=values,
+            key=supplied or self.workspace.mint(),
+            supplied=supplied is not None,
+            hash="",
+            fingerprint=hashlib.sha256(jsontext.canonical(as_given).encode()).hexdigest(),
+            found_in_file=frozenset(sink.holds()) if isinstance(sink, FileSink) else frozenset(),
+        )
+
+    def _expected(self, draft: _Draft, run: Run) -> Outcome | str | None:
+        """Return the outcome of an earlier success, or the id of the key that will be taken over."""
+        database = self.workspace.database
+        if database.path is not None and not database.path.exists():
+            return None
+        try:
+            with database.read() as connection:
+                place = self._place(connection, draft, run, now=database.now(connection))
+        except (_Wait, KeyctlError):
+            return None  # the transaction that writes judges it
+        if isinstance(place, Outcome):
+            return place
+        return place.key_id if place else None
+
+    def _hash(self, key: KeyString) -> str:
+        return hashing.hash_key(key, cost=self.workspace.settings.bcrypt_cost)
+
+    def _ask_hook(self, order: Order) -> None:
+        try:
+            decide(self.workspace.settings, order.request, self.workspace.caller)
+        except PolicyDeniedError as error:
+            self._record_denial(order, error)
+            raise
+
+    # --- transaction 1
+
+    def _stage_until_done(self, draft: _Draft, sink: Sink, run: Run) -> _Staged | Outcome:
+        """Stage, starting over on fresh facts; wait for a run that carries out the same request."""
+        tries = 0
+        while tries < _TRIES:
+            try:
+                return self._stage(draft, sink, run)
+            except _Wait:  # ends with the other run, or at its claim's deadline
+                time.sleep(_WAIT)
+            except _StartOver:
+                tries += 1
+            except ConstraintError as error:
+                tries += 1
+                self._explain(error, draft)
+                if broken_constraint(error) == "uq_secrets_lookup":
+                    key = self.workspace.mint()
+                    draft = replace(draft, key=key, hash=self._hash(key))
+            except PolicyDeniedError as error:
+                self._record_denial(draft.order, error)
+                raise
+        raise BusyError("other runs keep changing the same keys", hint="try again")
+
+    def _explain(self, error: ConstraintError, draft: _Draft) -> None:
+        """Say which fact *error* contradicts; return where the next try will find out."""
+        broken = broken_constraint(error)
+        if broken == "uq_keys_key_alias":
+            raise _alias_taken(draft.values["key_alias"]) from error
+        if broken == "uq_secrets_lookup" and draft.supplied:
+            raise _key_taken() from error
+        if broken not in ("uq_secrets_lookup", "pk_request_ids", "pk_claims"):
+            raise error
+
+    def _stage(self, draft: _Draft, sink: Sink, run: Run) -> _Staged | Outcome:
+        """Judge and write the key, its staged secret, the claim and the audit row."""
+        order, caller = draft.order, self.workspace.caller
+        with writing(self.workspace.database, caller) as unit:
+            place = self._place(unit.connection, draft, run, now=unit.now)
+            if isinstance(place, Outcome):
+                return place
+            verdict = self._judge(
+                unit.connection,
+                order,
+                draft.values,
+                key_id=place.key_id if place else _new_key_id(),
+                now=unit.now,
+                lock=True,
+            )
+            if verdict.violations:
+                raise engine.refuse(list(verdict.violations))
+            key = replace(verdict.key, sink=order.sink)
+            claim = Claim(
+                key_id=key.id,
+                run_id=run.id,
+                fingerprint=draft.fingerprint,
+                staged_at=unit.now,
+                deadline_at=unit.now + sink.timeout + runs.SLACK,
+            )
+            secret = _staged_secret(draft, key, claim)
+            self._clear_way(unit, draft, run)
+            if place is None:
+                self._insert(unit, draft, key, claim, secret)
+            else:
+                self._take_over(unit, key, claim, secret, dead=place)
+            for violation in verdict.stepped_over:
+                unit.record(
+                    "rule_overridden",
+                    "key",
+                    key.id,
+                    after={"rule": violation.rule, "field": violation.field},
+                    reason=order.reason,
+                )
+            unit.record(
+                "key_staged",
+                "key",
+                key.id,
+                after={**row_of(key), "secret_id": secret["id"]},
+                reason="taken over from a dead run" if place else None,
+            )
+        if place is not None:
+            run.bury(place)
+        head = unit.heads[-1]
+        return _Staged(
+            key=key,
+            secret=secret,
+            answer=_answer(key, secret, verdict, head, now=unit.now),
+            heads=unit.heads,
+        )
+
+    def _place(
+        self, connection: Connection, draft: _Draft, run: Run, *, now: datetime
+    ) -> Claim | Outcome | None:
+        """Return the dead claim to take over, the outcome to replay, or None for a new key.
+
+        Raises:
+            ConflictError: A live key, or a living run, is in the way.
+            _Wait: The same request is being carried out by a living run.
+        """
+        order, alias = draft.order, draft.values.get("key_alias")
+        if order.request_id is not None:
+            known = queries.find_request_id(connection, order.request_id)
+            if known is not None:
+                return self._known_request(connection, known, draft, run, now=now)
+        candidates = []
+        if alias and (key := queries.find_key_by_alias(connection, alias)):
+            if key.confirmed_at is not None or self._is_claimed(connection, key, run, now=now):
+                raise _alias_taken(alias)
+            candidates.append(key.id)
+        if draft.supplied and (
+            secret := queries.find_secret_by_lookup(connection, draft.key.lookup)
+        ):
+            owner = queries.find_key(connection, secret.key_id)
+            if not _is_pending(owner) or self._is_claimed(connection, owner, run, now=now):
+                raise _key_taken()
+            candidates.append(secret.key_id)
+        for public_id in draft.found_in_file:
+            if secret := queries.find_secret(connection, public_id):
+                owner = queries.find_key(connection, secret.key_id)
+                if _is_pending(owner) and not self._is_claimed(connection, owner, run, now=now):
+                    candidates.append(secret.key_id)
+        for key_id in candidates:
+            claim = queries.find_claim(connection, key_id)
+            if claim is not None and claim.fingerprint == draft.fingerprint:
+                return claim
+        return None
+
+    def _known_request(
+        self,
+        connection: Connection,
+        known: queries.RequestId,
+        draft: _Draft,
+        run: Run,
+        *,
+        now: datetime,
+    ) -> Claim | Outcome:
+        if known.fingerprint != draft.fingerprint:
+            raise RequestIdTakenError(
+                f"request id {known.request_id!r} was used for another request",
+                hint="take a new request id, or repeat the request as it was",
+            )
+        key = queries.find_key(connection, known.key_id)
+        claim = queries.find_claim(connection, known.key_id)
+        if key is not None and key.confirmed_at is not None:
+            secrets = queries.secrets_of(connection, key.id)
+            answer = views.info_view(key, secrets, now=now)
+            return Outcome(answer={**answer, "replayed": True}, replayed=True)
+        if claim is None or run.is_alive(claim, now=now):
+            raise _Wait
+        return claim
+
+    def _is_claimed(self, connection: Connection, key: Key, run: Run, *, now: datetime) -> bool:
+        claim = queries.find_claim(connection, key.id)
+        return claim is not None and run.is_alive(claim, now=now)
+
+    def _clear_way(self, unit: Unit, draft: _Draft, run: Run) -> None:
+        """Archive pending keys of dead runs that another request left under this alias or string."""
+        alias = draft.values.get("key_alias")
+        in_way = queries.find_key_by_alias(unit.connection, alias, lock=True) if alias else None
+        others = [in_way] if in_way else []
+        if draft.supplied and (
+            secret := queries.find_secret_by_lookup(unit.connection, draft.key.lookup)
+        ):
+            owner = queries.find_key(unit.connection, secret.key_id, lock=True)
+            others += [owner] if owner and owner.id not in {key.id for key in others} else []
+        for key in others:
+            claim = queries.find_claim(unit.connection, key.id)
+            if not _is_pending(key) or (claim and run.is_alive(claim, now=unit.now)):
+                raise _StartOver
+            if claim is None or claim.fingerprint != draft.fingerprint:
+                archive_pending(unit, key, reason="another request took its place")
+
+    def _insert(
+        self, unit: Unit, draft: _Draft, key: Key, claim: Claim, secret: dict[str, Any]
+    ) -> None:
+        queries.insert_key(unit.connection, key)
+        if draft.order.request_id is not None:
+            queries.insert_request_id(
+                unit.connection,
+                queries.RequestId(
+                    request_id=draft.order.request_id,
+                    fingerprint=draft.fingerprint,
+                    key_id=key.id,
+                    created_at=unit.now,
+                ),
+            )
+        queries.insert_secret(unit.connection, secret)
+        queries.insert_claim(unit.connection, claim)
+
+    def _take_over(
+        self, unit: Unit, key: Key, claim: Claim, secret: dict[str, Any], *, dead: Claim
+    ) -> None:
+        """Put a fresh secret beside the abandoned one, which keeps its `not_after`."""
+        if queries.find_key(unit.connection, key.id, lock=True) is None or not queries.take_over(
+            unit.connection, claim, dead_run=dead.run_id
+        ):
+            raise _StartOver
+        values = key.columns()
+        del values["id"]
+        queries.update_key(unit.connection, key.id, **values)
+        known = queries.find_secret_by_lookup(unit.connection, secret["lookup"])
+        if known is not None:  # the same supplied string: it cannot be staged beside itself
+            secret["id"] = known.id
+            queries.update_secret(unit.connection, known.id, **secret)
+        else:
+            queries.insert_secret(unit.connection, secret)
+
+    def _judge(
+        self,
+        connection: Connection,
+        order: Order,
+        values: dict[str, Any],
+        *,
+        key_id: str,
+        now: datetime,
+        lock: bool,
+    ) -> Verdict:
+        text = order.request.key
+        return judge.new_key(
+            connection,
+            self.workspace.settings,
+            self.workspace.caller,
+            values,
+            key_id=key_id,
+            service_account=order.service_account,
+            supplied_is_strong=None if text is None else keystring.is_strong(text),
+            overrides=order.overrides,
+            lock=lock,
+            now=now,
+        )
+
+    def _check_free(
+        self, connection: Connection, alias: str | None, supplied: KeyString | None
+    ) -> None:
+        if alias and (key := queries.find_key_by_alias(connection, alias)):
+            if key.confirmed_at is not None:
+                raise _alias_taken(alias)
+        if supplied and queries.find_secret_by_lookup(connection, supplied.lookup):
+            raise _key_taken()
+
+    def _record_denial(self, order: Order, error: PolicyDeniedError) -> None:
+        with writing(self.workspace.database, self.workspace.caller) as unit:
+            unit.record(
+                "key_denied",
+                "key",
+                order.request.key_alias or "",
+                after={
+                    "violations": [
+                        {"rule": item.rule, "field": item.field} for item in error.violations
+                    ]
+                },
+                reason=error.message,
+            )
+
+    # --- deliver, and transaction 2
+
+    def _hand_over(self, staged: _Staged, draft: _Draft, sink: Sink, run: Run) -> Outcome:
+        try:
+            sink.deliver(Parcel(draft.key, staged.answer))
+        except (NotTakenError, UnknownError) as error:
+            self._take_back(staged, run, why=str(error))
+            raise DeliveryError(
+                f"the key was not delivered: {error}",
+                hint="it was revoked at once; mend the cause and run the same command again",
+            ) from error
+        except BaseException:
+            self._take_back(staged, run, why="interrupted")
+            raise
+        with uninterrupted():
+            heads = persist(
+                lambda: self._confirm(staged, run),
+                delivered=f"key {staged.key.id} was delivered",
+            )
+            written = Written(secrets=[staged.secret], events=[*staged.heads, *heads])
+            persist(
+                lambda: check_written(self.workspace.database, [written]),
+                delivered=f"key {staged.key.id} was delivered and confirmed",
+            )
+        return Outcome(answer=staged.answer)
+
+    def _confirm(self, staged: _Staged, run: Run) -> Sequence[Head]:
+        """Make the staged secret the active one, if the claim is still this run's."""
+        with writing(self.workspace.database, self.workspace.caller) as unit:
+            key = queries.find_key(unit.connection, staged.key.id, lock=True)
+            secret = queries.find_secret(unit.connection, staged.secret["id"])
+            mine = queries.release_claim(unit.connection, staged.key.id, run.id)
+            if not mine and secret is not None and secret.state in ("active", "retiring"):
+                return ()  # an earlier try of this confirm was committed, its answer was lost
+            if key is None or key.deleted_at is not None or _is_revoked(secret):
+                raise DeliveryError(
+                    f"key {staged.key.id} was deleted or revoked before it could be confirmed",
+                    hint="the delivered key string is dead; run the same command again if it is still wanted",
+                )
+            if not mine:
+                raise FencedError(
+                    f"another run took key {key.id} over before this one could confirm it",
+                    hint="run the same command again",
+                )
+            confirmed = replace(key, confirmed_at=unit.now, updated_at=unit.now)
+            queries.update_secret(
+                unit.connection, staged.secret["id"], state="active", not_after=key.expires
+            )
+            queries.update_key(unit.connection, key.id, confirmed_at=unit.now, updated_at=unit.now)
+            unit.record("key_generated", "key", key.id, before=row_of(key), after=row_of(confirmed))
+        return unit.heads
+
+    def _take_back(self, staged: _Staged, run: Run, *, why: str) -> None:
+        """Revoke and archive the key: nobody depends on it yet.
+
+        If the database is away too, the staged secret ends at the claim's deadline by itself.
+        """
+        try:
+            with writing(self.workspace.database, self.workspace.caller) as unit:
+                key = queries.find_key(unit.connection, staged.key.id, lock=True)
+                if key is None or not queries.release_claim(unit.connection, key.id, run.id):
+                    return
+                archive_pending(unit, key, reason=f"delivery failed: {why}")
+        except (DatabaseError, BusyError):
+            return
+
+    def _replayed(self, outcome: Outcome, order: Order, sink: Sink) -> Outcome:
+        """Answer a repeated request: never with a key string, and never as if there were one."""
+        if isinstance(sink, FileSink):
+            living = {
+                secret["id"] for secret in outcome.answer["secrets"] if secret["state"] != "revoked"
+            }
+            if sink.holds() & living:
+                return outcome
+        elif order.replay == "answer":
+            return outcome
+        raise RequestReplayedError(
+            f"request id {order.request_id!r} already made key {outcome.answer['key_id']}, and a key is shown only once",
+            hint=f"if it was lost, run: keyctl rotate {outcome.answer['key_id']}",
+        )
+
+
+def _supplied(request: GenerateRequest) -> KeyString | None:
+    return None if request.key is None else keystring.supplied(request.key)
+
+
+def _new_key_id() -> str:
+    return f"key_{keystring.random_text(20)}"
+
+
+def _staged_secret(draft: _Draft, key: Key, claim: Claim) -> dict[str, Any]:
+    return {
+        "id": draft.key.public_id or keystring.random_text(keystring.ID_LENGTH),
+        "key_id": key.id,
+        "lookup": draft.key.lookup,
+        "hash": draft.hash,
+        "state": "staged",
+        "supplied": draft.supplied,
+        "run_id": claim.run_id,
+        "created_at": claim.staged_at,
+        "not_after": claim.deadline_at,
+    }
+
+
+def _answer(
+    key: Key, secret: dict[str, Any], verdict: Verdict, head: Head, *, now: datetime
+) -> dict[str, Any]:
+    # As it will be when confirmed: the answer goes out before that.
+    done = replace(key, confirmed_at=now)
+    return {
+        **views.key_view(done, now=now, public_id=secret["id"]),
+        "filled": [
+            {"field": item.field, "value": item.value, "source": item.source}
+            for item in verdict.filled
+        ],
+        "warnings": warnings_about(key),
+        "replayed": False,
+        "audit": {"seq": head.seq, "head": head.hash},
+    }
+
+
+def warnings_about(key: Key) -> list[str]:
+    """Return what a person should know about *key* although it breaks no rule."""
+    found = []
+    if key.auto_rotate and key.sink is None:
+        found.append(
+            "auto_rotate has no sink that needs no person: keyctl rotate --due will report it as failed (no_sink)"
+        )
+    if (
+        key.soft_budget is not None
+        and key.max_budget is not None
+        and key.soft_budget > key.max_budget
+    ):
+        found.append("soft_budget is above max_budget and will never be reached")
+    return found
+
+
+def _is_pending(key: Key | None) -> bool:
+    return key is not None and key.confirmed_at is None and key.deleted_at is None
+
+
+def _is_revoked(secret: Secret | None) -> bool:
+    return secret is None or secret.state == "revoked"
+
+
+def _alias_taken(alias: str) -> AliasTakenError:
+    return AliasTakenError(
+        f"alias {alias!r} is taken by a live key",
+        hint=f"keyctl info {alias} shows it; choose another alias, or rotate or delete that key",
+    )
+
+
+def _key_taken() -> KeyTakenError:
+    return KeyTakenError(
+        "the supplied key is, or was, a key of this database",
+        hint="supply another one, or let keyctl generate it",
+    )

@@ -1,0 +1,243 @@
+"""The one validate-and-authorize path: gather the facts, fill, run every rule, refuse or step over."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection
+
+from keyctl.db import directory, queries
+from keyctl.errors import (
+    BusyError,
+    OrganizationNotFoundError,
+    TeamNotFoundError,
+    UserNotFoundError,
+    Violation,
+)
+from keyctl.policy import allocations, bounds, engine, resolve
+from keyctl.policy.bounds import Filled
+from keyctl.policy.documents import Policy, stored_policy
+from keyctl.policy.facts import Caller, Facts, Layers, Sums
+from keyctl.records import Key, Organization, Team, User
+from keyctl.settings import Settings, everywhere
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """The owners of a key as they are now, and what they allow."""
+
+    team: Team | None
+    organization: Organization | None
+    user: User | None
+    layers: Layers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """The key as it would be, what was filled in, what stands against it and what was stepped over."""
+
+    key: Key
+    filled: Sequence[Filled] = ()
+    violations: Sequence[Violation] = ()
+    stepped_over: Sequence[Violation] = field(default=())
+
+
+def surroundings(
+    connection: Connection, settings: Settings, values: dict[str, Any], *, lock: bool
+) -> Surroundings:
+    """Return the owners that *values* name; locked in keyctl's order: organization, team, user.
+
+    Raises:
+        TeamNotFoundError, UserNotFoundError, OrganizationNotFoundError: One does not exist.
+        BusyError: The team moved to another organization meanwhile.
+    """
+    team_id, user_id = values.get("team_id"), values.get("user_id")
+    team = _team(connection, team_id) if team_id is not None else None
+    organization_id = values.get("organization_id") or (team.organization_id if team else None)
+    organization = user = None
+    if organization_id is not None:
+        organization = directory.find(connection, Organization, organization_id, lock=lock)
+        if organization is None:
+            raise OrganizationNotFoundError(
+                f"there is no organization {organization_id!r}",
+                hint="keyctl org list shows them; keyctl org create makes one",
+            )
+    if team is not None and lock:
+        locked = _team(connection, team.id, lock=True)
+        if locked.organization_id != team.organization_id:
+            raise BusyError(f"team {team.id!r} is being moved", hint="try again")
+        team = locked
+    if user_id is not None:
+        user = directory.find(connection, User, user_id, lock=lock)
+        if user is None:
+            raise UserNotFoundError(
+                f"there is no user {user_id!r}",
+                hint="keyctl user list shows them; keyctl user create makes one",
+            )
+    return Surroundings(
+        team=team,
+        organization=organization,
+        user=user,
+        layers=Layers(
+            team=stored_policy(team.policy) if team else None,
+            organization=stored_policy(organization.policy) if organization else None,
+            everywhere=everywhere(settings),
+            personal=settings.key_generation_settings.personal_key_generation,
+            custom_keys_disabled=settings.disable_custom_api_keys,
+        ),
+    )
+
+
+def new_key(
+    connection: Connection,
+    settings: Settings,
+    caller: Caller,
+    values: dict[str, Any],
+    *,
+    key_id: str,
+    service_account: bool = False,
+    supplied_is_strong: bool | None = None,
+    overrides: Sequence[str] = (),
+    lock: bool = True,
+    now: datetime,
+) -> Verdict:
+    """Return the verdict on creating the key that *values* describe.
+
+    Raises:
+        MalformedRequestError, NotFoundError: Before any rule can be asked.
+    """
+    given = frozenset(values)
+    values, filled = _owners(values, settings, caller, service_account=service_account)
+    around = surroundings(connection, settings, values, lock=lock)
+    values, more = resolve.with_defaults(values, _defaults(around, settings))
+    filled += more
+    values["organization_id"] = around.organization.id if around.organization else None
+    values["service_account"] = service_account
+    key = resolve.build_key(values, key_id=key_id, actor=caller.actor, now=now)
+    facts = Facts(
+        operation="generate",
+        key=key,
+        given=given | {item.field for item in filled if item.source == "caller"},
+        caller=caller,
+        supplied_is_strong=supplied_is_strong,
+        now=now,
+        **_facts(around),
+        **_roles(connection, around),
+    )
+    key, more = bounds.fill(facts)
+    facts = replace(facts, key=key, **_sums(connection, around, key, now=now))
+    standing, stepped_over = engine.overridden(facts, engine.evaluate(facts), overrides)
+    return Verdict(key=key, filled=[*filled, *more], violations=standing, stepped_over=stepped_over)
+
+
+def _team(connection: Connection, team_id: str, *, lock: bool = False) -> Team:
+    team = directory.find(connection, Team, team_id, lock=lock)
+    if team is None:
+        raise TeamNotFoundError(
+            f"there is no team {team_id!r}",
+            hint="keyctl team list shows them; keyctl team create makes one",
+        )
+    return team
+
+
+def _owners(
+    values: dict[str, Any], settings: Settings, caller: Caller, *, service_account: bool
+) -> tuple[dict[str, Any], list[Filled]]:
+    """Fill in whose key it is, before anything is looked up: the caller's own, or the default's."""
+    values, filled = dict(values), []
+    if not service_account and not caller.is_admin and caller.user_id and not values.get("user_id"):
+        values["user_id"] = caller.user_id
+        filled.append(Filled("user_id", caller.user_id, "caller"))
+    defaults = settings.default_key_generate_params
+    for name in ("team_id", "user_id"):
+        value = getattr(defaults, name, None)
+        if value is not None and name not in values and not (service_account and name == "user_id"):
+            values[name] = value
+            filled.append(Filled(name, value, "global.default_key_generate_params"))
+    return values, filled
+
+
+def _defaults(around: Surroundings, settings: Settings) -> list[tuple[str, Any]]:
+    def of(policy: Policy | None) -> Any:
+        return policy.default_key_generate_params if policy else None
+
+    return [
+        ("team", of(around.layers.team)),
+        ("organization", of(around.layers.organization)),
+        ("global", settings.default_key_generate_params),
+    ]
+
+
+def _facts(around: Surroundings) -> dict[str, Any]:
+    return {
+        "team": around.team,
+        "organization": around.organization,
+        "user": around.user,
+        "layers": around.layers,
+    }
+
+
+def _roles(connection: Connection, around: Surroundings) -> dict[str, Any]:
+    roles: dict[str, Any] = {}
+    if around.user is not None and around.team is not None:
+        roles["owner_team_role"] = directory.member_role(
+            connection, Team, around.team.id, around.user.id
+        )
+    if around.user is not None and around.organization is not None:
+        roles["owner_organization_role"] = directory.member_role(
+            connection, Organization, around.organization.id, around.user.id
+        )
+    return roles
+
+
+def _sums(
+    connection: Connection, around: Surroundings, key: Key, *, now: datetime
+) -> dict[str, Sums]:
+    """Add up the other live keys, but only where a rule will ask."""
+    layers = around.layers
+    guaranteed = allocations.GUARANTEED in (key.tpm_limit_type, key.rpm_limit_type)
+
+    def asks(policy: Policy | None) -> bool:
+        return policy is not None and (
+            policy.max_keys is not None or policy.budget_allocation == "guaranteed"
+        )
+
+    sums: dict[str, Sums] = {}
+    if around.team is not None and (guaranteed or asks(layers.team)):
+        sums["team_sums"] = added_up(
+            queries.allocations(connection, now=now, but=key.id, team_id=around.team.id)
+        )
+    if around.organization is not None and (guaranteed or asks(layers.organization)):
+        sums["organization_sums"] = added_up(
+            queries.allocations(
+                connection, now=now, but=key.id, organization_id=around.organization.id
+            )
+        )
+    if layers.everywhere is not None and layers.everywhere.max_keys is not None:
+        sums["all_sums"] = added_up(queries.allocations(connection, now=now, but=key.id))
+    return sums
+
+
+def added_up(taken: Iterable[queries.Allocation]) -> Sums:
+    """Return what *taken* adds up to; throughput counts where it is guaranteed."""
+    count = budget = 0
+    totals = {"tpm": 0, "rpm": 0}
+    models: dict[str, dict[str, int]] = {"tpm": {}, "rpm": {}}
+    for item in taken:
+        count += 1
+        budget += item.max_budget or 0
+        for kind, total in totals.items():
+            if getattr(item, f"{kind}_limit_type") != allocations.GUARANTEED:
+                continue
+            totals[kind] = total + (getattr(item, f"{kind}_limit") or 0)
+            for model, limit in getattr(item, f"model_{kind}_limit").items():
+                models[kind][model] = models[kind].get(model, 0) + limit
+    return Sums(
+        keys=count,
+        max_budget=budget,
+        tpm=totals["tpm"],
+        rpm=totals["rpm"],
+        model_tpm=models["tpm"],
+        model_rpm=models["rpm"],
+    )

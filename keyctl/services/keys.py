@@ -1,0 +1,159 @@
+"""Find keys by whatever a person knows of them, list them, and show what they may do."""
+
+import base64
+import binascii
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Connection, and_, false, or_
+
+from keyctl import keystring, requests, views
+from keyctl.db import queries
+from keyctl.db.queries import KeyFilter
+from keyctl.db.tables import keys as table
+from keyctl.errors import KeyNotFoundError, UsageError
+from keyctl.policy.facts import Caller
+from keyctl.records import Key
+from keyctl.services.workspace import Workspace
+
+OVERSEERS: Final = ("proxy_admin", "proxy_admin_viewer")
+
+
+@dataclass(frozen=True, slots=True)
+class KeyService:
+    """Reads keys, as far as the caller may see them."""
+
+    workspace: Workspace
+
+    def info(self, given: str) -> dict[str, Any]:
+        """Return the key that *given* names, with its secrets; a deleted one answers to its id.
+
+        Raises:
+            KeyNotFoundError: There is none that the caller may see.
+        """
+        database = self.workspace.database
+        with database.read() as connection:
+            key = find(connection, given)
+            if not may_see(self.workspace.caller, key, connection):
+                raise _not_found(given)
+            secrets = queries.secrets_of(connection, key.id)
+            return views.info_view(key, secrets, now=database.now(connection))
+
+    def page(
+        self, wanted: KeyFilter, *, after: str | None, limit: int
+    ) -> tuple[list[dict[str, Any]], str | None]:
+        """Return one page of keys and the cursor of the next one, None at the end.
+
+        Raises:
+            UsageError: *after* is no cursor.
+        """
+        database = self.workspace.database
+        with database.read() as connection:
+            now = database.now(connection)
+            rows = queries.list_keys(
+                connection,
+                replace(wanted, visible=visible_to(self.workspace.caller)),
+                now=now,
+                after=None if after is None else _from_cursor(after),
+                limit=limit + 1,
+            )
+            page = rows[:limit]
+            newest: dict[str, str] = {}
+            for secret in queries.secrets_of(connection, *(key.id for key in page)):
+                newest.setdefault(secret.key_id, secret.id)
+            shown = [views.key_view(key, now=now, public_id=newest.get(key.id)) for key in page]
+        return shown, _cursor(page[-1]) if len(rows) > limit else None
+
+    def every(self, wanted: KeyFilter, *, batch: int = 500) -> Iterator[dict[str, Any]]:
+        """Yield all keys, page by page, so that a million of them need no memory."""
+        after = None
+        while True:
+            page, after = self.page(wanted, after=after, limit=batch)
+            yield from page
+            if after is None:
+                return
+
+
+def find(connection: Connection, given: str, *, lock: bool = False) -> Key:
+    """Return the key that *given* names: an id, an alias, ``sk-<id>``, or a key string read from stdin.
+
+    Raises:
+        KeyNotFoundError: There is none.  A key string is not repeated.
+    """
+    key: Key | None
+    if given.startswith("key_"):
+        key = queries.find_key(connection, given, lock=lock)
+    elif given.startswith("sk-"):
+        lookup = keystring.public_handle(given)
+        if lookup is None:
+            parsed = keystring.parse(given)
+            lookup = parsed.lookup if parsed else ""
+        secret = queries.find_secret_by_lookup(connection, lookup)
+        key = queries.find_key(connection, secret.key_id, lock=lock) if secret else None
+    else:
+        key = queries.find_key_by_alias(connection, given, lock=lock)
+    if key is None:
+        raise _not_found(given)
+    return key
+
+
+def _not_found(given: str) -> KeyNotFoundError:
+    shown = "with that key string" if keystring.looks_secret(given) else repr(given)
+    return KeyNotFoundError(
+        f"there is no key {shown}", hint="keyctl list shows them; deleted keys answer to their id"
+    )
+
+
+def may_see(caller: Caller, key: Key, connection: Connection) -> bool:
+    """Tell whether the caller may see *key*.  Null never equals null."""
+    if caller.role in OVERSEERS:
+        return True
+    if caller.key is not None and caller.key.id == key.id:
+        return True
+    if caller.user_id is not None and caller.user_id == key.user_id:
+        return True
+    if caller.service_team is not None and caller.service_team == key.team_id:
+        return True
+    if key.team_id is not None and caller.team_roles.get(key.team_id) == "admin":
+        return True
+    return caller.administers_organization(key.organization_id)
+
+
+def visible_to(caller: Caller) -> ColumnElement[bool] | None:
+    """Return the condition that `may_see` is, as SQL; None where the caller sees everything."""
+    if caller.role in OVERSEERS:
+        return None
+    seen: list[ColumnElement[bool]] = [false()]
+    if caller.key is not None:
+        seen.append(table.c.id == caller.key.id)
+    if caller.user_id is not None:
+        seen.append(table.c.user_id == caller.user_id)
+    if caller.service_team is not None:
+        seen.append(table.c.team_id == caller.service_team)
+    administered = [team for team, role in caller.team_roles.items() if role == "admin"]
+    if administered:
+        seen.append(table.c.team_id.in_(administered))
+    overseen = [org for org, role in caller.organization_roles.items() if role == "org_admin"]
+    if overseen:
+        seen.append(
+            and_(table.c.organization_id.is_not(None), table.c.organization_id.in_(overseen))
+        )
+    return or_(*seen)
+
+
+def _cursor(key: Key) -> str:
+    text = f"{key.created_at.isoformat()} {key.id}"
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def _from_cursor(text: str) -> tuple[datetime, str]:
+    try:
+        padded = text + "=" * (-len(text) % 4)
+        moment, _, key_id = base64.urlsafe_b64decode(padded.encode()).decode().partition(" ")
+        return requests.parse_instant(moment), key_id
+    except (ValueError, binascii.Error, UnicodeError):
+        raise UsageError(
+            "--after is not a cursor that keyctl list printed", hint="take it from `next`"
+        ) from None

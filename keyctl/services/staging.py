@@ -1,0 +1,105 @@
+"""The second half of generate and rotate, whatever the sink: deliver, confirm, or take it back.
+
+Staged is written but not known to be delivered; nothing is active before the sink has it.
+"""
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+from keyctl.db import audit, queries
+from keyctl.db.audit import Head
+from keyctl.db.engine import Database
+from keyctl.errors import (
+    BusyError,
+    DatabaseError,
+    IntegrityError,
+    SchemaError,
+    UnconfirmedError,
+)
+
+RETRY_SECONDS: Final = 10.0
+_PAUSE: Final = 0.2
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """What a committed unit put on record, to be read back: secrets, and events by number."""
+
+    secrets: Sequence[dict[str, Any]] = ()
+    events: Sequence[Head] = ()
+
+
+def persist(step: Callable[[], T], *, delivered: str) -> T:
+    """Run the confirming *step*, again and again for ten seconds while the database is away.
+
+    Raises:
+        UnconfirmedError: It stayed away; *delivered* says what is where.
+    """
+    end = time.monotonic() + RETRY_SECONDS
+    while True:
+        try:
+            return step()
+        except SchemaError:
+            raise
+        except (DatabaseError, BusyError) as error:
+            if time.monotonic() >= end:
+                raise UnconfirmedError(
+                    f"{delivered}, but not confirmed: {error.message}",
+                    hint="run the same command again",
+                ) from error
+            time.sleep(_PAUSE)
+
+
+def check_written(database: Database, written: Sequence[Written]) -> None:
+    """Read back on a new connection what was committed, and compare it.
+
+    What others may have changed meanwhile (spend, limits, a later rotation) is not compared.
+
+    Raises:
+        IntegrityError: Something is not what was written.
+        DatabaseError: The database cannot be asked.
+    """
+    events = [event for item in written for event in item.events]
+    with database.read(fresh=True) as connection:
+        for wanted in (secret for item in written for secret in item.secrets):
+            found = queries.find_secret(connection, wanted["id"])
+            if (
+                found is None
+                or (found.key_id, found.lookup, found.hash)
+                != (wanted["key_id"], wanted["lookup"], wanted["hash"])
+                or found.state == "staged"
+            ):
+                raise IntegrityError(
+                    f"secret {wanted['id']} of key {wanted['key_id']} is not stored as it was written",
+                    hint="do not use it; check the database, then rotate the key",
+                )
+        stored = audit.events_by_seq(connection, [event.seq for event in events])
+    hashes = {row["seq"]: row["hash"] for row in stored if row["hash"] == audit.event_hash(row)}
+    for event in events:
+        if hashes.get(event.seq) != event.hash:
+            raise IntegrityError(
+                f"audit event {event.seq} is not stored as it was written",
+                hint="run: keyctl audit verify",
+            )
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Ignore SIGINT and SIGTERM in the block: a delivered key is to be confirmed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {
+        number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,69 @@
+"""Verify a presented key string: whose it is, and whether it is valid.  It only reads."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from keyctl import hashing, keystring, lifecycle
+from keyctl.db import queries
+from keyctl.db.engine import Database
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What a presented key string is worth.  Only one that matched tells whose it is.
+
+    `reason` is None for a valid key, else one of `malformed unknown revoked blocked expired
+    team_blocked org_blocked user_blocked budget_exceeded`.
+    """
+
+    valid: bool
+    reason: str | None
+    key_id: str | None = None
+    key_alias: str | None = None
+    team_id: str | None = None
+    user_id: str | None = None
+    secret_id: str | None = None
+    secret_state: str | None = None
+    expires: datetime | None = None
+
+
+def verify(database: Database, text: str) -> Verdict:
+    """Return the verdict on *text*.  One that is malformed or unknown costs no bcrypt.
+
+    Raises:
+        DatabaseError: It cannot be reached or read.
+    """
+    verdict, _ = identify(database, text)
+    return verdict
+
+
+def identify(database: Database, text: str) -> tuple[Verdict, queries.Presented | None]:
+    """Return the verdict on *text*, and what the database holds about it if it matched."""
+    key_string = keystring.parse(text)
+    if key_string is None:
+        return Verdict(valid=False, reason="malformed"), None
+    with database.read() as connection:
+        found = queries.find_presented(connection, key_string.lookup)
+        now = database.now(connection)
+    if found is None or not hashing.matches(key_string, hashed=found.secret.hash):
+        return Verdict(valid=False, reason="unknown"), None
+    reason = lifecycle.rejection(
+        found.secret,
+        found.key,
+        team=found.team,
+        organization=found.organization,
+        user=found.user,
+        now=now,
+    )
+    verdict = Verdict(
+        valid=reason is None,
+        reason=reason,
+        key_id=found.key.id,
+        key_alias=found.key.key_alias,
+        team_id=found.key.team_id,
+        user_id=found.key.user_id,
+        secret_id=found.secret.id,
+        secret_state=lifecycle.secret_state(found.secret, now=now),
+        expires=found.key.expires,
+    )
+    return verdict, found

@@ -1,0 +1,22 @@
+"""What every service works with."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from keyctl import keystring
+from keyctl.db.engine import Database
+from keyctl.keystring import KeyString
+from keyctl.policy.facts import Caller
+from keyctl.settings import Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workspace:
+    """A database, the settings, who acts, and where runs show that they are alive."""
+
+    database: Database
+    settings: Settings
+    caller: Caller
+    runs_folder: Path
+    mint: Callable[[], KeyString] = keystring.mint

@@ -1,0 +1,166 @@
+"""The configuration file: found, checked for who may write to it, validated, read once."""
+
+import os
+import stat
+import tomllib
+from collections.abc import Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AfterValidator, Field
+
+from keyctl import hashing
+from keyctl.errors import ConfigurationError, MalformedRequestError
+from keyctl.policy.documents import Bounds, KeyDefaults, PersonalPolicy, Policy
+from keyctl.requests import DurationText, GraceText, Name, Strict, refusal, validate
+
+SYSTEM_FILE: Final = Path("/etc/keyctl/config.toml")
+
+
+def _function(text: str) -> str:
+    module, _, function = text.partition(":")
+    if not all(part.isidentifier() for part in [*module.split("."), function]):
+        raise refusal('must be "module:function"')
+    return text
+
+
+Function = Annotated[str, AfterValidator(_function)]
+
+
+class FileSink(Strict):
+    """A sink that writes each key to a file of its own."""
+
+    type: Literal["file"]
+    path: Name
+    format: Literal["key", "json", "env"] = "key"
+
+
+class CommandSink(Strict):
+    """A sink that hands each key to a command on its standard input."""
+
+    type: Literal["command"]
+    argv: Annotated[list[Name], Field(min_length=1, max_length=100)]
+    timeout: DurationText = "10s"
+    format: Literal["key", "json", "env"] = "key"
+
+
+class KeyDefaultsEverywhere(KeyDefaults):
+    """Defaults of the configuration, which alone may also name an owner and a team."""
+
+    user_id: Name | None = None
+    team_id: Name | None = None
+
+
+class TeamKeyGeneration(Policy):
+    """What the configuration demands of keys of any team."""
+
+
+class KeyGenerationSettings(Strict):
+    """LiteLLM's `key_generation_settings`."""
+
+    team_key_generation: TeamKeyGeneration | None = None
+    personal_key_generation: PersonalPolicy | None = None
+
+
+class Settings(Strict):
+    """Everything that the configuration file can say."""
+
+    default_key_generate_params: KeyDefaultsEverywhere | None = None
+    upperbound_key_generate_params: Bounds | None = None
+    key_generation_settings: KeyGenerationSettings = KeyGenerationSettings()
+    key_alias_pattern: Name | None = None
+    disable_custom_api_keys: bool = False
+    custom_key_generate: Function | None = None
+    custom_key_generate_timeout: DurationText = "10s"
+    bcrypt_cost: Annotated[int, Field(ge=hashing.MIN_COST, le=hashing.MAX_COST)] = (
+        hashing.DEFAULT_COST
+    )
+    grace: GraceText = "24h"
+    require_caller_key: bool = False
+    sinks: dict[Name, Annotated[FileSink | CommandSink, Field(discriminator="type")]] = {}
+    default_sink: Name | None = None
+
+
+def find_file(given: str | None) -> Path | None:
+    """Return the configuration file: the one *given*, else the user's, else the system's, else None.
+
+    Raises:
+        ConfigurationError: The one given does not exist.
+    """
+    if given is not None:
+        path = Path(given)
+        if not path.is_file():
+            raise ConfigurationError(
+                f"there is no configuration file {given}",
+                hint="check --config and KEYCTL_CONFIG, or unset them",
+            )
+        return path
+    for path in (user_file(), SYSTEM_FILE):
+        if path.is_file():
+            return path
+    return None
+
+
+def user_file() -> Path:
+    """Return where the user's own configuration file is looked for."""
+    from platformdirs import user_config_path  # noqa: PLC0415  # not when --config names one
+
+    return user_config_path("keyctl") / "config.toml"
+
+
+def load(path: Path | None) -> Settings:
+    """Return the settings in *path*; the defaults when there is none.
+
+    Raises:
+        ConfigurationError: It cannot be read, is not TOML, names what keyctl does not know, or
+            runs programs while others may write to it.
+    """
+    if path is None:
+        return Settings()
+    try:
+        with path.open("rb") as file:
+            document = tomllib.load(file, parse_float=Decimal)
+            mode = os.fstat(file.fileno())
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path} is not TOML: {error}") from error
+    _check_writers(path, mode, document)
+    try:
+        settings = validate(Settings, document, what=str(path), schema="configuration")
+    except MalformedRequestError as error:
+        raise ConfigurationError(
+            error.message, hint=error.hint, violations=error.violations
+        ) from error
+    if settings.default_sink is not None and settings.default_sink not in settings.sinks:
+        raise ConfigurationError(f"{path}: default_sink names no sink: {settings.default_sink!r}")
+    return settings
+
+
+def _check_writers(path: Path, mode: os.stat_result, document: Mapping[str, Any]) -> None:
+    """Refuse a file that says what to run, and that somebody else could have written."""
+    runs = [name for name in ("sinks", "hooks", "custom_key_generate") if name in document]
+    if not runs:
+        return
+    if mode.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise ConfigurationError(
+            f"{path} names {runs[0]}, and others may write to it", hint=f"chmod go-w {path}"
+        )
+    if mode.st_uid not in (0, os.geteuid()):
+        raise ConfigurationError(
+            f"{path} names {runs[0]}, and belongs to another user", hint="chown it, or copy it"
+        )
+
+
+def everywhere(settings: Settings) -> Policy:
+    """Return the settings as the policy of the outermost layer."""
+    team = settings.key_generation_settings.team_key_generation or TeamKeyGeneration()
+    return Policy.model_construct(
+        **{
+            **{name: getattr(team, name) for name in Policy.model_fields},
+            "default_key_generate_params": settings.default_key_generate_params,
+            "upperbound_key_generate_params": settings.upperbound_key_generate_params,
+            "key_alias_pattern": settings.key_alias_pattern,
+        }
+    )

@@ -1,0 +1,1 @@
+"""Where a key string is delivered: one sink, once."""

@@ -1,0 +1,66 @@
+"""What a sink is, and the three answers it may give."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Literal, Protocol
+
+from keyctl import jsontext
+from keyctl.keystring import KeyString
+
+Format = Literal["key", "json", "env"]
+
+
+class NotTakenError(Exception):
+    """The sink proved that it did not take the key string."""
+
+
+class UnknownError(Exception):
+    """Nobody knows whether the sink took the key string."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """What is delivered: the key string, and the answer that describes it without it."""
+
+    key: KeyString
+    answer: dict[str, Any]
+
+
+class Sink(Protocol):
+    """A place that takes one key string.  `shows_answer` is true where it prints the answer too."""
+
+    name: str
+    timeout: timedelta
+    shows_answer: bool
+
+    def check(self, key_id: str | None) -> None:
+        """Refuse before anything is written, if the delivery could not work.
+
+        Raises:
+            KeyctlError: It could not, and why.
+        """
+
+    def deliver(self, parcel: Parcel) -> None:
+        """Take the key string.  Returning is the answer *taken*.
+
+        Raises:
+            NotTakenError: It certainly did not arrive.
+            UnknownError: It may have arrived.
+        """
+
+
+def rendered(parcel: Parcel, form: Format, *, env_var: str = "OPENAI_API_KEY") -> bytes:
+    """Return the bytes of *parcel*: the bare key, ``NAME=key``, or the whole answer as JSON."""
+    text = parcel.key.reveal()
+    if form == "env":
+        # Quoted: a caller-supplied key may hold characters that a shell reads.
+        text = f"{env_var}={_quoted(text)}"
+    elif form == "json":
+        text = jsontext.dumps({"key": text, **parcel.answer}, indent=2)
+    return text.encode() + b"\n"
+
+
+def _quoted(text: str) -> str:
+    import shlex  # noqa: PLC0415
+
+    return shlex.quote(text)

@@ -1,0 +1,126 @@
+"""The sink that puts a key string into a file: mode 0600 from its creation, whole, and on disk."""
+
+import os
+import stat
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+
+from keyctl import keystring
+from keyctl.errors import DeliveryError, FileTakenError
+from keyctl.sinks.base import Format, NotTakenError, Parcel, UnknownError, rendered
+
+_READ = 64 * 1024
+# Told the public ids in a file and the key it is for: whether replacing it loses nothing.
+Replaceable = Callable[[set[str], str | None], bool]
+
+
+class FileSink:
+    """Writes one key to *path*; an existing file is replaced only where that loses nothing."""
+
+    timeout = timedelta(0)
+    shows_answer = False
+
+    def __init__(
+        self, path: Path, *, form: Format, force: bool, replaceable: Replaceable, env_var: str
+    ) -> None:
+        self.path = Path(os.path.abspath(path))
+        self.name = f"file:{self.path}"
+        self._form = form
+        self._force = force
+        self._replaceable = replaceable
+        self._env_var = env_var
+        self._key_id: str | None = None
+
+    def check(self, key_id: str | None) -> None:
+        """Refuse a file that may not be replaced, and a folder that cannot be written.
+
+        Raises:
+            FileTakenError: Something is there that must stay.
+            DeliveryError: The folder is missing or closed to us.
+        """
+        self._key_id = key_id
+        self._check_existing()
+        probe = self._part()
+        try:
+            os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+            os.unlink(probe)
+        except OSError as error:
+            raise DeliveryError(
+                f"{self.path} cannot be written: {error.strerror}",
+                hint="check that its folder exists and is yours to write",
+            ) from error
+
+    def deliver(self, parcel: Parcel) -> None:
+        """Write beside the target, fsync, rename over it, fsync the folder."""
+        part = self._part()
+        try:
+            handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    file.write(rendered(parcel, self._form, env_var=self._env_var))
+                    file.flush()
+                    os.fsync(file.fileno())
+                self._check_existing()  # it may have come while the key was hashed and staged
+                os.rename(part, self.path)
+            except BaseException:
+                with suppress(OSError):
+                    os.unlink(part)
+                raise
+        except FileTakenError as error:
+            raise NotTakenError(str(error)) from error
+        except OSError as error:
+            raise NotTakenError(f"{self.path}: {error.strerror}") from error
+        try:
+            folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+        except OSError as error:
+            raise UnknownError(f"{self.path.parent}: {error.strerror}") from error
+
+    def holds(self) -> set[str]:
+        """Return the public ids of the key strings in the file; none if it is not a regular one."""
+        try:
+            return keystring.public_ids(_head(self.path).decode("latin-1"))
+        except OSError:
+            return set()
+
+    def _check_existing(self) -> None:
+        try:
+            mode = os.lstat(self.path).st_mode
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise DeliveryError(f"{self.path} cannot be written: {error.strerror}") from error
+        if not stat.S_ISREG(mode):
+            raise FileTakenError(
+                f"{self.path} is not a regular file", hint="name another path with --out-file"
+            )
+        if self._force:
+            return
+        found = self.holds()
+        if not found or not self._replaceable(found, self._key_id):
+            raise FileTakenError(
+                f"{self.path} exists and holds something that is still needed, or is not keyctl's",
+                hint="name another path, or replace it with --force",
+            )
+
+    def _part(self) -> Path:
+        # A random name in the same folder: rename is atomic only within one file system, and a
+        # guessable one could be planted as a link.
+        return self.path.with_name(f".{self.path.name[:200]}.{keystring.random_text(8)}.part")
+
+
+def _head(path: Path) -> bytes:
+    # No link is followed, and a FIFO put in the file's place does not hang the run.
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    handle = os.open(path, flags)
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            return b""
+        return os.read(handle, _READ)
+    finally:
+        os.close(handle)

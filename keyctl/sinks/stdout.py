@@ -1,0 +1,44 @@
+"""The sinks stdout and terminal: the key string goes out on file descriptor 1."""
+
+import os
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Final
+
+from keyctl.errors import DeliveryError
+from keyctl.sinks.base import NotTakenError, Parcel
+
+STDOUT: Final = 1
+
+
+class StdoutSink:
+    """Writes what *render* makes of the parcel to stdout, all of it, past every buffer.
+
+    Past the buffers, because Python flushes them at exit, long after the key would have been
+    confirmed, and what fails there changes nothing any more.
+    """
+
+    timeout = timedelta(0)
+    shows_answer = True
+
+    def __init__(self, name: str, render: Callable[[Parcel], bytes], *, is_open: bool) -> None:
+        self.name = name
+        self._render = render
+        self._is_open = is_open
+
+    def check(self, key_id: str | None) -> None:
+        """Refuse a closed stdout."""
+        if not self._is_open:
+            raise DeliveryError(
+                "stdout is closed, and it should take the key",
+                hint="redirect it, or name a file with --out-file",
+            )
+
+    def deliver(self, parcel: Parcel) -> None:
+        """Write the bytes; a pipe that accepted them has taken them."""
+        rest = memoryview(self._render(parcel))
+        try:
+            while rest:
+                rest = rest[os.write(STDOUT, rest) :]
+        except OSError as error:
+            raise NotTakenError(f"stdout: {error.strerror}") from error

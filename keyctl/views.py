@@ -1,0 +1,73 @@
+"""What goes out: answers under LiteLLM's names, without hashes, money as exact numbers.  Pure."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from keyctl import lifecycle, money
+from keyctl.records import Key, Organization, Principal, Secret, Team, User
+
+_MONEY: Final = ("max_budget", "soft_budget", "spend")
+# Kept in the row, but nobody's business or shown under another name.
+_INTERNAL: Final = ("id", "gateway", "deleted_at", "confirmed_at", "budget_anchor_at")
+
+
+def key_view(key: Key, *, now: datetime, public_id: str | None = None) -> dict[str, Any]:
+    """Return a key under its response names: `key_id`, `token` and `token_id` are its id.
+
+    `key_name` is the public part of its newest secret, as logs show it.
+    """
+    view: dict[str, Any] = {
+        "key_id": key.id,
+        "token": key.id,
+        "token_id": key.id,
+        "key_name": None if public_id is None else f"sk-{public_id}…",
+        "state": lifecycle.key_state(key, now=now),
+    }
+    for name, value in key.columns().items():
+        if name not in _INTERNAL:
+            view[name] = dollars(name, value)
+    view["deleted_at"] = key.deleted_at
+    view.update(key.gateway)
+    return view
+
+
+def secret_view(secret: Secret, *, now: datetime) -> dict[str, Any]:
+    """Return one secret of a key: its public id and what has become of it."""
+    return {
+        "id": secret.id,
+        "state": lifecycle.secret_state(secret, now=now),
+        "created_at": secret.created_at,
+        "not_after": secret.not_after,
+    }
+
+
+def info_view(key: Key, secrets: Sequence[Secret], *, now: datetime) -> dict[str, Any]:
+    """Return a key with its secrets, the newest first."""
+    newest = secrets[0].id if secrets else None
+    return {
+        **key_view(key, now=now, public_id=newest),
+        "secrets": [secret_view(secret, now=now) for secret in secrets],
+    }
+
+
+def principal_view(record: Principal, *, members: dict[str, str] | None = None) -> dict[str, Any]:
+    """Return an organization, a user or a team under LiteLLM's names."""
+    named = {Team: "team", User: "user", Organization: "organization"}[type(record)]
+    view: dict[str, Any] = {f"{named}_id": record.id}
+    for name, value in record.columns().items():
+        if name in ("id", "name", "deleted_at", "budget_anchor_at"):
+            continue
+        view[{"email": "user_email", "role": "user_role"}.get(name, name)] = dollars(name, value)
+    if isinstance(record, (Team, Organization)):
+        view[f"{named}_alias"] = record.name
+    if members is not None:
+        view["members_with_roles"] = [
+            {"user_id": user_id, "role": role} for user_id, role in members.items()
+        ]
+    return view
+
+
+def dollars(name: str, value: Any) -> Any:
+    """Return *value*, in dollars if the column *name* holds money."""
+    return money.dollars(value) if name in _MONEY and value is not None else value

