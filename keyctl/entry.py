@@ -36,11 +36,11 @@ def _fill_descriptors() -> frozenset[int]:
             os.open(os.devnull, os.O_RDWR)
     # Python gives a closed descriptor None for its stream; the streams stay open to the end.
     if sys.stdin is None:
-        sys.stdin = open(os.devnull)  # type: ignore[unreachable]  # noqa: SIM115, PTH123
+        sys.stdin = open(os.devnull)  # noqa: SIM115
     if sys.stdout is None:
-        sys.stdout = open(os.devnull, "w")  # type: ignore[unreachable]  # noqa: SIM115, PTH123
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     if sys.stderr is None:
-        sys.stderr = open(os.devnull, "w")  # type: ignore[unreachable]  # noqa: SIM115, PTH123
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     return frozenset(closed)
 
 
@@ -53,7 +53,7 @@ def _harden() -> None:
     sys.excepthook = _report_bug
 
 
-def _report_bug(kind: type[BaseException], error: BaseException, trace: object) -> None:
+def _report_bug(_kind: type[BaseException], error: BaseException, _trace: object) -> None:
     """Print the traceback of a bug, without locals and with everything key-like redacted."""
     import traceback
 

@@ -110,7 +110,7 @@ def principal_values(
                     Violation(rule="request.unknown_field", field=name, message="is not known")
                 ],
             )
-    if isinstance(policy := values.get("policy"), Policy):
+    if values.get("policy") is not None:
         # As it was given: an amount of money stays in dollars, and what was left out, out.
         values["policy"] = {
             name: value for name, value in document["policy"].items() if value is not None

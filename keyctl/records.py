@@ -20,7 +20,7 @@ class Record:
     deleted_at: datetime | None = None
 
     @classmethod
-    def of(cls, row: Mapping[str, Any]) -> Self:
+    def of(cls, row: Mapping[Any, Any]) -> Self:
         """Return the record that *row* holds; columns of a newer schema are passed over."""
         return cls(**{item.name: row[item.name] for item in fields(cls) if item.name in row})
 

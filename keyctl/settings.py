@@ -78,7 +78,9 @@ class Settings(Strict):
     )
     grace: GraceText = "24h"
     require_caller_key: bool = False
-    sinks: dict[Name, Annotated[FileSink | CommandSink, Field(discriminator="type")]] = {}
+    sinks: dict[Name, Annotated[FileSink | CommandSink, Field(discriminator="type")]] = Field(
+        default_factory=dict
+    )
     default_sink: Name | None = None
 
 

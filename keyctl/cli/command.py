@@ -55,14 +55,10 @@ def command(
 
         def run(context: typer.Context, **values: Any) -> None:
             common = Common(**{item.name: values.pop(item.name) for item in shared})
-            if common.output is not None and common.output not in outputs:
-                raise UsageError(
-                    f"there is no output {common.output!r} here", hint=f"give {', '.join(outputs)}"
-                )
             arguments = {item.name: values[item.name] for item in own}
             if fields:
                 arguments["document"] = document_of(fields, values)
-            with Session(common, context.obj) as session:
+            with Session(common, context.obj, outputs) as session:
                 function(session, **arguments)
 
         context = inspect.Parameter(

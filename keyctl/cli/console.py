@@ -86,16 +86,7 @@ class Console:
     def fail(self, error: KeyctlError) -> int:
         """Report *error* on stderr, as JSON if that was asked for, and return its exit status."""
         if self.output in JSON_MODES:
-            document = {
-                "error": {
-                    "code": error.code,
-                    "exit_code": int(error.exit_code),
-                    "message": error.message,
-                    "hint": error.hint,
-                    "violations": [asdict(violation) for violation in error.violations],
-                }
-            }
-            text = jsontext.dumps(document)
+            text = jsontext.dumps(error_document(error))
         else:
             lines = [f"error: {_one_line(error.message)}"]
             if len(error.violations) > 1:
@@ -106,6 +97,19 @@ class Console:
         sys.stderr.write(keystring.redact(text) + "\n")
         sys.stderr.flush()
         return int(error.exit_code)
+
+
+def error_document(error: KeyctlError) -> dict[str, Any]:
+    """Return *error* as the JSON object that scripts read."""
+    return {
+        "error": {
+            "code": error.code,
+            "exit_code": int(error.exit_code),
+            "message": error.message,
+            "hint": error.hint,
+            "violations": [asdict(violation) for violation in error.violations],
+        }
+    }
 
 
 def _told(violation: Any) -> str:

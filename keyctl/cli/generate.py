@@ -88,7 +88,12 @@ def add_to(app: typer.Typer) -> None:
             from keyctl.cli import bulk
 
             bulk.generate_many(
-                session, order, count, out_file=out_file, out_format=out_format, force=force
+                session,
+                order,
+                count,
+                out_file=out_file,
+                out_format=out_format,
+                force=force,
             )
         else:
             sink = _sink(session, out_file, out_format, force=force, env_var=env_var)

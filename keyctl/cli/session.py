@@ -2,11 +2,12 @@
 
 import gc
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from keyctl.cli.console import Console
 from keyctl.errors import SecretInArgumentError, UsageError
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from keyctl.policy.facts import Caller
     from keyctl.services.workspace import Workspace
     from keyctl.settings import Settings
+
+
+OUTPUTS: Final = ("auto", "json", "jsonl", "csv", "key", "env", "table")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +36,10 @@ class Common:
 class Session:
     """One command's run: its output, its settings, its database and its caller, made when asked for."""
 
-    def __init__(self, common: Common, console: Console) -> None:
+    def __init__(self, common: Common, console: Console, outputs: Sequence[str]) -> None:
         self.common = common
         self.console = console
+        self.output = _output(common.output, outputs)
 
     def __enter__(self) -> Self:
         return self
@@ -49,11 +54,6 @@ class Session:
             self.database.engine.dispose()
 
     @property
-    def output(self) -> str:
-        """Return the output that was asked for, by option or KEYCTL_OUTPUT."""
-        return self.common.output or os.environ.get("KEYCTL_OUTPUT") or "auto"
-
-    @property
     def wants_json(self) -> bool:
         """Tell whether one JSON document was asked for."""
         return self.output == "json"
@@ -63,7 +63,7 @@ class Session:
         """Return the configuration file in use."""
         from keyctl import settings
 
-        return settings.find_file(self.common.config or os.environ.get("KEYCTL_CONFIG"))
+        return settings.find_file(_given(self.common.config, "--config", "KEYCTL_CONFIG"))
 
     @cached_property
     def settings(self) -> "Settings":
@@ -112,16 +112,16 @@ class Session:
     def _database_url(self) -> str:
         from keyctl.db.engine import parse_url
 
-        if given := self.common.database_url:
+        if given := _given(self.common.database_url, "--database-url"):
             if parse_url(given).password:
                 raise SecretInArgumentError(
                     "--database-url holds a password, and arguments are visible to others",
                     hint="set KEYCTL_DATABASE_URL or KEYCTL_DATABASE_URL_FILE, or use PGPASSFILE",
                 )
             return given
-        if given := os.environ.get("KEYCTL_DATABASE_URL"):
+        if given := _given(None, "", "KEYCTL_DATABASE_URL"):
             return given
-        if path := os.environ.get("KEYCTL_DATABASE_URL_FILE"):
+        if path := _given(None, "", "KEYCTL_DATABASE_URL_FILE"):
             return _read_line(Path(path), what="KEYCTL_DATABASE_URL_FILE")
         from platformdirs import user_data_path
 
@@ -135,15 +135,9 @@ class Session:
         return user_state_path("keyctl") / "runs"
 
     def _caller_key(self) -> str | None:
-        if path := self.common.caller_key_file:
+        if path := _given(self.common.caller_key_file, "--caller-key-file"):
             return _read_line(Path(path), what="--caller-key-file")
-        given = os.environ.get("KEYCTL_API_KEY")
-        if given == "":
-            raise UsageError(
-                "KEYCTL_API_KEY is set but empty; a missing secret must not become an admin",
-                hint="unset it to act as the local operator",
-            )
-        return given
+        return _given(None, "", "KEYCTL_API_KEY")
 
     def _changed_by(self) -> str | None:
         given = self.common.changed_by
@@ -152,6 +146,37 @@ class Session:
                 "--changed-by takes 1 to 255 printable characters", hint="name a person"
             )
         return given
+
+
+def _given(option: str | None, flag: str, variable: str | None = None) -> str | None:
+    """Return what the option, or else the environment, says.
+
+    Raises:
+        UsageError: It is there but empty: a CI secret that is missing must neither turn into an
+            admin nor into another database.
+    """
+    value, name = option, flag
+    if value is None and variable is not None:
+        value, name = os.environ.get(variable), variable
+    if value == "":
+        raise UsageError(f"{name} is set but empty", hint=f"give {name} a value, or leave it out")
+    return value
+
+
+def _output(option: str | None, outputs: Sequence[str]) -> str:
+    """Return the output in force: the option, or KEYCTL_OUTPUT where the command knows it.
+
+    Raises:
+        UsageError: There is no such output, here or anywhere.
+    """
+    if option is not None and option not in outputs:
+        raise UsageError(f"there is no output {option!r} here", hint=f"give {', '.join(outputs)}")
+    preferred = os.environ.get("KEYCTL_OUTPUT") or "auto"
+    if preferred not in OUTPUTS:
+        raise UsageError(
+            f"KEYCTL_OUTPUT is {preferred!r}", hint=f"set it to {', '.join(OUTPUTS)}, or unset it"
+        )
+    return option or (preferred if preferred in outputs else "auto")
 
 
 def _read_line(path: Path, *, what: str) -> str:

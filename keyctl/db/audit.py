@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, insert, select, update
 
 from keyctl import jsontext
 from keyctl.db.tables import audit_events, audit_head
@@ -54,7 +54,7 @@ def append(connection: Connection, events: Iterable[Event], *, at: datetime) -> 
     head = lock_head(connection)
     heads, rows = [], []
     for event in events:
-        row = {
+        row: dict[str, Any] = {
             "seq": head.seq + 1,
             "at": at,
             "actor": event.actor,
@@ -98,7 +98,7 @@ def find_events(
     until: datetime | None = None,
     before_seq: int | None = None,
     limit: int,
-) -> list[Row[Any]]:
+) -> list[dict[str, Any]]:
     """Return the newest events first, at most *limit*, older than *before_seq*."""
     table = audit_events
     query = select(table).order_by(table.c.seq.desc()).limit(limit)
@@ -114,13 +114,13 @@ def find_events(
         query = query.where(table.c.at < until)
     if before_seq is not None:
         query = query.where(table.c.seq < before_seq)
-    return list(connection.execute(query))
+    return [dict(row) for row in connection.execute(query).mappings()]
 
 
 def events_by_seq(connection: Connection, numbers: Sequence[int]) -> list[dict[str, Any]]:
     """Return the events with these sequence numbers, in order, as dictionaries."""
     query = select(audit_events).where(audit_events.c.seq.in_(numbers)).order_by(audit_events.c.seq)
-    return [dict(row._mapping) for row in connection.execute(query)]
+    return [dict(row) for row in connection.execute(query).mappings()]
 
 
 def walk(connection: Connection, *, batch: int = 1000) -> Iterator[dict[str, Any]]:
@@ -128,5 +128,5 @@ def walk(connection: Connection, *, batch: int = 1000) -> Iterator[dict[str, Any
     rows = connection.execution_options(yield_per=batch).execute(
         select(audit_events).order_by(audit_events.c.seq)
     )
-    for row in rows:
-        yield dict(row._mapping)
+    for row in rows.mappings():
+        yield dict(row)

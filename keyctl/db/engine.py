@@ -68,10 +68,12 @@ class Database:
                 )
             if fresh:
                 self.engine.dispose()
-            with self.engine.connect().execution_options(**_READ) as connection:
-                with connection.begin():
-                    check_readable(current_revision(connection))
-                    yield connection
+            with (
+                self.engine.connect().execution_options(**_READ) as connection,
+                connection.begin(),
+            ):
+                check_readable(current_revision(connection))
+                yield connection
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
@@ -85,11 +87,13 @@ class Database:
         with translated(self.shown):
             if self.is_sqlite and not self._prepared:
                 self._prepare()
-            with self.engine.connect().execution_options(**WRITE) as connection:
-                with connection.begin():
-                    check_writable(current_revision(connection))
-                    self._prepared = True
-                    yield connection
+            with (
+                self.engine.connect().execution_options(**WRITE) as connection,
+                connection.begin(),
+            ):
+                check_writable(current_revision(connection))
+                self._prepared = True
+                yield connection
 
     def now(self, connection: Connection) -> datetime:
         """Return the time that deadlines count by: the server's on PostgreSQL, else the host's."""

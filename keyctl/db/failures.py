@@ -54,9 +54,9 @@ def _postgres(error: DBAPIError, shown: str) -> KeyctlError | None:
     state = getattr(error.orig, "sqlstate", None)
     if state in ("55P03", "40P01", "40001", "57014"):
         return BusyError(f"the database {shown} is busy", hint=_TRY_LATER)
-    if state in ("25006",):
+    if state == "25006":
         return DatabaseError(f"the database {shown} is read-only", hint="use the primary server")
-    if state in ("42501",):
+    if state == "42501":
         return DatabaseError(
             f"the database {shown} refuses: {_line(error)}",
             hint="grant the database user the rights on keyctl's tables",

@@ -27,17 +27,17 @@ def alembic_home() -> Path:
 def upgrade(engine: Engine, revision: str = "head", *, home: Path | None = None) -> None:
     """Upgrade the schema to *revision*, or leave it as it was."""
     config = Config((home or alembic_home()) / "alembic.ini")
-    with engine.connect() as connection, _rebuilding(connection):
-        connection = connection.execution_options(**WRITE)
-        with connection.begin():
-            if connection.dialect.name == "postgresql":
-                connection.execute(
-                    text("SELECT pg_advisory_xact_lock(:id)"), {"id": _ADVISORY_LOCK}
-                )
-            # Handing over a connection, not a URL, keeps the password out of the config
-            # parser, which would also choke on a percent sign in it.
-            config.attributes["connection"] = connection
-            command.upgrade(config, revision)
+    with (
+        engine.connect().execution_options(**WRITE) as connection,
+        _rebuilding(connection),
+        connection.begin(),
+    ):
+        if connection.dialect.name == "postgresql":
+            connection.execute(text("SELECT pg_advisory_xact_lock(:id)"), {"id": _ADVISORY_LOCK})
+        # Handing over a connection, not a URL, keeps the password out of the config
+        # parser, which would also choke on a percent sign in it.
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Questions about keys, secrets, claims and request ids, named after what the services ask."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
@@ -8,6 +9,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     and_,
+    bindparam,
     delete,
     insert,
     literal,
@@ -19,7 +21,6 @@ from sqlalchemy import (
 
 from keyctl.db.tables import claims, keys, organizations, request_ids, secrets, teams, users
 from keyctl.records import Claim, Key, Organization, Secret, Team, User
-
 
 # --- keys
 
@@ -41,6 +42,47 @@ def find_key_by_alias(connection: Connection, alias: str, *, lock: bool = False)
 def insert_key(connection: Connection, *records: Key) -> None:
     """Write new keys."""
     connection.execute(insert(keys), [record.columns() for record in records])
+
+
+def insert_like(connection: Connection, records: Sequence[Key], *, uniform: bool) -> None:
+    """Write new keys; *uniform* ones differ in id and alias only, and the database copies the rest."""
+    if not uniform:
+        insert_key(connection, *records)
+        return
+    insert_key(connection, records[0])
+    if len(records) == 1:
+        return
+    own = ("id", "key_alias")
+    same = [column for column in keys.c if column.name not in own]
+    source = select(
+        bindparam("new_id", type_=keys.c.id.type),
+        bindparam("new_alias", type_=keys.c.key_alias.type),
+        *same,
+    ).where(keys.c.id == records[0].id)
+    copy = insert(keys).from_select([*own, *(column.name for column in same)], source)
+    connection.execute(
+        copy, [{"new_id": key.id, "new_alias": key.key_alias} for key in records[1:]]
+    )
+
+
+def keys_by_alias(connection: Connection, aliases: Sequence[str]) -> list[Key]:
+    """Return the live keys that have one of these aliases, locked."""
+    query = select(keys).where(keys.c.key_alias.in_(aliases), keys.c.deleted_at.is_(None))
+    return [Key.of(row) for row in connection.execute(query.with_for_update()).mappings()]
+
+
+def confirm_keys(connection: Connection, run_id: str, *, at: datetime) -> None:
+    """Make every secret that this run staged the active one of its key."""
+    mine = select(secrets.c.key_id).where(secrets.c.run_id == run_id, secrets.c.state == "staged")
+    connection.execute(
+        update(keys).where(keys.c.id.in_(mine)).values(confirmed_at=at, updated_at=at)
+    )
+    expires = select(keys.c.expires).where(keys.c.id == secrets.c.key_id).scalar_subquery()
+    connection.execute(
+        update(secrets)
+        .where(secrets.c.run_id == run_id, secrets.c.state == "staged")
+        .values(state="active", not_after=expires)
+    )
 
 
 def update_key(connection: Connection, key_id: str, **values: Any) -> None:
@@ -174,12 +216,12 @@ def find_presented(connection: Connection, lookup: str) -> Presented | None:
         .outerjoin(users, users.c.id == keys.c.user_id)
         .where(secrets.c.lookup == lookup)
     )
-    row = connection.execute(query).first()
+    row = connection.execute(query).mappings().first()
     if row is None:
         return None
 
     def part(table: Any) -> dict[str, Any]:
-        return {column.name: row._mapping[column] for column in table.c}
+        return {column.name: row[column] for column in table.c}
 
     team, organization, user = part(teams), part(organizations), part(users)
     return Presented(
@@ -284,6 +326,11 @@ def release_claim(connection: Connection, key_id: str, run_id: str) -> bool:
         delete(claims).where(claims.c.key_id == key_id, claims.c.run_id == run_id)
     )
     return done.rowcount == 1
+
+
+def release_claims(connection: Connection, run_id: str) -> int:
+    """Remove all claims of the run and return how many it had."""
+    return connection.execute(delete(claims).where(claims.c.run_id == run_id)).rowcount
 
 
 def delete_claim(connection: Connection, key_id: str) -> None:

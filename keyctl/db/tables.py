@@ -44,7 +44,7 @@ def _name(column: str, *, primary: bool = False) -> Column[str]:
 def _money(column: str, *, required: bool = False) -> list[Any]:
     rest = {"nullable": False, "server_default": text("0")} if required else {"nullable": True}
     return [
-        Column(column, BigInteger, **rest),  # type: ignore[arg-type]  # two literal shapes
+        Column(column, BigInteger, **rest),
         CheckConstraint(f"{column} BETWEEN 0 AND {MAX_NANO}", name=column),
     ]
 
@@ -263,6 +263,12 @@ secrets = Table(
     Column("not_after", UtcDateTime),
     CheckConstraint("state IN ('staged', 'active', 'retiring', 'revoked')", name="state"),
 )
+Index(
+    "ix_secrets_staged",
+    secrets.c.run_id,
+    sqlite_where=text("state = 'staged'"),
+    postgresql_where=text("state = 'staged'"),
+)
 Index("uq_secrets_lookup", secrets.c.lookup, unique=True)
 Index(
     "uq_secrets_active",
@@ -276,7 +282,7 @@ claims = Table(
     "claims",
     metadata,
     Column("key_id", String(32), ForeignKey("keys.id"), primary_key=True),
-    Column("run_id", String(32), nullable=False),
+    Column("run_id", String(32), nullable=False, index=True),
     Column("fingerprint", String(64)),
     Column("staged_at", UtcDateTime, nullable=False),
     Column("deadline_at", UtcDateTime, nullable=False),

@@ -18,18 +18,23 @@ PERMISSION: Final = {
     "block": "/key/block",
 }
 
+
+def _always(_: Any) -> bool:
+    return True
+
+
 # Fields that only admins may set, each with what counts as setting it.
 ADMIN_ONLY: Final[dict[str, Callable[[Any], bool]]] = {
-    "spend": lambda value: True,
-    "allowed_routes": lambda value: True,
-    "permissions": lambda value: True,
+    "spend": _always,
+    "allowed_routes": _always,
+    "permissions": _always,
     "key_type": lambda value: value == "management",
     "allowed_passthrough_routes": bool,
-    "denied_passthrough_routes": lambda value: True,
+    "denied_passthrough_routes": _always,
     "disable_global_guardrails": bool,
     "throttle_on_budget_exceeded": bool,
-    "default_estimated_output_tokens": lambda value: True,
-    "default_estimated_output_tokens_per_model": lambda value: True,
+    "default_estimated_output_tokens": _always,
+    "default_estimated_output_tokens_per_model": _always,
 }
 
 

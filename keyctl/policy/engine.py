@@ -73,7 +73,8 @@ def overridden(
     facts: Facts, violations: Iterable[Violation], overrides: Collection[str]
 ) -> tuple[list[Violation], list[Violation]]:
     """Split *violations* into those that stand and those an admin steps over by name."""
-    standing, stepped_over = [], []
+    standing: list[Violation] = []
+    stepped_over: list[Violation] = []
     for violation in violations:
         named = violation.rule in overrides and facts.caller.is_admin
         (stepped_over if named else standing).append(violation)

@@ -64,8 +64,8 @@ class AuditService:
         return {"seq": head.seq, "head": head.hash}
 
 
-def _view(row: Any) -> dict[str, Any]:
-    view = dict(row._mapping)  # noqa: SLF001  # SQLAlchemy's public name for it
+def _view(row: dict[str, Any]) -> dict[str, Any]:
+    view = dict(row)
     for name in ("before", "after"):
         view[name] = None if view[name] is None else jsontext.loads(view[name])
     return view

@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final, Literal
@@ -118,14 +118,15 @@ class GenerateService:
         with runs.begun(self.workspace.runs_folder) as run:
             draft = self._draft(order, sink)
             expected = self._expected(draft, run)
-            if not isinstance(expected, Outcome):
-                sink.check(expected)
-                self._ask_hook(order)
-                draft = replace(draft, hash=self._hash(draft.key))
-                expected = self._stage_until_done(draft, sink, run)
             if isinstance(expected, Outcome):
                 return self._replayed(expected, order, sink)
-            return self._hand_over(expected, draft, sink, run)
+            sink.check(expected)
+            self._ask_hook(order)
+            draft = replace(draft, hash=self._hash(draft.key))
+            staged, draft = self._stage_until_done(draft, sink, run)
+            if isinstance(staged, Outcome):
+                return self._replayed(staged, order, sink)
+            return self._hand_over(staged, draft, sink, run)
 
     def dry_run(self, order: Order) -> Verdict:
         """Return the whole verdict on *order* and write nothing."""
@@ -137,7 +138,7 @@ class GenerateService:
                 connection,
                 order,
                 values,
-                key_id=_new_key_id(),
+                key_id=new_key_id(),
                 now=self.workspace.database.now(connection),
                 lock=False,
             )
@@ -190,17 +191,19 @@ class GenerateService:
         try:
             decide(self.workspace.settings, order.request, self.workspace.caller)
         except PolicyDeniedError as error:
-            self._record_denial(order, error)
+            record_denial(self.workspace, order, error)
             raise
 
     # --- transaction 1
 
-    def _stage_until_done(self, draft: _Draft, sink: Sink, run: Run) -> _Staged | Outcome:
+    def _stage_until_done(
+        self, draft: _Draft, sink: Sink, run: Run
+    ) -> tuple[_Staged | Outcome, _Draft]:
         """Stage, starting over on fresh facts; wait for a run that carries out the same request."""
         tries = 0
         while tries < _TRIES:
             try:
-                return self._stage(draft, sink, run)
+                return self._stage(draft, sink, run), draft
             except _Wait:  # ends with the other run, or at its claim's deadline
                 time.sleep(_WAIT)
             except _StartOver:
@@ -212,7 +215,7 @@ class GenerateService:
                     key = self.workspace.mint()
                     draft = replace(draft, key=key, hash=self._hash(key))
             except PolicyDeniedError as error:
-                self._record_denial(draft.order, error)
+                record_denial(self.workspace, draft.order, error)
                 raise
         raise BusyError("other runs keep changing the same keys", hint="try again")
 
@@ -237,50 +240,33 @@ class GenerateService:
                 unit.connection,
                 order,
                 draft.values,
-                key_id=place.key_id if place else _new_key_id(),
+                key_id=place.key_id if place else new_key_id(),
                 now=unit.now,
                 lock=True,
             )
             if verdict.violations:
                 raise engine.refuse(list(verdict.violations))
-            key = replace(verdict.key, sink=order.sink)
+            verdict = replace(verdict, key=replace(verdict.key, sink=order.sink))
             claim = Claim(
-                key_id=key.id,
+                key_id=verdict.key.id,
                 run_id=run.id,
                 fingerprint=draft.fingerprint,
                 staged_at=unit.now,
                 deadline_at=unit.now + sink.timeout + runs.SLACK,
             )
-            secret = _staged_secret(draft, key, claim)
+            secret = staged_secret(draft.key, draft.hash, claim, supplied=draft.supplied)
             self._clear_way(unit, draft, run)
             if place is None:
-                self._insert(unit, draft, key, claim, secret)
+                self._insert(unit, draft, verdict.key, claim, secret)
             else:
-                self._take_over(unit, key, claim, secret, dead=place)
-            for violation in verdict.stepped_over:
-                unit.record(
-                    "rule_overridden",
-                    "key",
-                    key.id,
-                    after={"rule": violation.rule, "field": violation.field},
-                    reason=order.reason,
-                )
-            unit.record(
-                "key_staged",
-                "key",
-                key.id,
-                after={**row_of(key), "secret_id": secret["id"]},
-                reason="taken over from a dead run" if place else None,
+                self._take_over(unit, verdict.key, claim, secret, dead=place)
+            record_staging(
+                unit, verdict, secret["id"], reason=order.reason, taken_over=place is not None
             )
         if place is not None:
             run.bury(place)
-        head = unit.heads[-1]
-        return _Staged(
-            key=key,
-            secret=secret,
-            answer=_answer(key, secret, verdict, head, now=unit.now),
-            heads=unit.heads,
-        )
+        answer = answer_of(verdict, secret["id"], unit.heads[-1], now=unit.now)
+        return _Staged(key=verdict.key, secret=secret, answer=answer, heads=unit.heads)
 
     def _place(
         self, connection: Connection, draft: _Draft, run: Run, *, now: datetime
@@ -291,33 +277,45 @@ class GenerateService:
             ConflictError: A live key, or a living run, is in the way.
             _Wait: The same request is being carried out by a living run.
         """
-        order, alias = draft.order, draft.values.get("key_alias")
+        order = draft.order
         if order.request_id is not None:
             known = queries.find_request_id(connection, order.request_id)
             if known is not None:
                 return self._known_request(connection, known, draft, run, now=now)
-        candidates = []
-        if alias and (key := queries.find_key_by_alias(connection, alias)):
-            if key.confirmed_at is not None or self._is_claimed(connection, key, run, now=now):
-                raise _alias_taken(alias)
-            candidates.append(key.id)
-        if draft.supplied and (
-            secret := queries.find_secret_by_lookup(connection, draft.key.lookup)
-        ):
-            owner = queries.find_key(connection, secret.key_id)
-            if not _is_pending(owner) or self._is_claimed(connection, owner, run, now=now):
-                raise _key_taken()
-            candidates.append(secret.key_id)
-        for public_id in draft.found_in_file:
-            if secret := queries.find_secret(connection, public_id):
-                owner = queries.find_key(connection, secret.key_id)
-                if _is_pending(owner) and not self._is_claimed(connection, owner, run, now=now):
-                    candidates.append(secret.key_id)
-        for key_id in candidates:
+        for key_id in self._in_the_way(connection, draft, run, now=now):
             claim = queries.find_claim(connection, key_id)
             if claim is not None and claim.fingerprint == draft.fingerprint:
                 return claim
         return None
+
+    def _in_the_way(
+        self, connection: Connection, draft: _Draft, run: Run, *, now: datetime
+    ) -> Iterator[str]:
+        """Yield pending keys of dead runs that have this alias, key string or output file.
+
+        Raises:
+            ConflictError: A live key, or a living run, has the alias or the key string.
+        """
+        alias = draft.values.get("key_alias")
+        if alias and (key := queries.find_key_by_alias(connection, alias)):
+            if key.confirmed_at is not None or self._is_claimed(connection, key.id, run, now=now):
+                raise _alias_taken(alias)
+            yield key.id
+        if draft.supplied and (
+            secret := queries.find_secret_by_lookup(connection, draft.key.lookup)
+        ):
+            owner = queries.find_key(connection, secret.key_id)
+            if not _is_pending(owner) or self._is_claimed(connection, secret.key_id, run, now=now):
+                raise _key_taken()
+            yield secret.key_id
+        for public_id in draft.found_in_file:
+            found = queries.find_presented(connection, public_id)
+            if (
+                found is not None
+                and _is_pending(found.key)
+                and not self._is_claimed(connection, found.key.id, run, now=now)
+            ):
+                yield found.key.id
 
     def _known_request(
         self,
@@ -343,8 +341,8 @@ class GenerateService:
             raise _Wait
         return claim
 
-    def _is_claimed(self, connection: Connection, key: Key, run: Run, *, now: datetime) -> bool:
-        claim = queries.find_claim(connection, key.id)
+    def _is_claimed(self, connection: Connection, key_id: str, run: Run, *, now: datetime) -> bool:
+        claim = queries.find_claim(connection, key_id)
         return claim is not None and run.is_alive(claim, now=now)
 
     def _clear_way(self, unit: Unit, draft: _Draft, run: Run) -> None:
@@ -410,41 +408,27 @@ class GenerateService:
         lock: bool,
     ) -> Verdict:
         text = order.request.key
-        return judge.new_key(
+        bench = judge.gather(
             connection,
             self.workspace.settings,
             self.workspace.caller,
             values,
-            key_id=key_id,
             service_account=order.service_account,
             supplied_is_strong=None if text is None else keystring.is_strong(text),
             overrides=order.overrides,
             lock=lock,
             now=now,
         )
+        return bench.verdict(key_id, bench.facts.key.key_alias)
 
     def _check_free(
         self, connection: Connection, alias: str | None, supplied: KeyString | None
     ) -> None:
-        if alias and (key := queries.find_key_by_alias(connection, alias)):
-            if key.confirmed_at is not None:
-                raise _alias_taken(alias)
+        key = queries.find_key_by_alias(connection, alias) if alias else None
+        if alias and key is not None and key.confirmed_at is not None:
+            raise _alias_taken(alias)
         if supplied and queries.find_secret_by_lookup(connection, supplied.lookup):
             raise _key_taken()
-
-    def _record_denial(self, order: Order, error: PolicyDeniedError) -> None:
-        with writing(self.workspace.database, self.workspace.caller) as unit:
-            unit.record(
-                "key_denied",
-                "key",
-                order.request.key_alias or "",
-                after={
-                    "violations": [
-                        {"rule": item.rule, "field": item.field} for item in error.violations
-                    ]
-                },
-                reason=error.message,
-            )
 
     # --- deliver, and transaction 2
 
@@ -532,36 +516,70 @@ def _supplied(request: GenerateRequest) -> KeyString | None:
     return None if request.key is None else keystring.supplied(request.key)
 
 
-def _new_key_id() -> str:
+def new_key_id() -> str:
     return f"key_{keystring.random_text(20)}"
 
 
-def _staged_secret(draft: _Draft, key: Key, claim: Claim) -> dict[str, Any]:
+def record_denial(workspace: Workspace, order: Order, error: PolicyDeniedError) -> None:
+    """Put a refused request on record, under the alias that it asked for."""
+    rules = [{"rule": item.rule, "field": item.field} for item in error.violations]
+    with writing(workspace.database, workspace.caller) as unit:
+        unit.record(
+            "key_denied",
+            "key",
+            order.request.key_alias or "",
+            after={"violations": rules},
+            reason=error.message,
+        )
+
+
+def record_staging(
+    unit: Unit, verdict: Verdict, secret_id: str, *, reason: str | None, taken_over: bool = False
+) -> None:
+    """Note that a key was staged, and each rule that an admin stepped over for it."""
+    for violation in verdict.stepped_over:
+        unit.record(
+            "rule_overridden",
+            "key",
+            verdict.key.id,
+            after={"rule": violation.rule, "field": violation.field},
+            reason=reason,
+        )
+    unit.record(
+        "key_staged",
+        "key",
+        verdict.key.id,
+        after={**row_of(verdict.key), "secret_id": secret_id},
+        reason="taken over from a dead run" if taken_over else None,
+    )
+
+
+def staged_secret(
+    key: KeyString, hashed: str, claim: Claim, *, supplied: bool = False
+) -> dict[str, Any]:
+    """Return the row of a new key's first secret: it ends with its claim unless it is confirmed."""
     return {
-        "id": draft.key.public_id or keystring.random_text(keystring.ID_LENGTH),
-        "key_id": key.id,
-        "lookup": draft.key.lookup,
-        "hash": draft.hash,
+        "id": key.public_id or keystring.random_text(keystring.ID_LENGTH),
+        "key_id": claim.key_id,
+        "lookup": key.lookup,
+        "hash": hashed,
         "state": "staged",
-        "supplied": draft.supplied,
+        "supplied": supplied,
         "run_id": claim.run_id,
         "created_at": claim.staged_at,
         "not_after": claim.deadline_at,
     }
 
 
-def _answer(
-    key: Key, secret: dict[str, Any], verdict: Verdict, head: Head, *, now: datetime
-) -> dict[str, Any]:
-    # As it will be when confirmed: the answer goes out before that.
-    done = replace(key, confirmed_at=now)
+def answer_of(verdict: Verdict, secret_id: str, head: Head, *, now: datetime) -> dict[str, Any]:
+    """Return the answer without the key string, as it will be when confirmed: it goes out before that."""
     return {
-        **views.key_view(done, now=now, public_id=secret["id"]),
+        **views.key_view(replace(verdict.key, confirmed_at=now), now=now, public_id=secret_id),
         "filled": [
             {"field": item.field, "value": item.value, "source": item.source}
             for item in verdict.filled
         ],
-        "warnings": warnings_about(key),
+        "warnings": warnings_about(verdict.key),
         "replayed": False,
         "audit": {"seq": head.seq, "head": head.hash},
     }

@@ -1,13 +1,13 @@
 """The one validate-and-authorize path: gather the facts, fill, run every rule, refuse or step over."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection
 
-from keyctl.db import directory, queries
+from keyctl.db import directory
 from keyctl.errors import (
     BusyError,
     OrganizationNotFoundError,
@@ -15,11 +15,12 @@ from keyctl.errors import (
     UserNotFoundError,
     Violation,
 )
-from keyctl.policy import allocations, bounds, engine, resolve
+from keyctl.policy import bounds, engine, resolve
 from keyctl.policy.bounds import Filled
 from keyctl.policy.documents import Policy, stored_policy
-from keyctl.policy.facts import Caller, Facts, Layers, Sums
+from keyctl.policy.facts import Caller, Facts, Layers
 from keyctl.records import Key, Organization, Team, User
+from keyctl.services import sums
 from keyctl.settings import Settings, everywhere
 
 
@@ -89,46 +90,82 @@ def surroundings(
     )
 
 
-def new_key(
+@dataclass(slots=True)
+class Bench:
+    """The facts around a request for new keys, gathered once, under the owners' locks."""
+
+    facts: Facts
+    filled: list[Filled]
+    overrides: Sequence[str]
+
+    def verdict(self, key_id: str, alias: str | None) -> Verdict:
+        """Return the verdict on making the requested key under this id and alias."""
+        facts = replace(self.facts, key=replace(self.facts.key, id=key_id, key_alias=alias))
+        violations = engine.evaluate(facts)
+        standing, stepped_over = engine.overridden(facts, violations, self.overrides)
+        return Verdict(
+            key=facts.key, filled=self.filled, violations=standing, stepped_over=stepped_over
+        )
+
+    def admit(self, key: Key) -> None:
+        """Count *key* among the live ones from here on."""
+        self.facts = sums.with_key(self.facts, key)
+
+    @property
+    def is_uniform(self) -> bool:
+        """Tell whether the verdict is the same whatever the alias, and however many keys came before."""
+        layers = (
+            self.facts.layers.team,
+            self.facts.layers.organization,
+            self.facts.layers.everywhere,
+        )
+        patterns = any(policy is not None and policy.key_alias_pattern for policy in layers)
+        return not patterns and not sums.are_asked_for(self.facts)
+
+
+def gather(
     connection: Connection,
     settings: Settings,
     caller: Caller,
     values: dict[str, Any],
     *,
-    key_id: str,
     service_account: bool = False,
     supplied_is_strong: bool | None = None,
     overrides: Sequence[str] = (),
     lock: bool = True,
     now: datetime,
-) -> Verdict:
-    """Return the verdict on creating the key that *values* describe.
+) -> Bench:
+    """Gather the facts around the key that *values* describe, and fill in what they leave out.
 
     Raises:
         MalformedRequestError, NotFoundError: Before any rule can be asked.
     """
     given = frozenset(values)
     values, filled = _owners(values, settings, caller, service_account=service_account)
+    if lock:
+        sums.lock_everywhere(connection, settings)
     around = surroundings(connection, settings, values, lock=lock)
     values, more = resolve.with_defaults(values, _defaults(around, settings))
     filled += more
     values["organization_id"] = around.organization.id if around.organization else None
     values["service_account"] = service_account
-    key = resolve.build_key(values, key_id=key_id, actor=caller.actor, now=now)
+    key = resolve.build_key(values, key_id="", actor=caller.actor, now=now)
     facts = Facts(
         operation="generate",
         key=key,
         given=given | {item.field for item in filled if item.source == "caller"},
         caller=caller,
+        team=around.team,
+        organization=around.organization,
+        user=around.user,
+        layers=around.layers,
         supplied_is_strong=supplied_is_strong,
         now=now,
-        **_facts(around),
         **_roles(connection, around),
     )
     key, more = bounds.fill(facts)
-    facts = replace(facts, key=key, **_sums(connection, around, key, now=now))
-    standing, stepped_over = engine.overridden(facts, engine.evaluate(facts), overrides)
-    return Verdict(key=key, filled=[*filled, *more], violations=standing, stepped_over=stepped_over)
+    facts = sums.read(connection, replace(facts, key=key))
+    return Bench(facts, [*filled, *more], overrides)
 
 
 def _team(connection: Connection, team_id: str, *, lock: bool = False) -> Team:
@@ -169,15 +206,6 @@ def _defaults(around: Surroundings, settings: Settings) -> list[tuple[str, Any]]
     ]
 
 
-def _facts(around: Surroundings) -> dict[str, Any]:
-    return {
-        "team": around.team,
-        "organization": around.organization,
-        "user": around.user,
-        "layers": around.layers,
-    }
-
-
 def _roles(connection: Connection, around: Surroundings) -> dict[str, Any]:
     roles: dict[str, Any] = {}
     if around.user is not None and around.team is not None:
@@ -189,55 +217,3 @@ def _roles(connection: Connection, around: Surroundings) -> dict[str, Any]:
             connection, Organization, around.organization.id, around.user.id
         )
     return roles
-
-
-def _sums(
-    connection: Connection, around: Surroundings, key: Key, *, now: datetime
-) -> dict[str, Sums]:
-    """Add up the other live keys, but only where a rule will ask."""
-    layers = around.layers
-    guaranteed = allocations.GUARANTEED in (key.tpm_limit_type, key.rpm_limit_type)
-
-    def asks(policy: Policy | None) -> bool:
-        return policy is not None and (
-            policy.max_keys is not None or policy.budget_allocation == "guaranteed"
-        )
-
-    sums: dict[str, Sums] = {}
-    if around.team is not None and (guaranteed or asks(layers.team)):
-        sums["team_sums"] = added_up(
-            queries.allocations(connection, now=now, but=key.id, team_id=around.team.id)
-        )
-    if around.organization is not None and (guaranteed or asks(layers.organization)):
-        sums["organization_sums"] = added_up(
-            queries.allocations(
-                connection, now=now, but=key.id, organization_id=around.organization.id
-            )
-        )
-    if layers.everywhere is not None and layers.everywhere.max_keys is not None:
-        sums["all_sums"] = added_up(queries.allocations(connection, now=now, but=key.id))
-    return sums
-
-
-def added_up(taken: Iterable[queries.Allocation]) -> Sums:
-    """Return what *taken* adds up to; throughput counts where it is guaranteed."""
-    count = budget = 0
-    totals = {"tpm": 0, "rpm": 0}
-    models: dict[str, dict[str, int]] = {"tpm": {}, "rpm": {}}
-    for item in taken:
-        count += 1
-        budget += item.max_budget or 0
-        for kind, total in totals.items():
-            if getattr(item, f"{kind}_limit_type") != allocations.GUARANTEED:
-                continue
-            totals[kind] = total + (getattr(item, f"{kind}_limit") or 0)
-            for model, limit in getattr(item, f"model_{kind}_limit").items():
-                models[kind][model] = models[kind].get(model, 0) + limit
-    return Sums(
-        keys=count,
-        max_budget=budget,
-        tpm=totals["tpm"],
-        rpm=totals["rpm"],
-        model_tpm=models["tpm"],
-        model_rpm=models["rpm"],
-    )

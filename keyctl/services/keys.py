@@ -36,7 +36,7 @@ class KeyService:
         database = self.workspace.database
         with database.read() as connection:
             key = find(connection, given)
-            if not may_see(self.workspace.caller, key, connection):
+            if not may_see(self.workspace.caller, key):
                 raise _not_found(given)
             secrets = queries.secrets_of(connection, key.id)
             return views.info_view(key, secrets, now=database.now(connection))
@@ -106,7 +106,7 @@ def _not_found(given: str) -> KeyNotFoundError:
     )
 
 
-def may_see(caller: Caller, key: Key, connection: Connection) -> bool:
+def may_see(caller: Caller, key: Key) -> bool:
     """Tell whether the caller may see *key*.  Null never equals null."""
     if caller.role in OVERSEERS:
         return True

@@ -53,13 +53,22 @@ class FileSink:
             ) from error
 
     def deliver(self, parcel: Parcel) -> None:
-        """Write beside the target, fsync, rename over it, fsync the folder."""
+        """Write the parcel in the sink's format."""
+        self.put(rendered(parcel, self._form, env_var=self._env_var))
+
+    def put(self, data: bytes) -> None:
+        """Write *data* beside the target, fsync, rename over it, fsync the folder.
+
+        Raises:
+            NotTakenError: The file was not put in place.
+            UnknownError: It was, but may not survive a power cut.
+        """
         part = self._part()
         try:
             handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             try:
                 with os.fdopen(handle, "wb") as file:
-                    file.write(rendered(parcel, self._form, env_var=self._env_var))
+                    file.write(data)
                     file.flush()
                     os.fsync(file.fileno())
                 self._check_existing()  # it may have come while the key was hashed and staged

@@ -36,9 +36,18 @@ class StdoutSink:
 
     def deliver(self, parcel: Parcel) -> None:
         """Write the bytes; a pipe that accepted them has taken them."""
-        rest = memoryview(self._render(parcel))
-        try:
-            while rest:
-                rest = rest[os.write(STDOUT, rest) :]
-        except OSError as error:
-            raise NotTakenError(f"stdout: {error.strerror}") from error
+        written(self._render(parcel))
+
+
+def written(data: bytes) -> None:
+    """Write all of *data* to stdout.
+
+    Raises:
+        NotTakenError: It failed.
+    """
+    rest = memoryview(data)
+    try:
+        while rest:
+            rest = rest[os.write(STDOUT, rest) :]
+    except OSError as error:
+        raise NotTakenError(f"stdout: {error.strerror}") from error

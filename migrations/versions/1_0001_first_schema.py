@@ -350,6 +350,8 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["key_id"], ["keys.id"], name=op.f("fk_claims_key_id")),
         sa.PrimaryKeyConstraint("key_id", name=op.f("pk_claims")),
     )
+    op.create_index(op.f("ix_claims_run_id"), "claims", ["run_id"], unique=False)
+
     op.create_table(
         "request_ids",
         sa.Column("request_id", sa.String(length=255), nullable=False),
@@ -379,6 +381,14 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_secrets")),
     )
     op.create_index(op.f("ix_secrets_key_id"), "secrets", ["key_id"], unique=False)
+    op.create_index(
+        "ix_secrets_staged",
+        "secrets",
+        ["run_id"],
+        unique=False,
+        sqlite_where=sa.text("state = 'staged'"),
+        postgresql_where=sa.text("state = 'staged'"),
+    )
     op.create_index(
         "uq_secrets_active",
         "secrets",

@@ -1,0 +1,95 @@
+"""keyctl generate --count: many keys, as JSON lines on stdout or together in one file."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from keyctl import jsontext
+from keyctl.cli.console import error_document
+from keyctl.cli.session import Session
+from keyctl.errors import BatchError, UsageError
+
+if TYPE_CHECKING:
+    from keyctl.services.bulk import Deliver, Made
+    from keyctl.services.generate import Order
+
+MOST_IN_A_FILE = 10_000
+
+
+def generate_many(
+    session: Session,
+    order: "Order",
+    count: int,
+    *,
+    out_file: str | None,
+    out_format: str,
+    force: bool,
+) -> None:
+    """Make *count* keys; those that are refused are reported, and the others made."""
+    from keyctl.services.bulk import BATCH, BulkService
+
+    if out_file is None:
+        if session.output not in ("auto", "json", "jsonl", "key"):
+            raise UsageError(
+                "--count prints JSON lines or bare keys", hint="give -o jsonl or -o key"
+            )
+        deliver, batch = _to_stdout(session), BATCH
+    else:
+        if count > MOST_IN_A_FILE:
+            raise UsageError(
+                f"at most {MOST_IN_A_FILE} keys go into one file, whole or not at all",
+                hint="make several files, or use -o jsonl",
+            )
+        if out_format == "env":
+            raise UsageError("--count writes no env file", hint="give --out-format key or json")
+        # One batch: the file is put in place once, with all of them.
+        deliver, batch = _to_file(session, Path(out_file), out_format, force=force), count
+    done, refused = BulkService(session.workspace).generate(order, count, deliver, batch=batch)
+    session.console.note(f"{done} keys made" + (f", {refused} refused" if refused else ""))
+    if refused:
+        raise BatchError(f"{refused} of {count} keys were refused", hint="the lines above say why")
+
+
+def _to_stdout(session: Session) -> "Deliver":
+    from keyctl.sinks.stdout import StdoutSink, written
+
+    console, bare = session.console, session.output in ("auto", "key")
+    StdoutSink("stdout", lambda _: b"", is_open=console.has_stdout).check(None)
+
+    def deliver(batch: "Sequence[Made]") -> None:
+        for item in batch:
+            if bare and item.error is not None:
+                console.note(f"refused: {item.key_alias}: {item.error.message}")
+        written("".join(_line(item, bare=bare) for item in batch).encode())
+
+    return deliver
+
+
+def _to_file(session: Session, path: Path, form: str, *, force: bool) -> "Deliver":
+    from keyctl.services.replacing import replaceable
+    from keyctl.sinks.file import FileSink
+
+    sink = FileSink(
+        path, form="key", force=force, replaceable=replaceable(session.workspace), env_var=""
+    )
+    sink.check(None)
+
+    def deliver(batch: "Sequence[Made]") -> None:
+        for item in batch:
+            if item.error is not None:
+                session.console.note(f"refused: {item.key_alias}: {item.error.message}")
+        lines = [_line(item, bare=form == "key") for item in batch if item.error is None]
+        sink.put("".join(lines).encode())
+
+    return deliver
+
+
+def _line(item: "Made", *, bare: bool) -> str:
+    if item.error is not None:
+        return (
+            ""
+            if bare
+            else jsontext.dumps({"key_alias": item.key_alias, **error_document(item.error)}) + "\n"
+        )
+    key = item.key.reveal() if item.key else ""
+    return f"{key}\n" if bare else jsontext.dumps({"key": key, **(item.answer or {})}) + "\n"

@@ -1,0 +1,330 @@
+"""Generate many keys: hashed on all cores, staged, delivered and confirmed in batches.
+
+Each key goes through the protocol of a single one; a batch shares its transactions.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any, Final
+
+from sqlalchemy.exc import IntegrityError as ConstraintError
+
+from keyctl import hashing
+from keyctl.db import queries
+from keyctl.db.failures import broken_constraint
+from keyctl.errors import (
+    AliasTakenError,
+    BusyError,
+    DatabaseError,
+    DeliveryError,
+    KeyctlError,
+    PolicyDeniedError,
+    UsageError,
+)
+from keyctl.keystring import KeyString
+from keyctl.policy import engine, resolve
+from keyctl.records import Claim, Key
+from keyctl.services import judge, runs
+from keyctl.services.generate import (
+    Order,
+    answer_of,
+    new_key_id,
+    record_denial,
+    record_staging,
+    staged_secret,
+)
+from keyctl.services.hook import decide
+from keyctl.services.judge import Bench, Verdict
+from keyctl.services.runs import Run
+from keyctl.services.staging import Written, check_written, persist, uninterrupted
+from keyctl.services.unit import Unit, archive_pending, writing
+from keyctl.services.workspace import Workspace
+from keyctl.sinks.base import NotTakenError, UnknownError
+
+BATCH: Final = 200
+_TRIES: Final = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """One key of a batch: delivered with its key string, or refused and why."""
+
+    key_alias: str | None
+    key: KeyString | None = None
+    answer: dict[str, Any] | None = None
+    error: KeyctlError | None = None
+
+
+# Takes the keys of one batch.  Returning is the answer *taken*; a NotTakenError or UnknownError
+# is as from any sink.
+Deliver = Callable[[Sequence[Made]], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Minted:
+    alias: str | None
+    key: KeyString
+    hash: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Batch:
+    made: Sequence[Made]
+    secrets: Sequence[dict[str, Any]]
+    keys: Sequence[Key]
+    heads: Sequence[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class BulkService:
+    """Makes many keys from one request."""
+
+    workspace: Workspace
+
+    def generate(
+        self, order: Order, count: int, deliver: Deliver, *, batch: int = BATCH
+    ) -> tuple[int, int]:
+        """Make *count* keys with the aliases of the template, and return how many were made and refused.
+
+        Keys that are refused, such as by a taken alias, do not stop the others.
+
+        Raises:
+            UsageError: The order cannot be carried out many times.
+            DeliveryError: A batch was not delivered: its keys are archived, no more are begun.
+        """
+        _check(order)
+        engine.check_overrides(order.overrides)
+        decide(self.workspace.settings, order.request, self.workspace.caller)
+        done = refused = 0
+        with runs.begun(self.workspace.runs_folder) as run:
+            for minted in self._minted(order, count, batch):
+                staged = self._stage_until_done(order, minted, run)
+                self._hand_over(staged, deliver, run)
+                done += len(staged.keys)
+                refused += len(staged.made) - len(staged.keys)
+        return done, refused
+
+    def _minted(self, order: Order, count: int, batch: int) -> Iterator[list[_Minted]]:
+        """Yield batches of hashed keys; all cores go on hashing while a batch is written."""
+        cost = self.workspace.settings.bcrypt_cost
+        template = order.request.key_alias
+        cores = os.cpu_count() or 1
+
+        def mint(number: int) -> _Minted:
+            key = self.workspace.mint()
+            alias = None if template is None else template.replace("{n}", str(number))
+            # bcrypt releases the GIL, so threads are enough for all cores.
+            return _Minted(alias=alias, key=key, hash=hashing.hash_key(key, cost=cost))
+
+        with ThreadPoolExecutor(cores) as pool:
+            numbers = iter(range(1, count + 1))
+            ahead: list[Future[_Minted]] = [
+                pool.submit(mint, number) for number in islice(numbers, 2 * batch)
+            ]
+            try:
+                while ahead:
+                    ready = [future.result() for future in ahead[:batch]]
+                    ahead = ahead[batch:]
+                    ahead += [pool.submit(mint, number) for number in islice(numbers, batch)]
+                    yield ready
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    def _stage_until_done(self, order: Order, minted: Sequence[_Minted], run: Run) -> _Batch:
+        for attempt in range(_TRIES):
+            try:
+                return self._stage(order, minted, run)
+            except ConstraintError as error:
+                # Somebody took an alias between the question and the write: ask again.
+                last = attempt == _TRIES - 1
+                if last or broken_constraint(error) not in (
+                    "uq_keys_key_alias",
+                    "uq_secrets_lookup",
+                ):
+                    raise
+            except PolicyDeniedError as error:
+                record_denial(self.workspace, order, error)
+                raise
+        raise AssertionError  # the loop returns or raises
+
+    def _stage(self, order: Order, minted: Sequence[_Minted], run: Run) -> _Batch:
+        caller = self.workspace.caller
+        with writing(self.workspace.database, caller) as unit:
+            values = resolve.given_values(order.request)
+            bench = judge.gather(
+                unit.connection,
+                self.workspace.settings,
+                caller,
+                values,
+                service_account=order.service_account,
+                overrides=order.overrides,
+                now=unit.now,
+            )
+            taken = self._taken(unit, [item.alias for item in minted if item.alias], run)
+            verdicts = _verdicts(bench, minted, taken)
+            accepted = [
+                (item, verdict)
+                for item, verdict in zip(minted, verdicts, strict=True)
+                if isinstance(verdict, Verdict)
+            ]
+            claims = [
+                Claim(
+                    key_id=verdict.key.id,
+                    run_id=run.id,
+                    fingerprint=None,
+                    staged_at=unit.now,
+                    deadline_at=unit.now + runs.SLACK,
+                )
+                for _, verdict in accepted
+            ]
+            rows = [
+                staged_secret(item.key, item.hash, claim)
+                for (item, _), claim in zip(accepted, claims, strict=True)
+            ]
+            if accepted:
+                keys = [verdict.key for _, verdict in accepted]
+                queries.insert_like(unit.connection, keys, uniform=bench.is_uniform)
+                queries.insert_secret(unit.connection, *rows)
+                queries.insert_claim(unit.connection, *claims)
+            for (_, verdict), row in zip(accepted, rows, strict=True):
+                record_staging(unit, verdict, row["id"], reason=order.reason)
+        ids = iter(rows)
+        made = [
+            Made(
+                key_alias=item.alias,
+                key=item.key,
+                answer=answer_of(verdict, next(ids)["id"], unit.heads[-1], now=unit.now),
+            )
+            if isinstance(verdict, Verdict)
+            else Made(key_alias=item.alias, error=verdict)
+            for item, verdict in zip(minted, verdicts, strict=True)
+        ]
+        return _Batch(
+            made=made,
+            secrets=rows,
+            keys=[verdict.key for _, verdict in accepted],
+            heads=unit.heads,
+        )
+
+    def _taken(self, unit: Unit, aliases: Sequence[str], run: Run) -> set[str]:
+        """Return which aliases living keys have; pending keys of dead runs make way."""
+        taken = set()
+        for key in queries.keys_by_alias(unit.connection, aliases):
+            claim = queries.find_claim(unit.connection, key.id)
+            if key.confirmed_at is None and not (claim and run.is_alive(claim, now=unit.now)):
+                archive_pending(unit, key, reason="another request took its place")
+            elif key.key_alias is not None:
+                taken.add(key.key_alias)
+        return taken
+
+    def _hand_over(self, batch: _Batch, deliver: Deliver, run: Run) -> None:
+        try:
+            deliver(batch.made)
+        except (NotTakenError, UnknownError) as error:
+            self._take_back(batch, run, why=str(error))
+            raise DeliveryError(
+                f"{len(batch.keys)} keys were not delivered: {error}",
+                hint="they were revoked at once; mend the cause and make the missing ones again",
+            ) from error
+        except BaseException:
+            self._take_back(batch, run, why="interrupted")
+            raise
+        if not batch.keys:
+            return
+        with uninterrupted():
+            heads = persist(
+                lambda: self._confirm(batch, run),
+                delivered=f"{len(batch.keys)} keys were delivered",
+            )
+            written = Written(secrets=batch.secrets, events=[*batch.heads, *heads])
+            persist(
+                lambda: check_written(self.workspace.database, [written]),
+                delivered=f"{len(batch.keys)} keys were delivered and confirmed",
+            )
+
+    def _confirm(self, batch: _Batch, run: Run) -> Sequence[Any]:
+        """Make the staged secrets active, all of them or none."""
+        with writing(self.workspace.database, self.workspace.caller) as unit:
+            mine = queries.release_claims(unit.connection, run.id)
+            if mine != len(batch.keys):
+                first = queries.find_secret(unit.connection, batch.secrets[0]["id"])
+                if mine == 0 and first is not None and first.state in ("active", "retiring"):
+                    return ()  # an earlier try of this confirm was committed, its answer was lost
+                raise DeliveryError(
+                    f"another run took {len(batch.keys) - mine} of these keys over before they could be confirmed",
+                    hint="the delivered key strings of this batch are dead; make them again",
+                )
+            queries.confirm_keys(unit.connection, run.id, at=unit.now)
+            for key in batch.keys:
+                unit.record(
+                    "key_generated",
+                    "key",
+                    key.id,
+                    before={"confirmed_at": None, "updated_at": key.updated_at},
+                    after={"confirmed_at": unit.now, "updated_at": unit.now},
+                )
+        return unit.heads
+
+    def _take_back(self, batch: _Batch, run: Run, *, why: str) -> None:
+        try:
+            with writing(self.workspace.database, self.workspace.caller) as unit:
+                for item in batch.keys:
+                    key = queries.find_key(unit.connection, item.id, lock=True)
+                    if key and queries.release_claim(unit.connection, key.id, run.id):
+                        archive_pending(unit, key, reason=f"delivery failed: {why}")
+        except (DatabaseError, BusyError):
+            return
+
+
+def _check(order: Order) -> None:
+    alias = order.request.key_alias
+    if alias is not None and "{n}" not in alias:
+        raise UsageError(
+            "--count needs {n} in the alias, which is unique", hint="such as --alias 'ci-{n}'"
+        )
+    if order.request.key is not None:
+        raise UsageError("--count cannot supply a key", hint="let keyctl generate them")
+    if order.request_id is not None:
+        raise UsageError(
+            "--count takes no --request-id",
+            hint="give an alias template: a second run makes only what is missing",
+        )
+
+
+def _verdicts(
+    bench: Bench, minted: Sequence[_Minted], taken: set[str]
+) -> list[Verdict | KeyctlError]:
+    """Judge each key as if it were alone, on facts that count the ones before it.
+
+    Raises:
+        PolicyDeniedError: None of them can be made, whatever its alias.
+    """
+    first: Verdict | None = None
+    found: list[Verdict | KeyctlError] = []
+    for item in minted:
+        if item.alias in taken:
+            found.append(_alias_taken(item.alias))
+            continue
+        if first is None or not bench.is_uniform:
+            verdict = bench.verdict(new_key_id(), item.alias)
+            first = first or verdict
+        else:
+            key = replace(first.key, id=new_key_id(), key_alias=item.alias)
+            verdict = replace(first, key=key)
+        if verdict.violations:
+            error = engine.refuse(list(verdict.violations))
+            if bench.is_uniform:
+                raise error
+            found.append(error)
+            continue
+        if not bench.is_uniform:
+            bench.admit(verdict.key)
+        found.append(verdict)
+    return found
+
+
+def _alias_taken(alias: str | None) -> KeyctlError:
+    return AliasTakenError(f"alias {alias!r} is taken by a live key")
