@@ -130,6 +130,12 @@ class OrganizationNotFoundError(NotFoundError):
     code = "organization_not_found"
 
 
+class SecretNotFoundError(NotFoundError):
+    """The key has no secret of this id."""
+
+    code = "secret_not_found"
+
+
 class MemberNotFoundError(NotFoundError):
     """The user is not a member of that team or organization."""
 
@@ -202,6 +208,12 @@ class ObjectInUseError(ConflictError):
     """A team, user or organization still has live keys, teams or members."""
 
     code = "in_use"
+
+
+class SecretActiveError(ConflictError):
+    """The secret is the active one, which only a rotation or a deletion ends."""
+
+    code = "secret_active"
 
 
 class FileTakenError(ConflictError):

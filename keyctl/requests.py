@@ -270,6 +270,23 @@ class GenerateRequest(KeyFields):
         return self
 
 
+class UpdateRequest(KeyFields):
+    """A change of a key: the fields of a request, except its key string."""
+
+    key_alias: Alias | None = None
+    user_id: Name | None = None
+    team_id: Name | None = None
+    organization_id: Name | None = None
+    spend: Dollars | None = None
+    expires: Instant | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> "UpdateRequest":
+        if self.duration is not None and self.expires is not None:
+            raise refusal("give either duration or expires, not both")
+        return self
+
+
 def validate(
     model: type[M], document: Mapping[str, Any], *, what: str, schema: str = "generate-request"
 ) -> M:

@@ -10,10 +10,11 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, Field
 
-from keyctl import hashing
+from keyctl import durations, hashing
 from keyctl.errors import ConfigurationError, MalformedRequestError
 from keyctl.policy.documents import Bounds, KeyDefaults, PersonalPolicy, Policy
 from keyctl.requests import DurationText, GraceText, Name, Strict, refusal, validate
+from keyctl.sinks.templates import check_template
 
 SYSTEM_FILE: Final = Path("/etc/keyctl/config.toml")
 
@@ -28,11 +29,29 @@ def _function(text: str) -> str:
 Function = Annotated[str, AfterValidator(_function)]
 
 
+def _timeout(text: str) -> str:
+    if not 1 <= durations.parse_duration(text).seconds <= 3600:
+        raise refusal("must be from 1s to 1h")
+    return text
+
+
+def _template(text: str) -> str:
+    try:
+        check_template(text)
+    except ConfigurationError as error:
+        raise refusal(f"{error.message}; {error.hint}") from None
+    return text
+
+
+SinkTimeout = Annotated[DurationText, AfterValidator(_timeout)]
+Template = Annotated[Name, AfterValidator(_template)]
+
+
 class FileSink(Strict):
     """A sink that writes each key to a file of its own."""
 
     type: Literal["file"]
-    path: Name
+    path: Template
     format: Literal["key", "json", "env"] = "key"
 
 
@@ -40,9 +59,17 @@ class CommandSink(Strict):
     """A sink that hands each key to a command on its standard input."""
 
     type: Literal["command"]
-    argv: Annotated[list[Name], Field(min_length=1, max_length=100)]
-    timeout: DurationText = "10s"
+    argv: Annotated[list[Template], Field(min_length=1, max_length=100)]
+    timeout: SinkTimeout = "10s"
     format: Literal["key", "json", "env"] = "key"
+
+
+class PythonSink(Strict):
+    """A sink that calls a Python function with each key string and its answer."""
+
+    type: Literal["python"]
+    function: Function
+    timeout: SinkTimeout = "10s"
 
 
 class KeyDefaultsEverywhere(KeyDefaults):
@@ -72,15 +99,16 @@ class Settings(Strict):
     key_alias_pattern: Name | None = None
     disable_custom_api_keys: bool = False
     custom_key_generate: Function | None = None
-    custom_key_generate_timeout: DurationText = "10s"
+    custom_key_generate_timeout: SinkTimeout = "10s"
     bcrypt_cost: Annotated[int, Field(ge=hashing.MIN_COST, le=hashing.MAX_COST)] = (
         hashing.DEFAULT_COST
     )
     grace: GraceText = "24h"
     require_caller_key: bool = False
-    sinks: dict[Name, Annotated[FileSink | CommandSink, Field(discriminator="type")]] = Field(
-        default_factory=dict
-    )
+    budget_rollover: bool = False
+    sinks: dict[
+        Name, Annotated[FileSink | CommandSink | PythonSink, Field(discriminator="type")]
+    ] = Field(default_factory=dict)
     default_sink: Name | None = None
 
 

@@ -196,7 +196,13 @@ class BulkService:
             Made(
                 key_alias=item.alias,
                 key=item.key,
-                answer=answer_of(verdict, next(ids)["id"], unit.heads[-1], now=unit.now),
+                answer=answer_of(
+                    verdict,
+                    next(ids)["id"],
+                    unit.heads[-1],
+                    self.workspace.settings,
+                    now=unit.now,
+                ),
             )
             if isinstance(verdict, Verdict)
             else Made(key_alias=item.alias, error=verdict)

@@ -31,13 +31,15 @@ from keyctl.policy import engine, resolve
 from keyctl.records import Claim, Key, Secret
 from keyctl.requests import GenerateRequest
 from keyctl.services import judge, runs
+from keyctl.services.delivery import target_of
 from keyctl.services.hook import decide
-from keyctl.services.judge import Verdict
+from keyctl.services.judge import Bench, Verdict
 from keyctl.services.runs import Run
 from keyctl.services.staging import Written, check_written, persist, uninterrupted
 from keyctl.services.unit import Unit, archive_pending, row_of, writing
 from keyctl.services.workspace import Workspace
-from keyctl.sinks.base import NotTakenError, Parcel, Sink, UnknownError
+from keyctl.settings import Settings
+from keyctl.sinks.base import NotTakenError, Parcel, Sink, Target, UnknownError
 from keyctl.sinks.file import FileSink
 
 _WAIT: Final = 0.05
@@ -74,6 +76,7 @@ class _Draft:
     """What is ready before the first transaction: hashing takes time and must not hold a lock."""
 
     order: Order
+    key_id: str
     values: dict[str, Any]
     key: KeyString
     supplied: bool
@@ -120,7 +123,8 @@ class GenerateService:
             expected = self._expected(draft, run)
             if isinstance(expected, Outcome):
                 return self._replayed(expected, order, sink)
-            sink.check(expected)
+            draft = replace(draft, key_id=expected or draft.key_id)
+            sink.check(self._target(draft))
             self._ask_hook(order)
             draft = replace(draft, hash=self._hash(draft.key))
             staged, draft = self._stage_until_done(draft, sink, run)
@@ -162,6 +166,7 @@ class GenerateService:
         }
         return _Draft(
             order=order,
+            key_id=new_key_id(),
             values=values,
             key=supplied or self.workspace.mint(),
             supplied=supplied is not None,
@@ -183,6 +188,23 @@ class GenerateService:
         if isinstance(place, Outcome):
             return place
         return place.key_id if place else None
+
+    def _target(self, draft: _Draft) -> Target:
+        """Return what the sink's templates may name: the key as its defaults make it."""
+        database = self.workspace.database
+        values = draft.values
+        if draft.order.sink is not None and (database.path is None or database.path.exists()):
+            with database.read() as connection:
+                now = database.now(connection)
+                bench = self._gather(connection, draft.order, values, now=now, lock=False)
+            return target_of(bench.facts.key, key_id=draft.key_id)
+        return Target(
+            key_id=draft.key_id,
+            alias=values.get("key_alias") or None,
+            team=values.get("team_id"),
+            user=values.get("user_id"),
+            org=values.get("organization_id"),
+        )
 
     def _hash(self, key: KeyString) -> str:
         return hashing.hash_key(key, cost=self.workspace.settings.bcrypt_cost)
@@ -240,7 +262,7 @@ class GenerateService:
                 unit.connection,
                 order,
                 draft.values,
-                key_id=place.key_id if place else new_key_id(),
+                key_id=place.key_id if place else draft.key_id,
                 now=unit.now,
                 lock=True,
             )
@@ -265,7 +287,9 @@ class GenerateService:
             )
         if place is not None:
             run.bury(place)
-        answer = answer_of(verdict, secret["id"], unit.heads[-1], now=unit.now)
+        answer = answer_of(
+            verdict, secret["id"], unit.heads[-1], self.workspace.settings, now=unit.now
+        )
         return _Staged(key=verdict.key, secret=secret, answer=answer, heads=unit.heads)
 
     def _place(
@@ -407,8 +431,20 @@ class GenerateService:
         now: datetime,
         lock: bool,
     ) -> Verdict:
+        bench = self._gather(connection, order, values, now=now, lock=lock)
+        return bench.verdict(key_id, bench.facts.key.key_alias)
+
+    def _gather(
+        self,
+        connection: Connection,
+        order: Order,
+        values: dict[str, Any],
+        *,
+        now: datetime,
+        lock: bool,
+    ) -> Bench:
         text = order.request.key
-        bench = judge.gather(
+        return judge.gather(
             connection,
             self.workspace.settings,
             self.workspace.caller,
@@ -419,7 +455,6 @@ class GenerateService:
             lock=lock,
             now=now,
         )
-        return bench.verdict(key_id, bench.facts.key.key_alias)
 
     def _check_free(
         self, connection: Connection, alias: str | None, supplied: KeyString | None
@@ -434,7 +469,7 @@ class GenerateService:
 
     def _hand_over(self, staged: _Staged, draft: _Draft, sink: Sink, run: Run) -> Outcome:
         try:
-            sink.deliver(Parcel(draft.key, staged.answer))
+            sink.deliver(Parcel(draft.key, staged.answer, run.lock))
         except (NotTakenError, UnknownError) as error:
             self._take_back(staged, run, why=str(error))
             raise DeliveryError(
@@ -571,7 +606,9 @@ def staged_secret(
     }
 
 
-def answer_of(verdict: Verdict, secret_id: str, head: Head, *, now: datetime) -> dict[str, Any]:
+def answer_of(
+    verdict: Verdict, secret_id: str, head: Head, settings: Settings, *, now: datetime
+) -> dict[str, Any]:
     """Return the answer without the key string, as it will be when confirmed: it goes out before that."""
     return {
         **views.key_view(replace(verdict.key, confirmed_at=now), now=now, public_id=secret_id),
@@ -579,16 +616,16 @@ def answer_of(verdict: Verdict, secret_id: str, head: Head, *, now: datetime) ->
             {"field": item.field, "value": item.value, "source": item.source}
             for item in verdict.filled
         ],
-        "warnings": warnings_about(verdict.key),
+        "warnings": warnings_about(verdict.key, settings),
         "replayed": False,
         "audit": {"seq": head.seq, "head": head.hash},
     }
 
 
-def warnings_about(key: Key) -> list[str]:
+def warnings_about(key: Key, settings: Settings) -> list[str]:
     """Return what a person should know about *key* although it breaks no rule."""
     found = []
-    if key.auto_rotate and key.sink is None:
+    if key.auto_rotate and key.sink is None and settings.default_sink is None:
         found.append(
             "auto_rotate has no sink that needs no person: keyctl rotate --due will report it as failed (no_sink)"
         )

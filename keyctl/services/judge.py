@@ -18,7 +18,7 @@ from keyctl.errors import (
 from keyctl.policy import bounds, engine, resolve
 from keyctl.policy.bounds import Filled
 from keyctl.policy.documents import Policy, stored_policy
-from keyctl.policy.facts import Caller, Facts, Layers
+from keyctl.policy.facts import Caller, Facts, Layers, Operation
 from keyctl.records import Key, Organization, Team, User
 from keyctl.services import sums
 from keyctl.settings import Settings, everywhere
@@ -161,11 +161,41 @@ def gather(
         layers=around.layers,
         supplied_is_strong=supplied_is_strong,
         now=now,
-        **_roles(connection, around),
+        **roles(connection, around),
     )
     key, more = bounds.fill(facts)
     facts = sums.read(connection, replace(facts, key=key))
     return Bench(facts, [*filled, *more], overrides)
+
+
+def facts_of(
+    connection: Connection,
+    settings: Settings,
+    caller: Caller,
+    key: Key,
+    operation: Operation,
+    *,
+    now: datetime,
+) -> Facts:
+    """Return the facts around a key as it is, for asking who may do *operation* to it."""
+    owners = {
+        "team_id": key.team_id,
+        "user_id": key.user_id,
+        "organization_id": key.organization_id,
+    }
+    around = surroundings(connection, settings, owners, lock=False)
+    return Facts(
+        operation=operation,
+        key=key,
+        before=key,
+        caller=caller,
+        team=around.team,
+        organization=around.organization,
+        user=around.user,
+        layers=around.layers,
+        now=now,
+        **roles(connection, around),
+    )
 
 
 def _team(connection: Connection, team_id: str, *, lock: bool = False) -> Team:
@@ -206,14 +236,15 @@ def _defaults(around: Surroundings, settings: Settings) -> list[tuple[str, Any]]
     ]
 
 
-def _roles(connection: Connection, around: Surroundings) -> dict[str, Any]:
-    roles: dict[str, Any] = {}
+def roles(connection: Connection, around: Surroundings) -> dict[str, Any]:
+    """Return the owner's roles in the team and the organization, by their name in `Facts`."""
+    found: dict[str, Any] = {}
     if around.user is not None and around.team is not None:
-        roles["owner_team_role"] = directory.member_role(
+        found["owner_team_role"] = directory.member_role(
             connection, Team, around.team.id, around.user.id
         )
     if around.user is not None and around.organization is not None:
-        roles["owner_organization_role"] = directory.member_role(
+        found["owner_organization_role"] = directory.member_role(
             connection, Organization, around.organization.id, around.user.id
         )
-    return roles
+    return found

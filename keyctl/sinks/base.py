@@ -18,12 +18,27 @@ class UnknownError(Exception):
     """Nobody knows whether the sink took the key string."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """Whose key is delivered: what templates may name.  All are stable over a rotation but the alias."""
+
+    key_id: str | None
+    alias: str | None = None
+    team: str | None = None
+    user: str | None = None
+    org: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Parcel:
-    """What is delivered: the key string, and the answer that describes it without it."""
+    """What is delivered: the key string, and the answer that describes it without it.
+
+    `lock` is the descriptor of the run's lock file: whoever holds it keeps the claim alive.
+    """
 
     key: KeyString
     answer: dict[str, Any]
+    lock: int | None = None
 
 
 class Sink(Protocol):
@@ -33,7 +48,7 @@ class Sink(Protocol):
     timeout: timedelta
     shows_answer: bool
 
-    def check(self, key_id: str | None) -> None:
+    def check(self, target: Target) -> None:
         """Refuse before anything is written, if the delivery could not work.
 
         Raises:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from keyctl import keystring
 from keyctl.errors import DeliveryError, FileTakenError
-from keyctl.sinks.base import Format, NotTakenError, Parcel, UnknownError, rendered
+from keyctl.sinks.base import Format, NotTakenError, Parcel, Target, UnknownError, rendered
 
 _READ = 64 * 1024
 # Told the public ids in a file and the key it is for: whether replacing it loses nothing.
@@ -33,14 +33,14 @@ class FileSink:
         self._env_var = env_var
         self._key_id: str | None = None
 
-    def check(self, key_id: str | None) -> None:
+    def check(self, target: Target) -> None:
         """Refuse a file that may not be replaced, and a folder that cannot be written.
 
         Raises:
             FileTakenError: Something is there that must stay.
             DeliveryError: The folder is missing or closed to us.
         """
-        self._key_id = key_id
+        self._key_id = target.key_id
         self._check_existing()
         probe = self._part()
         try:

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Final
 
 from keyctl.errors import DeliveryError
-from keyctl.sinks.base import NotTakenError, Parcel
+from keyctl.sinks.base import NotTakenError, Parcel, Target
 
 STDOUT: Final = 1
 
@@ -26,7 +26,7 @@ class StdoutSink:
         self._render = render
         self._is_open = is_open
 
-    def check(self, key_id: str | None) -> None:
+    def check(self, target: Target) -> None:
         """Refuse a closed stdout."""
         if not self._is_open:
             raise DeliveryError(
