@@ -8,9 +8,11 @@ from typing import Any
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    Table,
     and_,
     bindparam,
     delete,
+    func,
     insert,
     literal,
     or_,
@@ -20,7 +22,7 @@ from sqlalchemy import (
 )
 
 from keyctl.db.tables import claims, keys, organizations, request_ids, secrets, teams, users
-from keyctl.records import Claim, Key, Organization, Secret, Team, User
+from keyctl.records import Claim, Key, Organization, Principal, Secret, Team, User
 
 # --- keys
 
@@ -106,6 +108,20 @@ def pending_keys(connection: Connection, *, dead_at: datetime, limit: int) -> li
     return [Key.of(row) for row in connection.execute(query).mappings()]
 
 
+def unfinished_keys(connection: Connection) -> list[Key]:
+    """Return live keys with a secret that is only staged, and those whose sink is in doubt."""
+    staged = select(secrets.c.key_id).where(secrets.c.state == "staged")
+    query = (
+        select(keys)
+        .where(
+            keys.c.deleted_at.is_(None),
+            or_(keys.c.id.in_(staged), keys.c.sink_suspect_at.is_not(None)),
+        )
+        .order_by(keys.c.id)
+    )
+    return [Key.of(row) for row in connection.execute(query).mappings()]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyFilter:
     """Which keys to list; every condition must hold.  `state` None means all but deleted ones."""
@@ -115,6 +131,9 @@ class KeyFilter:
     organization_id: str | None = None
     key_alias: str | None = None
     state: str | None = None
+    expires_before: datetime | None = None
+    unused_since: datetime | None = None
+    due_at: datetime | None = None
     visible: ColumnElement[bool] | None = None
 
 
@@ -160,6 +179,19 @@ def _conditions(wanted: KeyFilter, now: datetime) -> list[ColumnElement[bool]]:
     }
     if wanted.state in by_state:
         found.append(by_state[wanted.state])
+    if wanted.expires_before is not None:
+        found.append(and_(keys.c.expires.is_not(None), keys.c.expires < wanted.expires_before))
+    if wanted.unused_since is not None:
+        # One that was never used counts from its creation.
+        used_at = func.coalesce(keys.c.last_used_at, keys.c.created_at)
+        found.append(used_at < literal(wanted.unused_since, keys.c.created_at.type))
+    if wanted.due_at is not None:
+        found.append(
+            or_(
+                keys.c.key_rotation_at <= wanted.due_at,
+                and_(keys.c.sink_suspect_at.is_not(None), keys.c.auto_rotate.is_(True)),
+            )
+        )
     if wanted.visible is not None:
         found.append(wanted.visible)
     return found
@@ -265,6 +297,20 @@ def update_secret(connection: Connection, secret_id: str, **values: Any) -> None
     connection.execute(update(secrets).where(secrets.c.id == secret_id).values(**values))
 
 
+def bound_secrets(connection: Connection, key: Key) -> None:
+    """Let the secrets of a key end when it does: active ones then, retiring ones not later."""
+    mine = secrets.c.key_id == key.id
+    active = update(secrets).where(mine, secrets.c.state.in_(("active", "staged")))
+    if key.confirmed_at is not None:
+        connection.execute(active.values(not_after=key.expires))
+    if key.expires is not None:
+        connection.execute(
+            update(secrets)
+            .where(mine, secrets.c.state == "retiring", secrets.c.not_after > key.expires)
+            .values(not_after=key.expires)
+        )
+
+
 def delete_secret(connection: Connection, secret_id: str) -> None:
     """Remove a secret that never was anybody's."""
     connection.execute(delete(secrets).where(secrets.c.id == secret_id))
@@ -318,6 +364,57 @@ def take_over(connection: Connection, claim: Claim, *, dead_run: str) -> bool:
         )
     )
     return done.rowcount == 1
+
+
+def renew_claim(connection: Connection, claim: Claim) -> bool:
+    """Give the run's own claim a new deadline; False when it is not there any more."""
+    return take_over(connection, claim, dead_run=claim.run_id)
+
+
+def keys_due(
+    connection: Connection,
+    *,
+    due_at: datetime,
+    after: tuple[datetime, str] | None,
+    limit: int,
+    lock: bool = True,
+) -> list[tuple[Key, Claim | None]]:
+    """Return keys whose rotation is due at *due_at*, the longest due first, and their claims.
+
+    Rows that another run has locked are passed over; a page begins behind *after*.
+    """
+    query = select(keys).where(keys.c.deleted_at.is_(None), keys.c.key_rotation_at <= due_at)
+    if after is not None:
+        moment = literal(after[0], keys.c.key_rotation_at.type)
+        key_id = literal(after[1], keys.c.id.type)
+        query = query.where(tuple_(keys.c.key_rotation_at, keys.c.id) > tuple_(moment, key_id))
+    query = query.order_by(keys.c.key_rotation_at, keys.c.id).limit(limit)
+    return _with_claims(connection, query.with_for_update(skip_locked=True) if lock else query)
+
+
+def keys_with_suspect_sink(
+    connection: Connection, *, after: str, limit: int, lock: bool = True
+) -> list[tuple[Key, Claim | None]]:
+    """Return auto-rotated keys whose sink may hold an older secret, and their claims."""
+    query = (
+        select(keys)
+        .where(
+            keys.c.deleted_at.is_(None),
+            keys.c.sink_suspect_at.is_not(None),
+            keys.c.auto_rotate.is_(True),
+            keys.c.id > after,
+        )
+        .order_by(keys.c.id)
+        .limit(limit)
+    )
+    return _with_claims(connection, query.with_for_update(skip_locked=True) if lock else query)
+
+
+def _with_claims(connection: Connection, query: Any) -> list[tuple[Key, Claim | None]]:
+    found = [Key.of(row) for row in connection.execute(query).mappings()]
+    known = select(claims).where(claims.c.key_id.in_([key.id for key in found]))
+    by_key = {row["key_id"]: Claim(**row) for row in connection.execute(known).mappings()}
+    return [(key, by_key.get(key.id)) for key in found]
 
 
 def release_claim(connection: Connection, key_id: str, run_id: str) -> bool:
@@ -374,3 +471,65 @@ def insert_request_id(connection: Connection, record: RequestId) -> None:
 def forget_request_ids(connection: Connection, key_id: str) -> None:
     """Free the request ids of a key that came to nothing."""
     connection.execute(delete(request_ids).where(request_ids.c.key_id == key_id))
+
+
+# --- budgets
+
+_BUDGETS: dict[type[Key] | type[Principal], Table] = {
+    Key: keys,
+    Team: teams,
+    User: users,
+    Organization: organizations,
+}
+
+
+def budgets_due(connection: Connection, *, now: datetime, limit: int) -> list[Key | Principal]:
+    """Return budgets whose period is over, locked; rows that another run has are passed over.
+
+    A budget with a period but without a date is due.
+    """
+    found: list[Key | Principal] = []
+    for kind, table in _BUDGETS.items():
+        query = (
+            select(table)
+            .where(*_is_over(table, now))
+            .limit(limit - len(found))
+            .with_for_update(skip_locked=True)
+        )
+        found += [kind.of(row) for row in connection.execute(query).mappings()]
+        if len(found) >= limit:
+            break
+    return found
+
+
+def count_budgets_due(connection: Connection, *, now: datetime) -> int:
+    """Return how many budgets have a period that is over."""
+    return sum(
+        connection.execute(
+            select(func.count()).select_from(table).where(*_is_over(table, now))
+        ).scalar_one()
+        for table in _BUDGETS.values()
+    )
+
+
+def begin_period(
+    connection: Connection, record: Key | Principal, *, spend: int, reset_at: datetime
+) -> None:
+    """Set spend and the next reset of a budget that is locked."""
+    table = _BUDGETS[type(record)]
+    connection.execute(
+        update(table).where(table.c.id == record.id).values(spend=spend, budget_reset_at=reset_at)
+    )
+
+
+def add_spend(connection: Connection, key_id: str, amount: int) -> None:
+    """Add to what a key has spent, as it is in the database now."""
+    connection.execute(update(keys).where(keys.c.id == key_id).values(spend=keys.c.spend + amount))
+
+
+def _is_over(table: Table, now: datetime) -> list[ColumnElement[bool]]:
+    return [
+        table.c.deleted_at.is_(None),
+        table.c.budget_duration.is_not(None),
+        or_(table.c.budget_reset_at.is_(None), table.c.budget_reset_at <= now),
+    ]

@@ -214,7 +214,7 @@ keys = Table(
 )
 
 _LIVE = text("deleted_at IS NULL")
-_DUE = text("auto_rotate AND deleted_at IS NULL")
+_DUE = text("key_rotation_at IS NOT NULL AND deleted_at IS NULL")
 
 Index(
     "uq_keys_key_alias",
@@ -247,7 +247,23 @@ Index(
     sqlite_where=text("deleted_at IS NOT NULL"),
     postgresql_where=text("deleted_at IS NOT NULL"),
 )
-Index("ix_keys_key_rotation_at", keys.c.key_rotation_at, sqlite_where=_DUE, postgresql_where=_DUE)
+_HAS_PERIOD = text("budget_duration IS NOT NULL AND deleted_at IS NULL")
+for _table in (keys, teams, users, organizations):
+    Index(
+        f"ix_{_table.name}_budget_reset_at",
+        _table.c.budget_reset_at,
+        sqlite_where=_HAS_PERIOD,
+        postgresql_where=_HAS_PERIOD,
+    )
+_SUSPECT = text("sink_suspect_at IS NOT NULL AND deleted_at IS NULL")
+Index("ix_keys_sink_suspect", keys.c.id, sqlite_where=_SUSPECT, postgresql_where=_SUSPECT)
+Index(
+    "ix_keys_key_rotation_at",
+    keys.c.key_rotation_at,
+    keys.c.id,
+    sqlite_where=_DUE,
+    postgresql_where=_DUE,
+)
 
 secrets = Table(
     "secrets",

@@ -105,6 +105,19 @@ def _service_team(facts: Facts) -> Iterable[Violation]:
         )
 
 
+def _suspend(facts: Facts) -> Iterable[Violation]:
+    caller = facts.caller
+    if facts.operation != "block" or caller.administers_team(facts.team):
+        return
+    if not caller.administers_organization(facts.key.organization_id):
+        yield Violation(
+            rule="caller.suspend",
+            field="caller",
+            message="only who administers the key's team may block or unblock it",
+            value=caller.user_id,
+        )
+
+
 def _organization(facts: Facts) -> Iterable[Violation]:
     wanted = facts.key.organization_id
     if wanted is None or (facts.team is not None and facts.team.organization_id == wanted):
@@ -235,6 +248,7 @@ RULES: Final = (
     ),
     _rule("caller.team_member", "the caller is a member of the key's team", _team_member),
     _rule("caller.service_account_team", "a service account stays in its team", _service_team),
+    _rule("caller.suspend", "who blocks a key administers its team or organization", _suspend),
     _rule("caller.organization", "the caller belongs to the key's organization", _organization),
     _rule("caller.admin_only", "fields for admins are left alone", _admin_only),
     _rule("caller.budget_ceiling", "no key may spend more than the caller's own key", _ceiling),

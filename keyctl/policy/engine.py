@@ -52,6 +52,15 @@ def evaluate(facts: Facts) -> list[Violation]:
     ]
 
 
+def evaluate_caller(facts: Facts) -> list[Violation]:
+    """Return the violations of the rules about who may do it; none for an admin."""
+    if facts.caller.is_admin:
+        return []
+    return [
+        violation for rule in RULES if rule.binds == "caller" for violation in rule.check(facts)
+    ]
+
+
 def check_overrides(names: Collection[str]) -> None:
     """Refuse names of rules that do not exist or cannot be stepped over.
 

@@ -85,8 +85,10 @@ class Facts:
     """Everything a rule may look at.
 
     `key` is the key as it would be afterwards, `before` as it is (None at creation); `given`
-    are the fields that the request names with a value, `cleared` those it sets to null.
-    `supplied_is_strong` is None when no key string was supplied.
+    are the fields that the request names with a value, `cleared` those it sets to null; `moved`
+    that an update puts the key into another team, which is judged as creation there.
+    `supplied_is_strong` is None when no key string was supplied; `rotated` is the state of a key
+    that is to be rotated.
     """
 
     operation: Operation
@@ -94,6 +96,7 @@ class Facts:
     before: Key | None = None
     given: frozenset[str] = frozenset()
     cleared: frozenset[str] = frozenset()
+    moved: bool = False
     caller: Caller
     team: Team | None = None
     organization: Organization | None = None
@@ -105,4 +108,5 @@ class Facts:
     organization_sums: Sums = Sums()
     all_sums: Sums = Sums()
     supplied_is_strong: bool | None = None
+    rotated: str = "active"
     now: datetime

@@ -92,7 +92,16 @@ def _expires(values: Mapping[str, Any], now: datetime) -> datetime | None:
     if duration := values.get("duration"):
         return durations.parse_duration(duration).after(now)
     expires: datetime | None = values.get("expires")
-    if expires is not None and expires <= now:
+    return None if expires is None else future(expires, now)
+
+
+def future(expires: datetime, now: datetime) -> datetime:
+    """Return *expires* if it is yet to come.
+
+    Raises:
+        MalformedRequestError: It is not.
+    """
+    if expires <= now:
         raise MalformedRequestError(
             "the request is malformed: expires: is in the past",
             hint="give an instant to come, or a duration",

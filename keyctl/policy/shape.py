@@ -92,7 +92,7 @@ def _max_keys(facts: Facts, policy: Policy, name: str) -> Iterable[Violation]:
 
 def missing_params(facts: Facts, required: Iterable[str] | None, rule: str) -> Iterable[Violation]:
     """Yield a violation for each required field that the request does not name with a value."""
-    if facts.operation not in ("generate", "import"):
+    if facts.operation not in ("generate", "import") and not facts.moved:
         return
     for param in required or ():
         if param not in facts.given:
@@ -137,6 +137,17 @@ def _custom(facts: Facts) -> Iterable[Violation]:
     if facts.supplied_is_strong is not None and facts.layers.custom_keys_disabled:
         yield Violation(
             rule="key.custom", field="key", message="supplied keys are disabled", bound=False
+        )
+
+
+def _rotatable(facts: Facts) -> Iterable[Violation]:
+    if facts.rotated != "active":
+        yield Violation(
+            rule="key.rotatable",
+            field="state",
+            message=f"the key is {facts.rotated}, and a rotation revives nothing",
+            bound="active",
+            value=facts.rotated,
         )
 
 
@@ -228,6 +239,12 @@ RULES: Final = (
         "key.strength",
         "a supplied key has 22 characters after sk-, at least 10 different",
         _strength,
+        overridable=False,
+    ),
+    _fixed(
+        "key.rotatable",
+        "a key that is rotated is neither blocked, expired, deleted nor pending",
+        _rotatable,
         overridable=False,
     ),
     _fixed("key.custom", "keys are generated, not supplied, where that is disabled", _custom),

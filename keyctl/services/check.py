@@ -1,54 +1,97 @@
-"""What a crash left behind: listed, and with the command that clears it."""
+"""What crashes left behind: listed with the command that clears it, and cleared."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import select
-
 from keyctl.db import queries
 from keyctl.db.schema import HEAD
-from keyctl.db.tables import keys, secrets
+from keyctl.errors import KeyctlError
 from keyctl.records import Key
 from keyctl.services import runs
-from keyctl.services.callers import require_overseer
+from keyctl.services.callers import require_admin, require_overseer
+from keyctl.services.delivery import named_sink
+from keyctl.services.rotate import RotateOrder, RotateService
+from keyctl.services.runs import Run
+from keyctl.services.unit import archive_pending, writing
 from keyctl.services.workspace import Workspace
 
 
 @dataclass(frozen=True, slots=True)
 class CheckService:
-    """Looks for pending keys and staged secrets that no living run will confirm."""
+    """Looks for keys and secrets that no living run will confirm."""
 
     workspace: Workspace
 
     def check(self) -> dict[str, Any]:
         """Return the schema revision and one entry for each key that a crash left unfinished."""
         require_overseer(self.workspace.caller, "the state of the database")
-        database = self.workspace.database
+        with runs.begun(self.workspace.runs_folder) as run:
+            left = list(self._left(run))
+        return {"revision": HEAD, "left": left}
+
+    def repair(self) -> dict[str, Any]:
+        """Archive what nobody depends on, rotate anew what has a sink, and name the command for the rest."""
+        require_admin(self.workspace.caller, "repair the database")
         left = []
-        with runs.begun(self.workspace.runs_folder) as run, database.read() as connection:
+        with runs.begun(self.workspace.runs_folder) as run:
+            for entry in list(self._left(run)):
+                outcome = self._repair(entry, run)
+                left.append({**entry, "result": outcome})
+        return {"revision": HEAD, "left": left}
+
+    def _left(self, run: Run) -> Iterator[dict[str, Any]]:
+        database = self.workspace.database
+        with database.read() as connection:
             now = database.now(connection)
-            query = (
-                select(keys)
-                .join(secrets, secrets.c.key_id == keys.c.id)
-                .where(keys.c.deleted_at.is_(None), secrets.c.state == "staged")
-                .distinct()
-                .order_by(keys.c.id)
-            )
-            for row in connection.execute(query).mappings():
-                key = Key.of(row)
+            for key in queries.unfinished_keys(connection):
                 claim = queries.find_claim(connection, key.id)
                 if claim is not None and run.is_alive(claim, now=now):
                     continue
-                pending = key.confirmed_at is None
-                left.append(
-                    {
-                        "key_id": key.id,
-                        "key_alias": key.key_alias,
-                        "problem": "pending" if pending else "abandoned_secret",
-                        "until": claim.deadline_at if claim else None,
-                        "command": "run the same keyctl generate again"
-                        if pending
-                        else f"keyctl rotate {key.id}",
-                    }
-                )
-        return {"revision": HEAD, "left": left}
+                yield {
+                    "key_id": key.id,
+                    "key_alias": key.key_alias,
+                    "problem": _problem(key),
+                    "until": claim.deadline_at if claim else None,
+                    "command": _command(key),
+                }
+
+    def _repair(self, entry: dict[str, Any], run: Run) -> str:
+        if entry["problem"] == "pending":
+            return self._archive(entry["key_id"], run)
+        with self.workspace.database.read() as connection:
+            key = queries.find_key(connection, entry["key_id"])
+        name = (key.sink if key else None) or self.workspace.settings.default_sink
+        if name is None:
+            return f"left: {entry['command']}"
+        try:
+            sink = named_sink(self.workspace, name)
+            RotateService(self.workspace).rotate(RotateOrder(given=entry["key_id"]), sink)
+        except KeyctlError as error:
+            return f"failed: {error.message}"
+        return "rotated"
+
+    def _archive(self, key_id: str, run: Run) -> str:
+        with writing(self.workspace.database, self.workspace.caller) as unit:
+            key = queries.find_key(unit.connection, key_id, lock=True)
+            claim = queries.find_claim(unit.connection, key_id)
+            if key is None or key.confirmed_at is not None or key.deleted_at is not None:
+                return "settled by another run"
+            if claim is not None and run.is_alive(claim, now=unit.now):
+                return "taken over by another run"
+            archive_pending(unit, key, reason="db check --repair")
+        if claim is not None:
+            run.bury(claim)
+        return "archived"
+
+
+def _problem(key: Key) -> str:
+    if key.confirmed_at is None:
+        return "pending"
+    return "abandoned_secret" if key.sink_suspect_at is None else "sink_suspect"
+
+
+def _command(key: Key) -> str:
+    if key.confirmed_at is None:
+        return "run the same keyctl generate again"
+    return f"keyctl rotate {key.id}"

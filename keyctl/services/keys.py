@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, and_, false, or_
 
-from keyctl import keystring, requests, views
+from keyctl import durations, keystring, requests, views
 from keyctl.db import queries
 from keyctl.db.queries import KeyFilter
 from keyctl.db.tables import keys as table
@@ -37,7 +37,7 @@ class KeyService:
         with database.read() as connection:
             key = find(connection, given)
             if not may_see(self.workspace.caller, key):
-                raise _not_found(given)
+                raise not_found(given)
             secrets = queries.secrets_of(connection, key.id)
             return views.info_view(key, secrets, now=database.now(connection))
 
@@ -65,6 +65,25 @@ class KeyService:
                 newest.setdefault(secret.key_id, secret.id)
             shown = [views.key_view(key, now=now, public_id=newest.get(key.id)) for key in page]
         return shown, _cursor(page[-1]) if len(rows) > limit else None
+
+    def since(
+        self, wanted: KeyFilter, *, expires_before: str | None, unused_for: str | None, due: bool
+    ) -> KeyFilter:
+        """Return *wanted* with lengths of time turned into instants, by the database's clock.
+
+        Raises:
+            InvalidDurationError: One is none.
+        """
+        ahead = None if expires_before is None else durations.parse_duration(expires_before)
+        back = None if unused_for is None else durations.parse_duration(unused_for)
+        with self.workspace.database.read() as connection:
+            now = self.workspace.database.now(connection)
+        return replace(
+            wanted,
+            expires_before=None if ahead is None else ahead.after(now),
+            unused_since=None if back is None else back.times(-1, now),
+            due_at=now if due else None,
+        )
 
     def every(self, wanted: KeyFilter, *, batch: int = 500) -> Iterator[dict[str, Any]]:
         """Yield all keys, page by page, so that a million of them need no memory."""
@@ -95,11 +114,12 @@ def find(connection: Connection, given: str, *, lock: bool = False) -> Key:
     else:
         key = queries.find_key_by_alias(connection, given, lock=lock)
     if key is None:
-        raise _not_found(given)
+        raise not_found(given)
     return key
 
 
-def _not_found(given: str) -> KeyNotFoundError:
+def not_found(given: str) -> KeyNotFoundError:
+    """Return the error for a key that is not there, or not for the caller to see."""
     shown = "with that key string" if keystring.looks_secret(given) else repr(given)
     return KeyNotFoundError(
         f"there is no key {shown}", hint="keyctl list shows them; deleted keys answer to their id"

@@ -273,11 +273,28 @@ def upgrade() -> None:
     op.create_index(
         "ix_keys_key_rotation_at",
         "keys",
-        ["key_rotation_at"],
+        ["key_rotation_at", "id"],
         unique=False,
-        sqlite_where=sa.text("auto_rotate AND deleted_at IS NULL"),
-        postgresql_where=sa.text("auto_rotate AND deleted_at IS NULL"),
+        sqlite_where=sa.text("key_rotation_at IS NOT NULL AND deleted_at IS NULL"),
+        postgresql_where=sa.text("key_rotation_at IS NOT NULL AND deleted_at IS NULL"),
     )
+    op.create_index(
+        "ix_keys_sink_suspect",
+        "keys",
+        ["id"],
+        unique=False,
+        sqlite_where=sa.text("sink_suspect_at IS NOT NULL AND deleted_at IS NULL"),
+        postgresql_where=sa.text("sink_suspect_at IS NOT NULL AND deleted_at IS NULL"),
+    )
+    for table in ("keys", "teams", "users", "organizations"):
+        op.create_index(
+            f"ix_{table}_budget_reset_at",
+            table,
+            ["budget_reset_at"],
+            unique=False,
+            sqlite_where=sa.text("budget_duration IS NOT NULL AND deleted_at IS NULL"),
+            postgresql_where=sa.text("budget_duration IS NOT NULL AND deleted_at IS NULL"),
+        )
     op.create_index(
         "ix_keys_live",
         "keys",

@@ -1,0 +1,112 @@
+"""Spend and budget periods: exact, atomic, and on record."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from keyctl import durations, money
+from keyctl.db import queries
+from keyctl.errors import InvalidMoneyError
+from keyctl.records import Key, Principal
+from keyctl.services.callers import require_admin
+from keyctl.services.change import live_key
+from keyctl.services.directory import WORD
+from keyctl.services.unit import Unit, row_of, writing
+from keyctl.services.workspace import Workspace
+
+_CHUNK: Final = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reset:
+    """One budget that began a new period."""
+
+    object_type: str
+    object_id: str
+    previous_spend: int
+    spend: int
+    budget_reset_at: Any
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetService:
+    """Changes what has been spent.  Every step is one transaction."""
+
+    workspace: Workspace
+
+    def reset_due(self) -> Iterator[Reset]:
+        """Begin the next period of every budget whose time has come, and yield each.
+
+        Spend starts at zero, or with `budget_rollover` at what was overspent; periods that were
+        missed are skipped.  Rows that another run is resetting are left to it.
+        """
+        require_admin(self.workspace.caller, "reset budgets")
+        while chunk := self._chunk():
+            yield from chunk
+
+    def due(self) -> int:
+        """Return how many budgets would be reset."""
+        database = self.workspace.database
+        with database.read() as connection:
+            return queries.count_budgets_due(connection, now=database.now(connection))
+
+    def add(self, given: str, amount: int) -> dict[str, Any]:
+        """Add *amount* nano-dollars to what a key has spent.
+
+        Raises:
+            InvalidMoneyError: It would be more than can be counted.
+        """
+        return self._set(given, lambda key: key.spend + amount)
+
+    def reset(self, given: str) -> dict[str, Any]:
+        """Set what a key has spent to zero; its period goes on."""
+        return self._set(given, lambda _: 0)
+
+    def _set(self, given: str, spend_of: Any) -> dict[str, Any]:
+        caller = self.workspace.caller
+        require_admin(caller, "change what a key has spent")
+        with writing(self.workspace.database, caller) as unit:
+            key = live_key(unit.connection, given, caller)
+            spend = spend_of(key)
+            if spend > money.MAX_NANO:
+                raise InvalidMoneyError(
+                    f"key {key.id} would have spent more than can be counted",
+                    hint=f"give {money.ACCEPTED}",
+                )
+            after = replace(key, spend=spend)
+            # As a difference, so that what a gateway records meanwhile is not lost.
+            queries.add_spend(unit.connection, key.id, spend - key.spend)
+            unit.record("key_spend_changed", "key", key.id, before=row_of(key), after=row_of(after))
+        head = unit.heads[-1]
+        return {
+            "key_id": key.id,
+            "previous_spend": money.dollars(key.spend),
+            "spend": money.dollars(spend),
+            "max_budget": None if key.max_budget is None else money.dollars(key.max_budget),
+            "budget_reset_at": key.budget_reset_at,
+            "audit": {"seq": head.seq, "head": head.hash},
+        }
+
+    def _chunk(self) -> list[Reset]:
+        with writing(self.workspace.database, self.workspace.caller) as unit:
+            rows = queries.budgets_due(unit.connection, now=unit.now, limit=_CHUNK)
+            return [self._begin_period(unit, row) for row in rows]
+
+    def _begin_period(self, unit: Unit, row: Key | Principal) -> Reset:
+        period = row.budget_duration or ""
+        anchor = row.budget_anchor_at or row.created_at
+        following = durations.next_reset(period, anchor=anchor, now=unit.now)
+        spend = 0
+        if self.workspace.settings.budget_rollover and row.max_budget is not None:
+            spend = max(0, row.spend - row.max_budget)
+        after = replace(row, spend=spend, budget_reset_at=following)
+        queries.begin_period(unit.connection, row, spend=spend, reset_at=following)
+        word = "key" if isinstance(row, Key) else WORD[type(row)]
+        unit.record("budget_reset", word, row.id, before=row_of(row), after=row_of(after))
+        return Reset(
+            object_type=word,
+            object_id=row.id,
+            previous_spend=row.spend,
+            spend=spend,
+            budget_reset_at=following,
+        )

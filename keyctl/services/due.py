@@ -1,0 +1,311 @@
+"""Rotate what is due: for cron, on any number of hosts at once, one key after the other."""
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from keyctl import lifecycle
+from keyctl.db import queries
+from keyctl.errors import BusyError, KeyctlError, KeyNotFoundError, PolicyDeniedError
+from keyctl.keystring import KeyString
+from keyctl.records import Claim, Key
+from keyctl.requests import parse_grace
+from keyctl.services import runs
+from keyctl.services.delivery import named_sink, target_of
+from keyctl.services.rotate import RotateService, Staged
+from keyctl.services.runs import Run
+from keyctl.services.staging import Written, check_written, persist, uninterrupted
+from keyctl.services.unit import writing
+from keyctl.services.workspace import Workspace
+from keyctl.sinks.base import Sink
+
+CHUNK: Final = 16
+MOST_ABANDONED: Final = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """What became of one key that was due."""
+
+    key_id: str
+    key_alias: str | None
+    result: str
+    reason: str | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class DueOrder:
+    """How to go about it.  `stopped` is asked before each key: a signal may set it."""
+
+    grace: str | None = None
+    most: int | None = None
+    deadline: timedelta | None = None
+    stopped: Callable[[], bool] = lambda: False
+
+
+@dataclass(slots=True)
+class _Progress:
+    """What this run has seen: it rotates a key at most once, whatever it finds on the way."""
+
+    due_at: datetime
+    after: tuple[datetime, str] | None = None
+    suspects_after: str = ""
+    suspects_done: bool = False
+    attempted: int = 0
+    seen: set[str] = field(default_factory=set)
+
+
+@dataclass(frozen=True, slots=True)
+class DueService:
+    """Finds keys that are due and rotates them with the protocol of a single rotation."""
+
+    workspace: Workspace
+
+    def rotate_due(self, order: DueOrder) -> Iterator[Line]:
+        """Rotate every key that is due, and yield a line for each as soon as it is done.
+
+        A key that fails stops none of the others.
+
+        Raises:
+            InvalidDurationError: The grace period is none.
+        """
+        parse_grace(order.grace or "none")
+        end = None if order.deadline is None else time.monotonic() + order.deadline.total_seconds()
+        rotating = RotateService(self.workspace)
+        with (
+            runs.begun(self.workspace.runs_folder) as run,
+            _hashing(rotating) as hashes,
+        ):
+            progress = _Progress(due_at=self._now())
+            while not _is_over(order, end, progress):
+                room = CHUNK if order.most is None else min(CHUNK, order.most - progress.attempted)
+                chunk, lines = self._claim_chunk(progress, run, room)
+                yield from lines
+                if not chunk and not lines:
+                    return
+                hashes.prepare(len(chunk))
+                yield from self._rotate_chunk(chunk, order, end, rotating, hashes, run, progress)
+
+    def list_due(self, *, most: int | None = None) -> Iterator[Line]:
+        """Yield what a run would do, without doing it."""
+        database, progress = self.workspace.database, _Progress(due_at=self._now())
+        with runs.begun(self.workspace.runs_folder) as run:
+            while most is None or progress.attempted < most:
+                with database.read() as connection:
+                    found = self._candidates(connection, progress, CHUNK, lock=False)
+                    if not found:
+                        return
+                    now = database.now(connection)
+                    judged = [
+                        self._unfit(connection, key, claim, run, now=now) for key, claim in found
+                    ]
+                for (key, _), unfit in zip(found, judged, strict=True):
+                    progress.attempted += unfit is None
+                    yield unfit or _line(key, "due")
+
+    def _now(self) -> datetime:
+        """Return the instant that decides what is due; fixed, so that a long run ends."""
+        with self.workspace.database.read() as connection:
+            return self.workspace.database.now(connection)
+
+    # --- claiming
+
+    def _claim_chunk(
+        self, progress: _Progress, run: Run, room: int
+    ) -> tuple[list[tuple[Key, Claim, Sink]], list[Line]]:
+        """Claim the next keys, and return them and a line for each that is passed over."""
+        chunk: list[tuple[Key, Claim, Sink]] = []
+        lines: list[Line] = []
+        buried: list[Claim] = []
+        with writing(self.workspace.database, self.workspace.caller) as unit:
+            for key, known in self._candidates(unit.connection, progress, room, lock=True):
+                unfit = self._unfit(unit.connection, key, known, run, now=unit.now)
+                if unfit is not None:
+                    lines.append(unfit)
+                    continue
+                sink = named_sink(self.workspace, self._sink_name(key) or "")
+                claim = Claim(
+                    key_id=key.id,
+                    run_id=run.id,
+                    fingerprint=None,
+                    staged_at=unit.now,
+                    # Renewed at each key's own stage; until then it covers the chunk before it.
+                    deadline_at=unit.now + CHUNK * (sink.timeout + runs.SLACK),
+                )
+                if known is None:
+                    queries.insert_claim(unit.connection, claim)
+                elif queries.take_over(unit.connection, claim, dead_run=known.run_id):
+                    buried.append(known)
+                else:
+                    lines.append(_line(key, "skipped", "claimed"))
+                    continue
+                chunk.append((key, claim, sink))
+        for claim in buried:
+            run.bury(claim)
+        return chunk, lines
+
+    def _candidates(
+        self, connection: Any, progress: _Progress, limit: int, *, lock: bool
+    ) -> list[tuple[Key, Claim | None]]:
+        """Return the next page: first the keys whose sink is in doubt, then the longest due."""
+        found: list[tuple[Key, Claim | None]] = []
+        if not progress.suspects_done:
+            found = queries.keys_with_suspect_sink(
+                connection, after=progress.suspects_after, limit=limit, lock=lock
+            )
+            if found:
+                progress.suspects_after = found[-1][0].id
+            else:
+                progress.suspects_done = True
+        while not found:
+            page = queries.keys_due(
+                connection, due_at=progress.due_at, after=progress.after, limit=limit, lock=lock
+            )
+            if not page:
+                return []
+            last = page[-1][0]
+            progress.after = (last.key_rotation_at or progress.due_at, last.id)
+            found = [item for item in page if item[0].id not in progress.seen]
+        progress.seen.update(key.id for key, _ in found if not progress.suspects_done)
+        return found
+
+    def _sink_name(self, key: Key) -> str | None:
+        return key.sink or self.workspace.settings.default_sink
+
+    def _unfit(
+        self, connection: Any, key: Key, claim: Claim | None, run: Run, *, now: datetime
+    ) -> Line | None:
+        """Return the line for a key that is not to be rotated now, None for one that is."""
+        state = lifecycle.key_state(key, now=now)
+        if state != "active":
+            return _line(key, "skipped", state)
+        if claim is not None and run.is_alive(claim, now=now):
+            return _line(key, "skipped", "claimed")
+        name = self._sink_name(key)
+        if name is None or name not in self.workspace.settings.sinks:
+            return _line(key, "failed", "no_sink")
+        secrets = queries.secrets_of(connection, key.id)
+        if sum(secret.state == "staged" for secret in secrets) >= MOST_ABANDONED:
+            return _line(key, "failed", "abandoned")
+        return None
+
+    # --- rotating
+
+    def _rotate_chunk(
+        self,
+        chunk: Sequence[tuple[Key, Claim, Sink]],
+        order: DueOrder,
+        end: float | None,
+        rotating: RotateService,
+        hashes: "_Hashes",
+        run: Run,
+        progress: _Progress,
+    ) -> Iterator[Line]:
+        """Rotate the claimed keys; what is not begun, at the end or after a signal, is released."""
+        written: list[Written] = []
+        waiting = deque(chunk)
+        try:
+            while waiting and not _is_over(order, end, progress):
+                key, claim, sink = waiting.popleft()
+                progress.attempted += 1
+                yield self._rotate_one(key, claim, sink, order, rotating, hashes, run, written)
+        finally:
+            self._release([key.id for key, _, _ in waiting], run)
+            if written:
+                with uninterrupted():
+                    persist(
+                        lambda: check_written(self.workspace.database, written),
+                        delivered=f"{len(written)} keys were rotated",
+                    )
+
+    def _rotate_one(
+        self,
+        key: Key,
+        claim: Claim,
+        sink: Sink,
+        order: DueOrder,
+        rotating: RotateService,
+        hashes: "_Hashes",
+        run: Run,
+        written: list[Written],
+    ) -> Line:
+        try:
+            sink.check(target_of(key))
+            key_string, hashed = hashes.take()
+            staged: Staged = rotating.stage(
+                key.id, key_string, hashed, sink, run, grace=order.grace, own_claim=claim
+            )
+            rotating.deliver(staged, sink, run)
+            with uninterrupted():
+                _, _, back = rotating.confirm_delivered(staged, run)
+        except (BusyError, PolicyDeniedError, KeyNotFoundError) as error:
+            # What others did to the key since it was claimed.
+            self._release([key.id], run)
+            skipped = not isinstance(error, PolicyDeniedError) or _is_state(error)
+            return _line(key, "skipped" if skipped else "failed", error.code)
+        except KeyctlError as error:
+            self._release([key.id], run)
+            return _line(key, "failed", f"{error.code}: {error.message}")
+        written.append(back)
+        return _line(key, "rotated")
+
+    def _release(self, key_ids: Sequence[str], run: Run) -> None:
+        if key_ids:
+            with writing(self.workspace.database, self.workspace.caller) as unit:
+                for key_id in key_ids:
+                    queries.release_claim(unit.connection, key_id, run.id)
+
+
+class _Hashes:
+    """Key strings and their hashes, made ahead on all cores while keys are written."""
+
+    def __init__(self, pool: ThreadPoolExecutor, rotating: RotateService) -> None:
+        self._pool = pool
+        self._rotating = rotating
+        self._ready: deque[Future[tuple[KeyString, str]]] = deque()
+
+    def prepare(self, count: int) -> None:
+        """See to it that as many as a chunk needs are being made."""
+        while len(self._ready) < count:
+            self._ready.append(self._pool.submit(self._make))
+
+    def take(self) -> tuple[KeyString, str]:
+        """Return the next one."""
+        self.prepare(1)
+        return self._ready.popleft().result()
+
+    def _make(self) -> tuple[KeyString, str]:
+        key = self._rotating.workspace.mint()
+        return key, self._rotating.hash(key)
+
+
+@contextmanager
+def _hashing(rotating: RotateService) -> Iterator[_Hashes]:
+    # bcrypt releases the GIL, so threads are enough for all cores.
+    pool = ThreadPoolExecutor(os.cpu_count() or 1)
+    try:
+        yield _Hashes(pool, rotating)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _is_over(order: DueOrder, end: float | None, progress: _Progress) -> bool:
+    return (
+        order.stopped()
+        or (end is not None and time.monotonic() >= end)
+        or (order.most is not None and progress.attempted >= order.most)
+    )
+
+
+def _is_state(error: PolicyDeniedError) -> bool:
+    return all(item.rule == "key.rotatable" for item in error.violations)
+
+
+def _line(key: Key, result: str, reason: str | None = None) -> Line:
+    return Line(key_id=key.id, key_alias=key.key_alias, result=result, reason=reason)

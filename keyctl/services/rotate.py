@@ -1,0 +1,472 @@
+"""Rotate a key: stage a new secret, deliver it, and only then let the old one end."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import IntegrityError as ConstraintError
+
+from keyctl import durations, hashing, keystring, lifecycle
+from keyctl.db import queries
+from keyctl.db.audit import Head
+from keyctl.db.failures import broken_constraint
+from keyctl.errors import (
+    BusyError,
+    DatabaseError,
+    DeliveryError,
+    FencedError,
+    KeyNotFoundError,
+    KeyTakenError,
+    PolicyDeniedError,
+)
+from keyctl.keystring import KeyString
+from keyctl.policy import engine
+from keyctl.records import Claim, Key, Secret
+from keyctl.requests import parse_grace
+from keyctl.services import judge, keys, runs
+from keyctl.services.change import record_denial
+from keyctl.services.delivery import target_of
+from keyctl.services.runs import Run
+from keyctl.services.staging import Written, check_written, persist, uninterrupted
+from keyctl.services.unit import Unit, row_of, writing
+from keyctl.services.workspace import Workspace
+from keyctl.sinks.base import NotTakenError, Parcel, Sink, UnknownError
+
+_TRIES: Final = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RotateOrder:
+    """Which key, with which grace for its old secret (None: the key's or the configuration's own)."""
+
+    given: str
+    grace: str | None = None
+    supplied: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Staged:
+    """A rotation between its two transactions.
+
+    `retire_at` and `rotate_at` are fixed at stage where the answer carries the key string; they
+    are None where they count from confirm.
+    """
+
+    key: Key
+    key_string: KeyString
+    secret: dict[str, Any]
+    old: Secret | None
+    claim: Claim
+    grace: durations.Duration | None
+    fixed_at: datetime | None
+    heads: Sequence[Head]
+
+
+class _StartOver(Exception):  # noqa: N818  # not an error: the facts changed under us
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class RotateService:
+    """Rotates keys.  `rotate` is two transactions with the delivery between them."""
+
+    workspace: Workspace
+
+    def rotate(self, order: RotateOrder, sink: Sink) -> dict[str, Any]:
+        """Give the key a new secret, deliver it to *sink*, and retire the old one; return the answer.
+
+        Raises:
+            InvalidDurationError: The grace period is none.
+            KeyNotFoundError: There is no such key.
+            PolicyDeniedError: It is blocked, expired, deleted or pending, or not the caller's.
+            BusyError: Another run is rotating it.
+            DeliveryError: The sink did not take it, or nobody knows; the old secret was not touched.
+        """
+        parse_grace(order.grace or "none")
+        supplied = None if order.supplied is None else keystring.supplied(order.supplied)
+        with runs.begun(self.workspace.runs_folder) as run:
+            key = self._find(order.given, run, supplied=order.supplied)
+            sink.check(target_of(key))
+            for _ in range(_TRIES):
+                key_string = supplied or self.workspace.mint()
+                hashed = self.hash(key_string)
+                try:
+                    staged = self.stage(
+                        key.id, key_string, hashed, sink, run, grace=order.grace, own_claim=None
+                    )
+                except _StartOver:
+                    continue
+                except ConstraintError as error:
+                    if broken_constraint(error) == "uq_secrets_lookup" and supplied:
+                        raise _key_taken() from error
+                    if broken_constraint(error) not in ("uq_secrets_lookup", "pk_claims"):
+                        raise
+                    continue
+                self.deliver(staged, sink, run)
+                heads, answer = self._finish(staged, run)
+                return {**answer, "audit": anchor(heads[-1] if heads else staged.heads[-1])}
+        raise BusyError(f"other runs keep changing key {key.id}", hint="try again")
+
+    def hash(self, key: KeyString) -> str:
+        """Return the hash of *key* at the configured cost; done before any transaction."""
+        return hashing.hash_key(key, cost=self.workspace.settings.bcrypt_cost)
+
+    def _find(self, given: str, run: Run, *, supplied: str | None) -> Key:
+        """Return the key, refusing early what the first transaction would refuse."""
+        database = self.workspace.database
+        try:
+            with database.read() as connection:
+                now = database.now(connection)
+                key = keys.find(connection, given)
+                if not keys.may_see(self.workspace.caller, key):
+                    raise keys.not_found(given)
+                claim = queries.find_claim(connection, key.id)
+                if claim is not None and run.is_alive(claim, now=now):
+                    raise _busy(key)
+                self.refuse_unfit(connection, key, now=now, supplied=supplied)
+        except PolicyDeniedError as error:
+            record_denial(self.workspace, "key_rotate_denied", given, error)
+            raise
+        return key
+
+    def refuse_unfit(
+        self, connection: Connection, key: Key, *, now: datetime, supplied: str | None = None
+    ) -> None:
+        """Refuse to rotate what is not in use, or not the caller's to rotate.
+
+        Raises:
+            PolicyDeniedError: With every rule that speaks against it.
+        """
+        facts = judge.facts_of(
+            connection,
+            self.workspace.settings,
+            self.workspace.caller,
+            key,
+            "rotate",
+            now=now,
+        )
+        before = {(item.rule, item.field) for item in engine.evaluate(facts)}
+        facts = replace(
+            facts,
+            rotated=lifecycle.key_state(key, now=now),
+            supplied_is_strong=None if supplied is None else keystring.is_strong(supplied),
+        )
+        # A rotation changes no field, so it answers for what it changes and not for what a
+        # policy came to say later: a stricter budget must not keep an old secret alive for ever.
+        added = [item for item in engine.evaluate(facts) if (item.rule, item.field) not in before]
+        if violations := [*added, *engine.evaluate_caller(facts)]:
+            raise engine.refuse(violations)
+
+    # --- transaction 1
+
+    def stage(
+        self,
+        key_id: str,
+        key_string: KeyString,
+        hashed: str,
+        sink: Sink,
+        run: Run,
+        *,
+        grace: str | None,
+        own_claim: Claim | None,
+    ) -> Staged:
+        """Write the new secret and the claim (or renew *own_claim*), and return what to deliver.
+
+        Raises:
+            KeyNotFoundError, PolicyDeniedError: The key is not fit to be rotated any more.
+            BusyError: A living run has a claim on it, or took *own_claim* over.
+        """
+        with writing(self.workspace.database, self.workspace.caller) as unit:
+            key = queries.find_key(unit.connection, key_id, lock=True)
+            if key is None:
+                raise KeyNotFoundError(f"there is no key {key_id!r}", hint="keyctl list shows them")
+            self.refuse_unfit(unit.connection, key, now=unit.now)
+            claim = Claim(
+                key_id=key.id,
+                run_id=run.id,
+                fingerprint=None,
+                staged_at=unit.now,
+                deadline_at=unit.now + sink.timeout + runs.SLACK,
+            )
+            dead = self._claim(unit, claim, own_claim, run)
+            secret = self._write_secret(unit, key, key_string, hashed, claim)
+            old = _active(queries.secrets_of(unit.connection, key.id))
+            unit.record(
+                "key_rotation_staged",
+                "key",
+                key.id,
+                after={"secret_id": secret["id"], "state": "staged", "not_after": key.expires},
+                reason="taken over from a dead run" if dead else None,
+            )
+        if dead is not None:
+            run.bury(dead)
+        text = grace or key.grace_period or self.workspace.settings.grace
+        return Staged(
+            key=key,
+            key_string=key_string,
+            secret=secret,
+            old=old,
+            claim=claim,
+            grace=parse_grace(text),
+            fixed_at=unit.now if sink.shows_answer else None,
+            heads=unit.heads,
+        )
+
+    def _claim(self, unit: Unit, claim: Claim, own: Claim | None, run: Run) -> Claim | None:
+        """Take the claim; return the dead one that it replaces, if any."""
+        known = queries.find_claim(unit.connection, claim.key_id)
+        if own is not None:
+            if not queries.renew_claim(unit.connection, claim):
+                raise BusyError(f"key {claim.key_id} was taken over", hint="another run has it")
+            return None
+        if known is None:
+            queries.insert_claim(unit.connection, claim)
+            return None
+        if run.is_alive(known, now=unit.now):
+            raise BusyError(
+                f"key {claim.key_id} is being rotated by another run", hint="try again later"
+            )
+        if not queries.take_over(unit.connection, claim, dead_run=known.run_id):
+            raise _StartOver
+        return known
+
+    def _write_secret(
+        self, unit: Unit, key: Key, key_string: KeyString, hashed: str, claim: Claim
+    ) -> dict[str, Any]:
+        row = {
+            "id": key_string.public_id or keystring.random_text(keystring.ID_LENGTH),
+            "key_id": key.id,
+            "lookup": key_string.lookup,
+            "hash": hashed,
+            "state": "staged",
+            "supplied": key_string.public_id is None,
+            "run_id": claim.run_id,
+            "created_at": unit.now,
+            "not_after": key.expires,
+        }
+        known = queries.find_secret_by_lookup(unit.connection, key_string.lookup)
+        if known is None:
+            queries.insert_secret(unit.connection, row)
+            return row
+        if known.key_id != key.id or known.state != "staged":
+            raise _key_taken()
+        row["id"] = known.id  # the same supplied string, left behind by a crash
+        queries.update_secret(unit.connection, known.id, **row)
+        return row
+
+    # --- deliver
+
+    def deliver(self, staged: Staged, sink: Sink, run: Run) -> None:
+        """Hand the new key string to *sink*.
+
+        Raises:
+            DeliveryError: It was not taken, and the new secret is revoked; or nobody knows, and
+                it goes on authenticating until a successor is delivered.
+        """
+        answer = answer_of(staged, confirmed_at=staged.fixed_at or staged.claim.staged_at)
+        answer["audit"] = anchor(staged.heads[-1])
+        try:
+            sink.deliver(Parcel(staged.key_string, answer, run.lock))
+        except NotTakenError as error:
+            self._give_up(staged, run, why=str(error), revoke=True)
+            raise DeliveryError(
+                f"key {staged.key.id} was not rotated: {error}",
+                hint="the old secret was not touched; mend the cause and run it again",
+            ) from error
+        except UnknownError as error:
+            self._give_up(staged, run, why=str(error), revoke=False)
+            raise DeliveryError(
+                f"key {staged.key.id} was not rotated: nobody knows whether the sink took it: {error}",
+                hint="old and new secret both work; run it again to bring it to rest",
+            ) from error
+        except BaseException:
+            self._give_up(staged, run, why="interrupted", revoke=False)
+            raise
+
+    def _give_up(self, staged: Staged, run: Run, *, why: str, revoke: bool) -> None:
+        try:
+            with writing(self.workspace.database, self.workspace.caller) as unit:
+                if not queries.release_claim(unit.connection, staged.key.id, run.id):
+                    return
+                if revoke:
+                    queries.update_secret(unit.connection, staged.secret["id"], state="revoked")
+                unit.record(
+                    "key_rotation_failed",
+                    "key",
+                    staged.key.id,
+                    after={
+                        "secret_id": staged.secret["id"],
+                        "state": "revoked" if revoke else "staged",
+                    },
+                    reason=why,
+                )
+        except (DatabaseError, BusyError):
+            return  # the claim ends at its deadline by itself
+
+    # --- transaction 2
+
+    def _finish(self, staged: Staged, run: Run) -> tuple[Sequence[Head], dict[str, Any]]:
+        with uninterrupted():
+            heads, answer, written = self.confirm_delivered(staged, run)
+            persist(
+                lambda: check_written(self.workspace.database, [written]),
+                delivered=f"key {staged.key.id} was rotated",
+            )
+        return staged.heads or heads, answer
+
+    def confirm_delivered(
+        self, staged: Staged, run: Run
+    ) -> tuple[Sequence[Head], dict[str, Any], Written]:
+        """Confirm, however often it takes; return the events, the answer and what to read back.
+
+        Raises:
+            DeliveryError: The key was deleted, or its new secret revoked, meanwhile.
+            FencedError: Another run took over; the sink may hold an older secret.
+            UnconfirmedError: The database stayed away.
+        """
+        outcome = persist(
+            lambda: self._confirm(staged, run),
+            delivered=f"the new secret of {staged.key.id} was delivered",
+        )
+        if isinstance(outcome, FencedError):
+            raise outcome
+        heads, at = outcome
+        answer = answer_of(staged, confirmed_at=staged.fixed_at or at)
+        written = Written(secrets=[staged.secret], events=[*staged.heads, *heads])
+        return heads, answer, written
+
+    def _confirm(self, staged: Staged, run: Run) -> tuple[Sequence[Head], datetime] | FencedError:
+        """Make the new secret active and the old and abandoned ones retiring."""
+        with writing(self.workspace.database, self.workspace.caller) as unit:
+            key = queries.find_key(unit.connection, staged.key.id, lock=True)
+            mine = queries.release_claim(unit.connection, staged.key.id, run.id)
+            secret = queries.find_secret(unit.connection, staged.secret["id"])
+            if not mine and secret is not None and secret.state in ("active", "retiring"):
+                return (), unit.now  # an earlier try was committed, its answer was lost
+            if (
+                key is None
+                or key.deleted_at is not None
+                or secret is None
+                or secret.state == "revoked"
+            ):
+                raise DeliveryError(
+                    f"key {staged.key.id} was deleted, or its new secret revoked, before it could be confirmed",
+                    hint=f"the delivered key string is dead; keyctl info {staged.key.id} tells more",
+                )
+            if not mine:
+                return self._fenced(unit, key)
+            self._activate(unit, key, staged)
+        return unit.heads, unit.now
+
+    def _fenced(self, unit: Unit, key: Key) -> FencedError:
+        # Written although this run failed: only the next rotation makes the sink certain again.
+        queries.update_key(unit.connection, key.id, sink_suspect_at=unit.now)
+        unit.record(
+            "key_sink_suspect",
+            "key",
+            key.id,
+            before={"sink_suspect_at": key.sink_suspect_at},
+            after={"sink_suspect_at": unit.now},
+        )
+        return FencedError(
+            f"another run took key {key.id} over before this one could confirm it",
+            hint=f"the sink may hold an older secret; run keyctl rotate {key.id}",
+        )
+
+    def _activate(self, unit: Unit, key: Key, staged: Staged) -> None:
+        at = staged.fixed_at or unit.now
+        retire_at = _retire_at(key, staged.grace, at)
+        for secret in queries.secrets_of(unit.connection, key.id):
+            if secret.id == staged.secret["id"] or secret.state not in ("active", "staged"):
+                continue  # a retiring one keeps its first deadline
+            ended = retire_at <= unit.now
+            queries.update_secret(
+                unit.connection,
+                secret.id,
+                state="revoked" if ended else "retiring",
+                not_after=retire_at,
+            )
+        queries.update_secret(
+            unit.connection, staged.secret["id"], state="active", not_after=key.expires
+        )
+        after = replace(
+            key,
+            rotation_count=key.rotation_count + 1,
+            last_rotation_at=at,
+            key_rotation_at=next_rotation(key, at),
+            sink_suspect_at=_still_suspect(key, staged.claim),
+            updated_at=unit.now,
+            updated_by=unit.caller.actor,
+        )
+        queries.update_key(
+            unit.connection,
+            key.id,
+            rotation_count=after.rotation_count,
+            last_rotation_at=after.last_rotation_at,
+            key_rotation_at=after.key_rotation_at,
+            sink_suspect_at=after.sink_suspect_at,
+            updated_at=after.updated_at,
+            updated_by=after.updated_by,
+        )
+        unit.record(
+            "key_rotated",
+            "key",
+            key.id,
+            before={**row_of(key), "secret_id": staged.old.id if staged.old else None},
+            after={**row_of(after), "secret_id": staged.secret["id"]},
+        )
+
+
+def answer_of(staged: Staged, *, confirmed_at: datetime) -> dict[str, Any]:
+    """Return the answer without the key string, as it is when confirmed at that time."""
+    old = staged.old
+    return {
+        "key_id": staged.key.id,
+        "key_alias": staged.key.key_alias,
+        "secret_id": staged.secret["id"],
+        "old_secret": None
+        if old is None
+        else {"id": old.id, "not_after": _retire_at(staged.key, staged.grace, confirmed_at)},
+        "rotation_count": staged.key.rotation_count + 1,
+        "key_rotation_at": next_rotation(staged.key, confirmed_at),
+    }
+
+
+def next_rotation(key: Key, at: datetime) -> datetime | None:
+    """Return when *key*, rotated at *at*, is due again."""
+    if key.rotation_interval is None:
+        return None
+    return durations.parse_duration(key.rotation_interval).after(at)
+
+
+def anchor(head: Head) -> dict[str, Any]:
+    """Return where in the audit chain a change is, for CI logs to keep."""
+    return {"seq": head.seq, "head": head.hash}
+
+
+def _retire_at(key: Key, grace: durations.Duration | None, at: datetime) -> datetime:
+    end = at if grace is None else grace.after(at)
+    return end if key.expires is None else min(end, key.expires)
+
+
+def _still_suspect(key: Key, claim: Claim) -> datetime | None:
+    # Only a delivery that began after the doubt arose can have settled it.
+    suspect = key.sink_suspect_at
+    return suspect if suspect is not None and claim.staged_at <= suspect else None
+
+
+def _active(secrets: Sequence[Secret]) -> Secret | None:
+    return next((secret for secret in secrets if secret.state == "active"), None)
+
+
+def _busy(key: Key) -> BusyError:
+    return BusyError(f"key {key.id} is being rotated by another run", hint="try again later")
+
+
+def _key_taken() -> KeyTakenError:
+    return KeyTakenError(
+        "the supplied key is, or was, a key of this database",
+        hint="supply another one, or let keyctl generate it",
+    )
