@@ -9,7 +9,17 @@ import typer
 from typer.core import TyperGroup
 
 from keyctl import __version__, keystring
-from keyctl.cli import audit, config, database, directory, generate, keys, schema
+from keyctl.cli import (
+    audit,
+    changes,
+    config,
+    database,
+    directory,
+    generate,
+    keys,
+    rotate,
+    schema,
+)
 from keyctl.cli.console import Console
 from keyctl.errors import ExitCode, KeyctlError, SecretInArgumentError, UsageError
 
@@ -98,7 +108,7 @@ def root(
     """Issue, limit, rotate and revoke the API keys of an LLM gateway, offline."""
 
 
-for _module in (generate, keys, directory, audit, database, config, schema):
+for _module in (generate, keys, changes, rotate, directory, audit, database, config, schema):
     _module.add_to(app)
 
 

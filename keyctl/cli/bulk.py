@@ -51,10 +51,12 @@ def generate_many(
 
 
 def _to_stdout(session: Session) -> "Deliver":
+    from keyctl.sinks.base import Target
     from keyctl.sinks.stdout import StdoutSink, written
 
     console, bare = session.console, session.output in ("auto", "key")
-    StdoutSink("stdout", lambda _: b"", is_open=console.has_stdout).check(None)
+    sink = StdoutSink("stdout", lambda _: b"", is_open=console.has_stdout)
+    sink.check(Target(key_id=None))
 
     def deliver(batch: "Sequence[Made]") -> None:
         for item in batch:
@@ -67,12 +69,13 @@ def _to_stdout(session: Session) -> "Deliver":
 
 def _to_file(session: Session, path: Path, form: str, *, force: bool) -> "Deliver":
     from keyctl.services.replacing import replaceable
+    from keyctl.sinks.base import Target
     from keyctl.sinks.file import FileSink
 
     sink = FileSink(
         path, form="key", force=force, replaceable=replaceable(session.workspace), env_var=""
     )
-    sink.check(None)
+    sink.check(Target(key_id=None))
 
     def deliver(batch: "Sequence[Made]") -> None:
         for item in batch:

@@ -1,6 +1,6 @@
 """keyctl db."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -49,18 +49,23 @@ def add_to(app: typer.Typer) -> None:
         )
 
     @command(group, "check")
-    def check(session: Session) -> None:
-        """List what a crash left behind."""
+    def check(
+        session: Session,
+        repair: Annotated[
+            bool, typer.Option("--repair", help="Archive and rotate what can be cleared.")
+        ] = False,
+    ) -> None:
+        """List what a crash left behind, and with --repair clear it."""
         from keyctl.services.check import CheckService
 
-        report = CheckService(session.workspace).check()
+        service = CheckService(session.workspace)
+        report = service.repair() if repair else service.check()
         if session.wants_json:
             session.console.json(report)
             return
         session.console.write(f"schema: {report['revision']}\n")
-        show_table(
-            session.console, ("key_id", "key_alias", "problem", "until", "command"), report["left"]
-        )
+        columns = ("key_id", "key_alias", "problem", "until", "result" if repair else "command")
+        show_table(session.console, columns, report["left"])
 
 
 def _show(session: Session, view: dict[str, Any]) -> None:

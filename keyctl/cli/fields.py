@@ -62,8 +62,5 @@ IDENTITY: Final = (
     F("organization_id", "--org", "text", "The organization it belongs to."),
 )
 
-GENERATE: Final = (
-    *IDENTITY,
-    *SETTINGS,
-    F("spend", "--spend", "money", "Spent already, in dollars (admins)."),
-)
+SPEND: Final = F("spend", "--spend", "money", "Spent already, in dollars (admins).")
+GENERATE: Final = (*IDENTITY, *SETTINGS, SPEND)

@@ -66,6 +66,13 @@ def add_to(app: typer.Typer) -> None:
         state: Annotated[
             str | None, typer.Option("--state", help="active|blocked|expired|pending|deleted.")
         ] = None,
+        expires_before: Annotated[
+            str | None, typer.Option("--expires-before", help="Only keys that end within this: 7d.")
+        ] = None,
+        unused_for: Annotated[
+            str | None, typer.Option("--unused-for", help="Only keys unused for so long: 90d.")
+        ] = None,
+        due: Annotated[bool, typer.Option("--due", help="Only keys due for rotation.")] = False,
         limit: Page = 100,
         after: After = None,
         everything: Annotated[bool, typer.Option("--all", help="Every page.")] = False,
@@ -79,6 +86,12 @@ def add_to(app: typer.Typer) -> None:
         wanted = KeyFilter(
             team_id=team, user_id=user, organization_id=org, key_alias=alias, state=state
         )
+        if expires_before or unused_for or due:
+            from keyctl.services.keys import KeyService
+
+            wanted = KeyService(session.workspace).since(
+                wanted, expires_before=expires_before, unused_for=unused_for, due=due
+            )
         _list(session, wanted, limit=limit, after=after, everything=everything)
 
     @command(app, "info")

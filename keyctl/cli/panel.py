@@ -1,9 +1,13 @@
 """What a person sees of a key: the panel with the one-time key, and the verdict of a dry run."""
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from keyctl.cli.console import Console
 from keyctl.keystring import KeyString
+
+if TYPE_CHECKING:
+    from keyctl.cli.session import Session
+    from keyctl.services.judge import Verdict
 
 _FACTS: Final = (
     ("key id", "key_id"),
@@ -78,6 +82,32 @@ def facts(answer: dict[str, Any]) -> list[tuple[str, str]]:
         for item in answer.get("filled", ())
     ]
     return found
+
+
+def show_verdict(session: "Session", verdict: "Verdict", *, new: bool = False) -> None:
+    """Show the verdict of a dry run; exit 4 if it is a denial.  The ids of a *new* key are not made yet."""
+    from dataclasses import asdict
+
+    import typer
+
+    from keyctl import views
+
+    record = views.key_view(verdict.key, now=verdict.key.updated_at)
+    if new:
+        record.update(dict.fromkeys(("key_id", "token", "token_id", "key_name")))
+    report = {
+        "allowed": not verdict.violations,
+        "violations": [asdict(item) for item in verdict.violations],
+        "record": record,
+        "filled": [asdict(item) for item in verdict.filled],
+        "overridden": [asdict(item) for item in verdict.stepped_over],
+    }
+    if session.wants_json:
+        session.console.json(report)
+    else:
+        session.console.write(verdict_text(report))
+    if verdict.violations:
+        raise typer.Exit(4)
 
 
 def verdict_text(report: dict[str, Any]) -> str:

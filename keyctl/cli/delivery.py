@@ -1,0 +1,121 @@
+"""Where generate and rotate put a key string, and what they say when it is there."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from keyctl.cli.session import Session
+from keyctl.errors import UsageError
+
+if TYPE_CHECKING:
+    from keyctl.sinks.base import Parcel, Sink
+
+OutFile = Annotated[str | None, typer.Option("--out-file", help="Write the key there, mode 0600.")]
+OutFormat = Annotated[str, typer.Option("--out-format", help="key|json|env for --out-file.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace the file.")]
+EnvVar = Annotated[str, typer.Option("--env-var", help="The name that env output sets.")]
+KeyStdin = Annotated[bool, typer.Option("--key-stdin", help="Take the key string from stdin.")]
+KeyFile = Annotated[str | None, typer.Option("--key-file", help="Take the key string from a file.")]
+
+
+def check_names(env_var: str, out_format: str) -> None:
+    """Refuse names that cannot be used.
+
+    Raises:
+        UsageError: One cannot.
+    """
+    if not (env_var.isidentifier() and env_var.isascii()):
+        raise UsageError("--env-var takes the name of a variable", hint="such as OPENAI_API_KEY")
+    if out_format not in ("key", "json", "env"):
+        raise UsageError(f"there is no --out-format {out_format!r}", hint="give key, json or env")
+
+
+def sink_for(
+    session: Session,
+    name: str | None,
+    out_file: str | None,
+    form: Any,
+    *,
+    force: bool,
+    env_var: str,
+) -> "Sink":
+    """Return where the key goes: the named sink, the file, or what stdout is and was asked to show.
+
+    Raises:
+        UsageError: Both a sink and a file were given, or there is no such sink.
+        DeliveryError: The answer should go to a closed stdout.
+    """
+    if name is not None and out_file is not None:
+        raise UsageError("give either --deliver or --out-file", hint="a key goes to one place")
+    if name is None and out_file is None:
+        return _stdout(session, env_var)
+    if session.wants_json:
+        session.console.require_stdout()
+    if name is not None:
+        from keyctl.services.delivery import named_sink
+
+        return named_sink(session.workspace, name)
+    from keyctl.services.replacing import replaceable
+    from keyctl.sinks.file import FileSink
+
+    return FileSink(
+        Path(out_file or ""),
+        form=form,
+        force=force,
+        replaceable=replaceable(session.workspace),
+        env_var=env_var,
+    )
+
+
+def _stdout(session: Session, env_var: str) -> "Sink":
+    from keyctl.sinks.base import rendered
+    from keyctl.sinks.stdout import StdoutSink
+
+    console, output = session.console, session.output
+
+    def render(parcel: "Parcel") -> bytes:
+        if output == "table" or (output == "auto" and console.is_terminal):
+            from keyctl.cli.panel import key_panel
+
+            return key_panel(parcel.answer, parcel.key, console).encode()
+        if output in ("json", "jsonl"):
+            from keyctl import jsontext
+
+            answer = {"key": parcel.key.reveal(), **parcel.answer}
+            return f"{jsontext.dumps(answer, indent=2 if output == 'json' else None)}\n".encode()
+        return rendered(parcel, "env" if output == "env" else "key", env_var=env_var)
+
+    return StdoutSink("stdout", render, is_open=console.has_stdout)
+
+
+def show_answer(
+    session: Session, answer: dict[str, Any], sink: "Sink", *, replayed: bool = False
+) -> None:
+    """Show the answer where the sink did not, and in a pipe the summary on stderr."""
+    console, on_terminal = session.console, session.console.is_terminal
+    if replayed or not sink.shows_answer:
+        if session.wants_json:
+            console.json(answer)
+        elif session.output == "auto" and on_terminal:
+            from keyctl.cli.panel import key_panel
+
+            console.write(key_panel(answer, None, console))
+    if session.output in ("key", "env") or (session.output == "auto" and not on_terminal):
+        console.note(_summary(answer, sink))
+
+
+def _summary(answer: dict[str, Any], sink: "Sink") -> str:
+    named = f" ({answer['key_alias']})" if answer.get("key_alias") else ""
+    public = answer.get("key_name") or f"sk-{answer['secret_id']}…"
+    where = "" if sink.shows_answer else f", delivered to {sink.name.removeprefix('file:')}"
+    lines = [f"key {answer['key_id']}{named}: {public}{where}"]
+    if answer.get("expires"):
+        lines.append(f"expires {answer['expires']:%Y-%m-%dT%H:%M:%SZ}")
+    if old := answer.get("old_secret"):
+        lines.append(f"sk-{old['id']}… works until {old['not_after']:%Y-%m-%dT%H:%M:%SZ}")
+    lines += [
+        f"filled in: {item['field']} = {item['value']} ({item['source']})"
+        for item in answer.get("filled", ())
+    ]
+    return "\n".join(lines)

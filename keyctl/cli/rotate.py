@@ -1,0 +1,227 @@
+"""keyctl rotate and budget."""
+
+import signal
+from dataclasses import asdict
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from keyctl.cli import delivery, inputs
+from keyctl.cli.command import command
+from keyctl.cli.keys import named
+from keyctl.cli.session import Session
+from keyctl.cli.tables import cell
+from keyctl.errors import BatchError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from keyctl.services.due import Line
+
+OUTPUTS = ("auto", "json", "jsonl", "key", "env", "table")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Declare the commands."""
+
+    @command(app, "rotate", outputs=OUTPUTS)
+    def rotate(
+        session: Session,
+        key: Annotated[
+            str | None, typer.Argument(metavar="KEY", help="An id, an alias, sk-<id>, or -.")
+        ] = None,
+        due: Annotated[bool, typer.Option("--due", help="Every key whose time has come.")] = False,
+        grace: Annotated[
+            str | None, typer.Option("--grace", help="How long the old secret lives: 24h, none.")
+        ] = None,
+        key_stdin: delivery.KeyStdin = False,
+        key_file: delivery.KeyFile = None,
+        deliver: Annotated[
+            str | None, typer.Option("--deliver", help="Hand it to this sink, this time.")
+        ] = None,
+        out_file: delivery.OutFile = None,
+        out_format: delivery.OutFormat = "key",
+        force: delivery.Force = False,
+        env_var: delivery.EnvVar = "OPENAI_API_KEY",
+        most: Annotated[
+            int | None, typer.Option("--max", min=1, help="With --due: so many at the most.")
+        ] = None,
+        deadline: Annotated[
+            str | None, typer.Option("--deadline", help="With --due: begin none after this: 5m.")
+        ] = None,
+        dry_run: Annotated[
+            bool, typer.Option("--dry-run", help="With --due: show what is due; write nothing.")
+        ] = False,
+        fail_if_due: Annotated[
+            bool, typer.Option("--fail-if-due", help="With --due: exit 10 if a key is left due.")
+        ] = False,
+    ) -> None:
+        """Give a key a new secret; the old one lives on for a grace period.
+
+        keyctl rotate --due -o jsonl is for cron: nothing to do is exit 0, and any number of hosts may run it.
+        """
+        if due:
+            if key is not None or key_stdin or key_file or deliver or out_file:
+                raise UsageError(
+                    "--due takes no key and no sink",
+                    hint="each key has its own sink, or default_sink",
+                )
+            _rotate_due(session, grace, most, deadline, dry_run=dry_run, fail_if_due=fail_if_due)
+            return
+        if key is None:
+            raise UsageError("name a key, or give --due", hint="keyctl list shows the keys")
+        if most is not None or deadline or dry_run or fail_if_due:
+            raise UsageError(
+                "--max, --deadline, --dry-run and --fail-if-due go with --due",
+                hint="leave them out",
+            )
+        delivery.check_names(env_var, out_format)
+        if key == "-" and key_stdin:
+            raise UsageError("KEY - and --key-stdin both read stdin", hint="use --key-file")
+        supplied = None
+        if key_stdin or key_file:
+            what = "--key-stdin" if key_stdin else "--key-file"
+            supplied = inputs.read_key("-" if key_stdin else str(key_file), what=what)
+        _rotate_one(
+            session, named(key), grace, supplied, deliver, out_file, out_format, force, env_var
+        )
+
+    group = typer.Typer(
+        help="Budget periods.",
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+    )
+    app.add_typer(group, name="budget")
+
+    @command(group, "reset", outputs=("auto", "json", "jsonl", "table"))
+    def reset(
+        session: Session,
+        due: Annotated[
+            bool, typer.Option("--due", help="Every budget whose period is over.")
+        ] = False,
+        dry_run: Annotated[
+            bool, typer.Option("--dry-run", help="Count what is due; write nothing.")
+        ] = False,
+    ) -> None:
+        """Start new budget periods: spend begins at zero (for cron)."""
+        if not due:
+            raise UsageError(
+                "budget reset needs --due", hint="keyctl spend KEY --reset is for one key"
+            )
+        _reset_budgets(session, dry_run=dry_run)
+
+
+def _rotate_one(
+    session: Session,
+    given: str,
+    grace: str | None,
+    supplied: str | None,
+    deliver: str | None,
+    out_file: str | None,
+    out_format: str,
+    force: bool,
+    env_var: str,
+) -> None:
+    from keyctl.requests import parse_grace
+    from keyctl.services.keys import KeyService
+    from keyctl.services.rotate import RotateOrder, RotateService
+
+    parse_grace(grace or "none")  # a bad one is refused before anything is looked at
+    if deliver is None and out_file is None:
+        deliver = KeyService(session.workspace).info(given)["sink"]
+    sink = delivery.sink_for(session, deliver, out_file, out_format, force=force, env_var=env_var)
+    order = RotateOrder(given=given, grace=grace, supplied=supplied)
+    answer = RotateService(session.workspace).rotate(order, sink)
+    delivery.show_answer(session, answer, sink)
+
+
+def _rotate_due(
+    session: Session,
+    grace: str | None,
+    most: int | None,
+    deadline: str | None,
+    *,
+    dry_run: bool,
+    fail_if_due: bool,
+) -> None:
+    from keyctl import durations
+    from keyctl.requests import parse_grace
+    from keyctl.services.due import DueOrder, DueService
+
+    parse_grace(grace or "none")
+    length = None
+    if deadline is not None:
+        length = timedelta(seconds=durations.parse_duration(deadline).seconds)
+    service = DueService(session.workspace)
+    if dry_run:
+        counts = _show_lines(session, service.list_due(most=most))
+        session.console.note(f"{counts['due']} due")
+        if fail_if_due and counts["due"]:
+            raise typer.Exit(10)
+        return
+    caught: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _frame: caught.append(number))
+    try:
+        order = DueOrder(grace=grace, most=most, deadline=length, stopped=lambda: bool(caught))
+        counts = _show_lines(session, service.rotate_due(order))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    if any(counts.values()):
+        session.console.note(
+            f"{counts['rotated']} rotated, {counts['skipped']} skipped, {counts['failed']} failed"
+        )
+    if counts["failed"]:
+        raise BatchError(f"{counts['failed']} keys failed", hint="the lines say which and why")
+    if caught:
+        raise typer.Exit(130)
+    if fail_if_due and any(line.result == "due" for line in service.list_due()):
+        raise typer.Exit(10)
+
+
+def _show_lines(session: Session, lines: "Iterable[Line]") -> dict[str, int]:
+    counts = {"rotated": 0, "skipped": 0, "failed": 0, "due": 0}
+    collected: list[dict[str, Any]] = []
+    for line in lines:
+        counts[line.result] += 1
+        if session.output == "jsonl":
+            session.console.lines([asdict(line)])
+        elif session.wants_json:
+            collected.append(asdict(line))
+        else:
+            named_as = f" ({line.key_alias})" if line.key_alias else ""
+            why = f": {line.reason}" if line.reason else ""
+            session.console.write(f"{line.key_id}{named_as} {line.result}{why}\n")
+    if session.wants_json:
+        session.console.json({"results": collected})
+    return counts
+
+
+def _reset_budgets(session: Session, *, dry_run: bool) -> None:
+    from keyctl import money
+    from keyctl.services.budgets import BudgetService
+
+    service = BudgetService(session.workspace)
+    if dry_run:
+        due = service.due()
+        if session.wants_json:
+            session.console.json({"due": due})
+        else:
+            session.console.write(f"{due} due\n")
+        return
+    collected: list[dict[str, Any]] = []
+    for item in service.reset_due():
+        view = asdict(item)
+        view["previous_spend"] = money.dollars(item.previous_spend)
+        view["spend"] = money.dollars(item.spend)
+        if session.output == "jsonl":
+            session.console.lines([view])
+        elif session.wants_json:
+            collected.append(view)
+        else:
+            session.console.write(
+                f"{item.object_type} {item.object_id}: ${cell(view['previous_spend'])} -> ${cell(view['spend'])}\n"
+            )
+    if session.wants_json:
+        session.console.json({"results": collected})
