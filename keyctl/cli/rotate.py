@@ -15,7 +15,7 @@ from keyctl.cli.tables import cell
 from keyctl.errors import BatchError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from keyctl.services.due import Line
 
@@ -165,7 +165,10 @@ def _rotate_due(
     before = signal.signal(signal.SIGTERM, lambda number, _frame: caught.append(number))
     try:
         order = DueOrder(grace=grace, most=most, deadline=length, stopped=lambda: bool(caught))
-        counts = _show_lines(session, service.rotate_due(order))
+        lines = service.rotate_due(order)
+        if session.output == "auto" and session.console.is_terminal:
+            lines = _with_progress(lines, service.count())
+        counts = _show_lines(session, lines)
     finally:
         signal.signal(signal.SIGTERM, before)
     if any(counts.values()):
@@ -178,6 +181,20 @@ def _rotate_due(
         raise typer.Exit(130)
     if fail_if_due and any(line.result == "due" for line in service.list_due()):
         raise typer.Exit(10)
+
+
+def _with_progress(lines: "Iterator[Line]", total: int) -> "Iterator[Line]":
+    """Draw a bar on stderr while the keys are rotated, and give the lines when it is done."""
+    from rich.console import Console as RichConsole
+    from rich.progress import Progress
+
+    collected = []
+    with Progress(console=RichConsole(stderr=True), transient=True) as progress:
+        task = progress.add_task("rotating", total=total)
+        for line in lines:
+            collected.append(line)
+            progress.advance(task)
+    yield from collected
 
 
 def _show_lines(session: Session, lines: "Iterable[Line]") -> dict[str, int]:

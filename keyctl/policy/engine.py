@@ -105,6 +105,6 @@ def refuse(violations: list[Violation]) -> PolicyDeniedError:
     more = f" (and {len(violations) - 1} more)" if len(violations) > 1 else ""
     return PolicyDeniedError(
         f"denied by {first.rule}: {first.field}: {first.message}{more}",
-        hint="keyctl generate --dry-run shows the whole verdict; keyctl schema rules explains each rule",
+        hint="keyctl schema rules explains each rule; --dry-run shows the whole verdict",
         violations=violations,
     )

@@ -109,6 +109,12 @@ class DueService:
                     progress.attempted += unfit is None
                     yield unfit or _line(key, "due")
 
+    def count(self) -> int:
+        """Return how many keys are due."""
+        database = self.workspace.database
+        with database.read() as connection:
+            return queries.count_keys_due(connection, due_at=database.now(connection))
+
     def _now(self) -> datetime:
         """Return the instant that decides what is due; fixed, so that a long run ends."""
         with self.workspace.database.read() as connection:

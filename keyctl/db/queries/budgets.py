@@ -1,0 +1,75 @@
+"""Questions about budget periods and spend."""
+
+from datetime import datetime
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Table,
+    func,
+    or_,
+    select,
+    update,
+)
+
+from keyctl.db.tables import keys, organizations, teams, users
+from keyctl.records import Key, Organization, Principal, Team, User
+
+_BUDGETS: dict[type[Key] | type[Principal], Table] = {
+    Key: keys,
+    Team: teams,
+    User: users,
+    Organization: organizations,
+}
+
+
+def budgets_due(connection: Connection, *, now: datetime, limit: int) -> list[Key | Principal]:
+    """Return budgets whose period is over, locked; rows that another run has are passed over.
+
+    A budget with a period but without a date is due.
+    """
+    found: list[Key | Principal] = []
+    for kind, table in _BUDGETS.items():
+        query = (
+            select(table)
+            .where(*_is_over(table, now))
+            .limit(limit - len(found))
+            .with_for_update(skip_locked=True)
+        )
+        found += [kind.of(row) for row in connection.execute(query).mappings()]
+        if len(found) >= limit:
+            break
+    return found
+
+
+def count_budgets_due(connection: Connection, *, now: datetime) -> int:
+    """Return how many budgets have a period that is over."""
+    return sum(
+        connection.execute(
+            select(func.count()).select_from(table).where(*_is_over(table, now))
+        ).scalar_one()
+        for table in _BUDGETS.values()
+    )
+
+
+def begin_period(
+    connection: Connection, record: Key | Principal, *, spend: int, reset_at: datetime
+) -> None:
+    """Set spend and the next reset of a budget that is locked."""
+    table = _BUDGETS[type(record)]
+    connection.execute(
+        update(table).where(table.c.id == record.id).values(spend=spend, budget_reset_at=reset_at)
+    )
+
+
+def add_spend(connection: Connection, key_id: str, amount: int) -> None:
+    """Add to what a key has spent, as it is in the database now."""
+    connection.execute(update(keys).where(keys.c.id == key_id).values(spend=keys.c.spend + amount))
+
+
+def _is_over(table: Table, now: datetime) -> list[ColumnElement[bool]]:
+    return [
+        table.c.deleted_at.is_(None),
+        table.c.budget_duration.is_not(None),
+        or_(table.c.budget_reset_at.is_(None), table.c.budget_reset_at <= now),
+    ]

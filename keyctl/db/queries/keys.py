@@ -1,0 +1,112 @@
+"""Questions about single keys."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    Connection,
+    bindparam,
+    insert,
+    or_,
+    select,
+    update,
+)
+
+from keyctl.db.tables import claims, keys, secrets
+from keyctl.records import Key
+
+
+def find_key(connection: Connection, key_id: str, *, lock: bool = False) -> Key | None:
+    """Return the key with this id, archived or not."""
+    query = select(keys).where(keys.c.id == key_id)
+    row = connection.execute(query.with_for_update() if lock else query).mappings().first()
+    return Key.of(row) if row else None
+
+
+def find_key_by_alias(connection: Connection, alias: str, *, lock: bool = False) -> Key | None:
+    """Return the live key with this alias."""
+    query = select(keys).where(keys.c.key_alias == alias, keys.c.deleted_at.is_(None))
+    row = connection.execute(query.with_for_update() if lock else query).mappings().first()
+    return Key.of(row) if row else None
+
+
+def insert_key(connection: Connection, *records: Key) -> None:
+    """Write new keys."""
+    connection.execute(insert(keys), [record.columns() for record in records])
+
+
+def insert_like(connection: Connection, records: Sequence[Key], *, uniform: bool) -> None:
+    """Write new keys; *uniform* ones differ in id and alias only, and the database copies the rest."""
+    if not uniform:
+        insert_key(connection, *records)
+        return
+    insert_key(connection, records[0])
+    if len(records) == 1:
+        return
+    own = ("id", "key_alias")
+    same = [column for column in keys.c if column.name not in own]
+    source = select(
+        bindparam("new_id", type_=keys.c.id.type),
+        bindparam("new_alias", type_=keys.c.key_alias.type),
+        *same,
+    ).where(keys.c.id == records[0].id)
+    copy = insert(keys).from_select([*own, *(column.name for column in same)], source)
+    connection.execute(
+        copy, [{"new_id": key.id, "new_alias": key.key_alias} for key in records[1:]]
+    )
+
+
+def keys_by_alias(connection: Connection, aliases: Sequence[str]) -> list[Key]:
+    """Return the live keys that have one of these aliases, locked."""
+    query = select(keys).where(keys.c.key_alias.in_(aliases), keys.c.deleted_at.is_(None))
+    return [Key.of(row) for row in connection.execute(query.with_for_update()).mappings()]
+
+
+def confirm_keys(connection: Connection, run_id: str, *, at: datetime) -> None:
+    """Make every secret that this run staged the active one of its key."""
+    mine = select(secrets.c.key_id).where(secrets.c.run_id == run_id, secrets.c.state == "staged")
+    connection.execute(
+        update(keys).where(keys.c.id.in_(mine)).values(confirmed_at=at, updated_at=at)
+    )
+    expires = select(keys.c.expires).where(keys.c.id == secrets.c.key_id).scalar_subquery()
+    connection.execute(
+        update(secrets)
+        .where(secrets.c.run_id == run_id, secrets.c.state == "staged")
+        .values(state="active", not_after=expires)
+    )
+
+
+def update_key(connection: Connection, key_id: str, **values: Any) -> None:
+    """Set columns of a key."""
+    connection.execute(update(keys).where(keys.c.id == key_id).values(**values))
+
+
+def pending_keys(connection: Connection, *, dead_at: datetime, limit: int) -> list[Key]:
+    """Return pending keys whose claim is gone or past its deadline at *dead_at*."""
+    query = (
+        select(keys)
+        .outerjoin(claims, claims.c.key_id == keys.c.id)
+        .where(
+            keys.c.confirmed_at.is_(None),
+            keys.c.deleted_at.is_(None),
+            or_(claims.c.deadline_at.is_(None), claims.c.deadline_at <= dead_at),
+        )
+        .limit(limit)
+        .with_for_update(of=keys, skip_locked=True)
+    )
+    return [Key.of(row) for row in connection.execute(query).mappings()]
+
+
+def unfinished_keys(connection: Connection) -> list[Key]:
+    """Return live keys with a secret that is only staged, and those whose sink is in doubt."""
+    staged = select(secrets.c.key_id).where(secrets.c.state == "staged")
+    query = (
+        select(keys)
+        .where(
+            keys.c.deleted_at.is_(None),
+            or_(keys.c.id.in_(staged), keys.c.sink_suspect_at.is_not(None)),
+        )
+        .order_by(keys.c.id)
+    )
+    return [Key.of(row) for row in connection.execute(query).mappings()]

@@ -1,0 +1,177 @@
+"""Questions about many keys: pages of them, what they add up to, which are due."""
+
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    and_,
+    func,
+    literal,
+    or_,
+    select,
+    tuple_,
+)
+
+from keyctl.db.tables import claims, keys
+from keyctl.records import Claim, Key
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyFilter:
+    """Which keys to list; every condition must hold.  `state` None means all but deleted ones."""
+
+    team_id: str | None = None
+    user_id: str | None = None
+    organization_id: str | None = None
+    key_alias: str | None = None
+    state: str | None = None
+    expires_before: datetime | None = None
+    unused_since: datetime | None = None
+    due_at: datetime | None = None
+    visible: ColumnElement[bool] | None = None
+
+
+def list_keys(
+    connection: Connection,
+    wanted: KeyFilter,
+    *,
+    now: datetime,
+    after: tuple[datetime, str] | None,
+    limit: int,
+) -> list[Key]:
+    """Return a page of keys, the newest first, that begins behind the key *after*.
+
+    By key and never by offset: a page costs the same wherever it is.
+    """
+    query = select(keys).where(*_conditions(wanted, now))
+    if after is not None:
+        query = query.where(tuple_(keys.c.created_at, keys.c.id) < tuple_(*_page_key(after)))
+    query = query.order_by(keys.c.created_at.desc(), keys.c.id.desc()).limit(limit)
+    return [Key.of(row) for row in connection.execute(query).mappings()]
+
+
+def _page_key(after: tuple[datetime, str]) -> tuple[Any, Any]:
+    return literal(after[0], keys.c.created_at.type), literal(after[1], keys.c.id.type)
+
+
+def _conditions(wanted: KeyFilter, now: datetime) -> list[ColumnElement[bool]]:
+    found: list[ColumnElement[bool]] = []
+    for name in ("team_id", "user_id", "organization_id", "key_alias"):
+        value = getattr(wanted, name)
+        if value is not None:
+            found.append(keys.c[name] == value)
+    if wanted.state == "deleted":
+        found.append(keys.c.deleted_at.is_not(None))
+    else:
+        found.append(keys.c.deleted_at.is_(None))
+    not_expired = or_(keys.c.expires.is_(None), keys.c.expires > now)
+    by_state: dict[str, ColumnElement[bool]] = {
+        "pending": keys.c.confirmed_at.is_(None),
+        "blocked": and_(keys.c.confirmed_at.is_not(None), keys.c.blocked),
+        "expired": and_(keys.c.confirmed_at.is_not(None), ~keys.c.blocked, ~not_expired),
+        "active": and_(keys.c.confirmed_at.is_not(None), ~keys.c.blocked, not_expired),
+    }
+    if wanted.state in by_state:
+        found.append(by_state[wanted.state])
+    if wanted.expires_before is not None:
+        found.append(and_(keys.c.expires.is_not(None), keys.c.expires < wanted.expires_before))
+    if wanted.unused_since is not None:
+        # One that was never used counts from its creation.
+        used_at = func.coalesce(keys.c.last_used_at, keys.c.created_at)
+        found.append(used_at < literal(wanted.unused_since, keys.c.created_at.type))
+    if wanted.due_at is not None:
+        found.append(
+            or_(
+                keys.c.key_rotation_at <= wanted.due_at,
+                and_(keys.c.sink_suspect_at.is_not(None), keys.c.auto_rotate.is_(True)),
+            )
+        )
+    if wanted.visible is not None:
+        found.append(wanted.visible)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Allocation:
+    """What one live key takes out of its team's and organization's share."""
+
+    max_budget: int | None
+    tpm_limit: int | None
+    rpm_limit: int | None
+    tpm_limit_type: str | None
+    rpm_limit_type: str | None
+    model_tpm_limit: dict[str, int]
+    model_rpm_limit: dict[str, int]
+
+
+def allocations(
+    connection: Connection, *, now: datetime, but: str | None = None, **where: str
+) -> list[Allocation]:
+    """Return what the keys neither deleted nor expired take; pending and blocked ones count."""
+    query = select(*(keys.c[item.name] for item in fields(Allocation))).where(
+        keys.c.deleted_at.is_(None), or_(keys.c.expires.is_(None), keys.c.expires > now)
+    )
+    for name, value in where.items():
+        query = query.where(keys.c[name] == value)
+    if but is not None:
+        query = query.where(keys.c.id != but)
+    return [Allocation(*row) for row in connection.execute(query)]
+
+
+def keys_due(
+    connection: Connection,
+    *,
+    due_at: datetime,
+    after: tuple[datetime, str] | None,
+    limit: int,
+    lock: bool = True,
+) -> list[tuple[Key, Claim | None]]:
+    """Return keys whose rotation is due at *due_at*, the longest due first, and their claims.
+
+    Rows that another run has locked are passed over; a page begins behind *after*.
+    """
+    query = select(keys).where(keys.c.deleted_at.is_(None), keys.c.key_rotation_at <= due_at)
+    if after is not None:
+        moment = literal(after[0], keys.c.key_rotation_at.type)
+        key_id = literal(after[1], keys.c.id.type)
+        query = query.where(tuple_(keys.c.key_rotation_at, keys.c.id) > tuple_(moment, key_id))
+    query = query.order_by(keys.c.key_rotation_at, keys.c.id).limit(limit)
+    return _with_claims(connection, query.with_for_update(skip_locked=True) if lock else query)
+
+
+def keys_with_suspect_sink(
+    connection: Connection, *, after: str, limit: int, lock: bool = True
+) -> list[tuple[Key, Claim | None]]:
+    """Return auto-rotated keys whose sink may hold an older secret, and their claims."""
+    query = (
+        select(keys)
+        .where(
+            keys.c.deleted_at.is_(None),
+            keys.c.sink_suspect_at.is_not(None),
+            keys.c.auto_rotate.is_(True),
+            keys.c.id > after,
+        )
+        .order_by(keys.c.id)
+        .limit(limit)
+    )
+    return _with_claims(connection, query.with_for_update(skip_locked=True) if lock else query)
+
+
+def count_keys_due(connection: Connection, *, due_at: datetime) -> int:
+    """Return how many keys are due for rotation, fit for it or not."""
+    query = (
+        select(func.count())
+        .select_from(keys)
+        .where(keys.c.deleted_at.is_(None), keys.c.key_rotation_at <= due_at)
+    )
+    return int(connection.execute(query).scalar_one())
+
+
+def _with_claims(connection: Connection, query: Any) -> list[tuple[Key, Claim | None]]:
+    found = [Key.of(row) for row in connection.execute(query).mappings()]
+    known = select(claims).where(claims.c.key_id.in_([key.id for key in found]))
+    by_key = {row["key_id"]: Claim(**row) for row in connection.execute(known).mappings()}
+    return [(key, by_key.get(key.id)) for key in found]

@@ -1,0 +1,113 @@
+"""Questions about secrets, and what is known of a presented key string."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import (
+    Connection,
+    delete,
+    insert,
+    select,
+    update,
+)
+
+from keyctl.db.tables import keys, organizations, secrets, teams, users
+from keyctl.records import Key, Organization, Secret, Team, User
+
+
+@dataclass(frozen=True, slots=True)
+class Presented:
+    """What the database knows about a presented key string."""
+
+    secret: Secret
+    key: Key
+    team: Team | None
+    organization: Organization | None
+    user: User | None
+
+
+def find_presented(connection: Connection, lookup: str) -> Presented | None:
+    """Return the secret with this lookup, its key and the key's owners, in one indexed query."""
+    query = (
+        select(secrets, keys, teams, organizations, users)
+        .join(keys, keys.c.id == secrets.c.key_id)
+        .outerjoin(teams, teams.c.id == keys.c.team_id)
+        .outerjoin(organizations, organizations.c.id == keys.c.organization_id)
+        .outerjoin(users, users.c.id == keys.c.user_id)
+        .where(secrets.c.lookup == lookup)
+    )
+    row = connection.execute(query).mappings().first()
+    if row is None:
+        return None
+
+    def part(table: Any) -> dict[str, Any]:
+        return {column.name: row[column] for column in table.c}
+
+    team, organization, user = part(teams), part(organizations), part(users)
+    return Presented(
+        Secret(**part(secrets)),
+        Key.of(part(keys)),
+        Team.of(team) if team["id"] is not None else None,
+        Organization.of(organization) if organization["id"] is not None else None,
+        User.of(user) if user["id"] is not None else None,
+    )
+
+
+def secrets_of(connection: Connection, *key_ids: str) -> list[Secret]:
+    """Return the secrets of these keys, the newest first."""
+    query = (
+        select(secrets)
+        .where(secrets.c.key_id.in_(key_ids))
+        .order_by(secrets.c.created_at.desc(), secrets.c.id)
+    )
+    return [Secret(**row) for row in connection.execute(query).mappings()]
+
+
+def find_secret(connection: Connection, secret_id: str) -> Secret | None:
+    """Return the secret with this id."""
+    row = connection.execute(select(secrets).where(secrets.c.id == secret_id)).mappings().first()
+    return Secret(**row) if row else None
+
+
+def find_secret_by_lookup(connection: Connection, lookup: str) -> Secret | None:
+    """Return the secret with this lookup."""
+    row = connection.execute(select(secrets).where(secrets.c.lookup == lookup)).mappings().first()
+    return Secret(**row) if row else None
+
+
+def insert_secret(connection: Connection, *records: dict[str, Any]) -> None:
+    """Write new secrets, given as column values."""
+    connection.execute(insert(secrets), list(records))
+
+
+def update_secret(connection: Connection, secret_id: str, **values: Any) -> None:
+    """Set columns of a secret."""
+    connection.execute(update(secrets).where(secrets.c.id == secret_id).values(**values))
+
+
+def bound_secrets(connection: Connection, key: Key) -> None:
+    """Let the secrets of a key end when it does: active ones then, retiring ones not later."""
+    mine = secrets.c.key_id == key.id
+    active = update(secrets).where(mine, secrets.c.state.in_(("active", "staged")))
+    if key.confirmed_at is not None:
+        connection.execute(active.values(not_after=key.expires))
+    if key.expires is not None:
+        connection.execute(
+            update(secrets)
+            .where(mine, secrets.c.state == "retiring", secrets.c.not_after > key.expires)
+            .values(not_after=key.expires)
+        )
+
+
+def delete_secret(connection: Connection, secret_id: str) -> None:
+    """Remove a secret that never was anybody's."""
+    connection.execute(delete(secrets).where(secrets.c.id == secret_id))
+
+
+def revoke_secrets(connection: Connection, key_id: str) -> None:
+    """Revoke every secret of a key."""
+    connection.execute(
+        update(secrets)
+        .where(secrets.c.key_id == key_id, secrets.c.state != "revoked")
+        .values(state="revoked")
+    )
