@@ -5,6 +5,7 @@ import os
 from alembic import context
 from sqlalchemy import Connection, create_engine
 
+from keyctl.db import indexes  # noqa: F401  # declares them on the tables
 from keyctl.db.tables import metadata
 
 

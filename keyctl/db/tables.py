@@ -213,58 +213,6 @@ keys = Table(
     ),
 )
 
-_LIVE = text("deleted_at IS NULL")
-_DUE = text("key_rotation_at IS NOT NULL AND deleted_at IS NULL")
-
-Index(
-    "uq_keys_key_alias",
-    keys.c.key_alias,
-    unique=True,
-    sqlite_where=_LIVE,
-    postgresql_where=_LIVE,
-)
-# Each way of listing has an index that ends in the page key, so that a page costs the same
-# wherever it is.
-for _column in (None, "team_id", "user_id", "organization_id"):
-    Index(
-        f"ix_keys_live{'_' + _column if _column else ''}",
-        *([keys.c[_column]] if _column else []),
-        keys.c.created_at,
-        keys.c.id,
-        sqlite_where=_LIVE,
-        postgresql_where=_LIVE,
-    )
-Index(
-    "ix_keys_pending",
-    keys.c.id,
-    sqlite_where=text("confirmed_at IS NULL AND deleted_at IS NULL"),
-    postgresql_where=text("confirmed_at IS NULL AND deleted_at IS NULL"),
-)
-Index(
-    "ix_keys_deleted",
-    keys.c.created_at,
-    keys.c.id,
-    sqlite_where=text("deleted_at IS NOT NULL"),
-    postgresql_where=text("deleted_at IS NOT NULL"),
-)
-_HAS_PERIOD = text("budget_duration IS NOT NULL AND deleted_at IS NULL")
-for _table in (keys, teams, users, organizations):
-    Index(
-        f"ix_{_table.name}_budget_reset_at",
-        _table.c.budget_reset_at,
-        sqlite_where=_HAS_PERIOD,
-        postgresql_where=_HAS_PERIOD,
-    )
-_SUSPECT = text("sink_suspect_at IS NOT NULL AND deleted_at IS NULL")
-Index("ix_keys_sink_suspect", keys.c.id, sqlite_where=_SUSPECT, postgresql_where=_SUSPECT)
-Index(
-    "ix_keys_key_rotation_at",
-    keys.c.key_rotation_at,
-    keys.c.id,
-    sqlite_where=_DUE,
-    postgresql_where=_DUE,
-)
-
 secrets = Table(
     "secrets",
     metadata,
@@ -278,20 +226,6 @@ secrets = Table(
     Column("created_at", UtcDateTime, nullable=False),
     Column("not_after", UtcDateTime),
     CheckConstraint("state IN ('staged', 'active', 'retiring', 'revoked')", name="state"),
-)
-Index(
-    "ix_secrets_staged",
-    secrets.c.run_id,
-    sqlite_where=text("state = 'staged'"),
-    postgresql_where=text("state = 'staged'"),
-)
-Index("uq_secrets_lookup", secrets.c.lookup, unique=True)
-Index(
-    "uq_secrets_active",
-    secrets.c.key_id,
-    unique=True,
-    sqlite_where=text("state = 'active'"),
-    postgresql_where=text("state = 'active'"),
 )
 
 claims = Table(

@@ -57,38 +57,48 @@ class FileSink:
         self.put(rendered(parcel, self._form, env_var=self._env_var))
 
     def put(self, data: bytes) -> None:
-        """Write *data* beside the target, fsync, rename over it, fsync the folder.
+        """Put *data* in place: written whole, fsynced, then named; its folder fsynced.
 
         Raises:
             NotTakenError: The file was not put in place.
             UnknownError: It was, but may not survive a power cut.
         """
+        try:
+            folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise NotTakenError(f"{self.path}: {error.strerror}") from error
+        try:
+            self._write(data, folder)
+            os.fsync(folder)
+        except FileTakenError as error:
+            raise NotTakenError(str(error)) from error
+        finally:
+            os.close(folder)
+
+    def _write(self, data: bytes, folder: int) -> None:
         part = self._part()
         try:
-            handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            handle, named = _unnamed(part, folder)
             try:
                 with os.fdopen(handle, "wb") as file:
                     file.write(data)
                     file.flush()
                     os.fsync(file.fileno())
-                self._check_existing()  # it may have come while the key was hashed and staged
-                os.rename(part, self.path)
+                    self._check_existing()  # it may have come while the key was hashed and staged
+                    self._put_in_place(file.fileno(), part, folder, named=named)
             except BaseException:
                 with suppress(OSError):
                     os.unlink(part)
                 raise
-        except FileTakenError as error:
-            raise NotTakenError(str(error)) from error
         except OSError as error:
             raise NotTakenError(f"{self.path}: {error.strerror}") from error
-        try:
-            folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
-        except OSError as error:
-            raise UnknownError(f"{self.path.parent}: {error.strerror}") from error
+
+    def _put_in_place(self, handle: int, part: Path, folder: int, *, named: bool) -> None:
+        if not named:
+            # The bytes had no name until now, so a run that was killed left nothing to be found.
+            # With a dir_fd, because only then Python asks the kernel to follow the link in /proc.
+            os.link(f"/proc/self/fd/{handle}", part.name, dst_dir_fd=folder)
+        os.rename(part, self.path)
 
     def holds(self) -> set[str]:
         """Return the public ids of the key strings in the file; none if it is not a regular one."""
@@ -121,6 +131,18 @@ class FileSink:
         # A random name in the same folder: rename is atomic only within one file system, and a
         # guessable one could be planted as a link.
         return self.path.with_name(f".{self.path.name[:200]}.{keystring.random_text(8)}.part")
+
+
+def _unnamed(part: Path, folder: int) -> tuple[int, bool]:
+    """Return a new file of mode 0600 in the folder, and whether it has the name *part*.
+
+    Without a name where the file system can do that; NFS and some others cannot.
+    """
+    try:
+        return os.open(".", os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC, 0o600, dir_fd=folder), False
+    except OSError:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        return os.open(part, flags, 0o600), True
 
 
 def _head(path: Path) -> bytes:

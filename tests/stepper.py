@@ -1,0 +1,117 @@
+"""Run keyctl until a named step, and end there as a power cut would: SIGKILL, nothing cleaned up.
+
+    python stepper.py STEP [SIGNAL] -- ARGUMENTS…
+
+The product is not changed for it: the functions at its seams are wrapped here, from outside.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import Connection, Engine, event
+
+import keyctl.services.generate
+import keyctl.services.rotate
+from keyctl.entry import main
+from keyctl.services.generate import GenerateService
+from keyctl.services.rotate import RotateService
+from keyctl.sinks.command import CommandSink
+from keyctl.sinks.file import FileSink
+from keyctl.sinks.stdout import StdoutSink
+
+STEPS = (
+    "before_stage",
+    "stage_uncommitted",
+    "staged",
+    "half_delivered",
+    "delivered",
+    "confirm_uncommitted",
+    "confirmed",
+    "checked",
+)
+SINKS = (StdoutSink, FileSink, CommandSink)
+
+
+def die() -> None:
+    """End like a power cut."""
+    os.kill(os.getpid(), NUMBER)
+
+
+def before(owner: Any, name: str) -> None:
+    """Die when the function is called."""
+    setattr(owner, name, lambda *_args, **_options: die())
+
+
+def after(owner: Any, name: str) -> None:
+    """Die when the function has returned."""
+    original: Callable[..., Any] = getattr(owner, name)
+
+    def wrapped(*args: Any, **options: Any) -> Any:
+        result = original(*args, **options)
+        die()
+        return result
+
+    setattr(owner, name, wrapped)
+
+
+def before_commit(number: int) -> None:
+    """Die in the given writing transaction, when everything in it is written but not committed."""
+    seen = [0]
+
+    @event.listens_for(Engine, "commit")
+    def _(connection: Connection) -> None:
+        if connection.get_execution_options().get("keyctl_write"):
+            seen[0] += 1
+            if seen[0] == number:
+                die()
+
+
+def half_delivered() -> None:
+    """Die when half of the bytes are on stdout, or the file is written but not in place."""
+    write = os.write
+
+    def half(descriptor: int, data: bytes) -> int:
+        if descriptor == 1:
+            write(descriptor, data[: len(data) // 2])
+            die()
+        return write(descriptor, data)
+
+    os.write = half  # type: ignore[assignment]
+    before(FileSink, "_put_in_place")
+
+
+def arm(step: str) -> None:
+    """Wrap what *step* names."""
+    if step == "before_stage":
+        before(GenerateService, "_stage")
+        before(RotateService, "stage")
+    elif step == "stage_uncommitted":
+        before_commit(1)
+    elif step == "staged":
+        for sink in SINKS:
+            before(sink, "deliver")
+    elif step == "half_delivered":
+        half_delivered()
+    elif step == "delivered":
+        for sink in SINKS:
+            after(sink, "deliver")
+    elif step == "confirm_uncommitted":
+        before_commit(2)
+    elif step in ("confirmed", "checked"):
+        wrap = before if step == "confirmed" else after
+        for module in (keyctl.services.generate, keyctl.services.rotate):
+            wrap(module, "check_written")
+    else:
+        raise SystemExit(f"there is no step {step}")
+
+
+if __name__ == "__main__":
+    split = sys.argv.index("--")
+    step, *rest = sys.argv[1:split]
+    NUMBER = getattr(signal, rest[0]) if rest else signal.SIGKILL
+    arm(step)
+    sys.argv[1:] = sys.argv[split + 1 :]
+    main()
