@@ -29,8 +29,8 @@ _GENERATED = re.compile(r"sk-([0-9A-Za-z]{12})_([0-9A-Za-z]{43})([0-9A-Za-z]{6})
 _SUPPLIED = re.compile(rf"sk-[!-~]{{{SUPPLIED_MIN - 3},{SUPPLIED_MAX - 3}}}")
 _HANDLE = re.compile(r"sk-([0-9A-Za-z]{12})(?:…|\.\.\.)?")
 # A word that starts like a key and is longer than a public handle.  Not preceded by a letter,
-# a slash, …: `desk-…` is a name and `/run/sk-…` a path.
-_LOOKS_SECRET = re.compile(r"(?<![0-9A-Za-z_/.-])sk-[!-~]{13,}")
+# a slash, …: `desk-…` is a name and `/run/sk-…` a path; but `--sk-…` is a slip of the hand.
+_LOOKS_SECRET = re.compile(r"(?:(?<![0-9A-Za-z_/.-])|(?<=--))sk-[!-~]{13,}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,9 +141,16 @@ def public_ids(text: str) -> set[str]:
 
 def looks_secret(text: str) -> bool:
     """Tell whether *text* holds something that looks like a key string."""
-    return public_handle(text) is None and _LOOKS_SECRET.search(text) is not None
+    return any(not _is_handle(found[0]) for found in _LOOKS_SECRET.finditer(text))
 
 
 def redact(text: str) -> str:
     """Return *text* with everything that looks like a key string replaced; the last line of defence."""
-    return _LOOKS_SECRET.sub("sk-[redacted]", text)
+    return _LOOKS_SECRET.sub(
+        lambda found: found[0] if _is_handle(found[0]) else "sk-[redacted]", text
+    )
+
+
+def _is_handle(word: str) -> bool:
+    # Messages put handles in quotes and before colons.
+    return public_handle(word.rstrip("'\".,:;)]}")) is not None

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from difflib import get_close_matches
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar, get_args
 
 from pydantic import (
     AfterValidator,
@@ -305,11 +305,7 @@ def validate(
             return model.model_validate(given)
         except ValidationError as error:
             violations = [
-                Violation(
-                    rule=f"request.{_rule(item['type'])}",
-                    field=".".join(str(part) for part in item["loc"]),
-                    message=_message(item),
-                )
+                _violation(model, item)
                 for item in error.errors(include_input=False, include_url=False)
             ]
     first = violations[0]
@@ -333,10 +329,32 @@ def _unknown(name: str, known: set[str]) -> Violation:
     return Violation(rule="request.unknown_field", field=shown, message=message)
 
 
-def _rule(kind: str) -> str:
-    if kind == "value":
-        return "value"
-    return "unknown_field" if kind == "extra_forbidden" else "type"
+def _violation(model: type[BaseModel], item: Any) -> Violation:
+    path = [str(part) for part in item["loc"]]
+    if item["type"] == "extra_forbidden":
+        inner = _unknown(path[-1], _names_at(model, path[:-1]))
+        return Violation(rule=inner.rule, field=".".join(path), message=inner.message)
+    kind = "value" if item["type"] == "value" else "type"
+    return Violation(rule=f"request.{kind}", field=".".join(path), message=_message(item))
+
+
+def _names_at(model: type[BaseModel], path: list[str]) -> set[str]:
+    """Return the field names of the model inside *model* that *path* leads to, as far as it can be followed."""
+    names = set(model.model_fields)
+    for part in path:
+        field = model.model_fields.get(part)
+        inner = _models_in(field.annotation) if field else []
+        if not inner:
+            continue  # an index, a key of a dictionary, the tag of a union
+        model = inner[0]
+        names = set().union(*(kind.model_fields for kind in inner))
+    return names
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _models_in(part)]
 
 
 def _message(item: Any) -> str:

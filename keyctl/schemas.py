@@ -10,7 +10,7 @@ from keyctl.policy import engine
 from keyctl.policy.documents import Policy
 from keyctl.principals import OrganizationRequest, TeamRequest, UserRequest
 from keyctl.records import Key
-from keyctl.requests import GatewayFields, GenerateRequest
+from keyctl.requests import GatewayFields, GenerateRequest, UpdateRequest
 from keyctl.settings import Settings
 
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
@@ -201,6 +201,7 @@ def _secrets() -> dict[str, Any]:
 
 SCHEMAS: Final[dict[str, Callable[[], dict[str, Any]]]] = {
     "generate-request": _model(GenerateRequest),
+    "update-request": _model(UpdateRequest),
     "generate-response": generate_response,
     "info-response": info_response,
     "verify-response": verify_response,

@@ -12,7 +12,14 @@ from pydantic import AfterValidator, Field
 
 from keyctl import durations, hashing
 from keyctl.errors import ConfigurationError, MalformedRequestError
-from keyctl.policy.documents import Bounds, KeyDefaults, PersonalPolicy, Policy
+from keyctl.policy.documents import (
+    Bounds,
+    KeyDefaults,
+    KeyRules,
+    Pattern,
+    PersonalPolicy,
+    Policy,
+)
 from keyctl.requests import DurationText, GraceText, Name, Strict, refusal, validate
 from keyctl.sinks.templates import check_template
 
@@ -79,14 +86,10 @@ class KeyDefaultsEverywhere(KeyDefaults):
     team_id: Name | None = None
 
 
-class TeamKeyGeneration(Policy):
-    """What the configuration demands of keys of any team."""
-
-
 class KeyGenerationSettings(Strict):
     """LiteLLM's `key_generation_settings`."""
 
-    team_key_generation: TeamKeyGeneration | None = None
+    team_key_generation: KeyRules | None = None
     personal_key_generation: PersonalPolicy | None = None
 
 
@@ -96,7 +99,7 @@ class Settings(Strict):
     default_key_generate_params: KeyDefaultsEverywhere | None = None
     upperbound_key_generate_params: Bounds | None = None
     key_generation_settings: KeyGenerationSettings = KeyGenerationSettings()
-    key_alias_pattern: Name | None = None
+    key_alias_pattern: Pattern | None = None
     disable_custom_api_keys: bool = False
     custom_key_generate: Function | None = None
     custom_key_generate_timeout: SinkTimeout = "10s"
@@ -183,14 +186,19 @@ def _check_writers(path: Path, mode: os.stat_result, document: Mapping[str, Any]
         )
 
 
-def everywhere(settings: Settings) -> Policy:
-    """Return the settings as the policy of the outermost layer."""
-    team = settings.key_generation_settings.team_key_generation or TeamKeyGeneration()
+def everywhere(settings: Settings, *, of_team: bool) -> Policy:
+    """Return the settings as the policy of the outermost layer, for a key of a team or for one without.
+
+    A personal key's `required_params` are left to the rule of that name.
+    """
+    given = settings.key_generation_settings
+    own = (given.team_key_generation if of_team else given.personal_key_generation) or KeyRules()
+    rules = {name: getattr(own, name) for name in KeyRules.model_fields}
+    if not of_team:
+        rules["required_params"] = None
     return Policy.model_construct(
-        **{
-            **{name: getattr(team, name) for name in Policy.model_fields},
-            "default_key_generate_params": settings.default_key_generate_params,
-            "upperbound_key_generate_params": settings.upperbound_key_generate_params,
-            "key_alias_pattern": settings.key_alias_pattern,
-        }
+        **rules,
+        default_key_generate_params=settings.default_key_generate_params,
+        upperbound_key_generate_params=settings.upperbound_key_generate_params,
+        key_alias_pattern=settings.key_alias_pattern,
     )

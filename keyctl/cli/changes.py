@@ -68,7 +68,9 @@ def add_to(app: typer.Typer) -> None:
             return
         view = service.update(named(key), patch, overrides=overrides, reason=reason)
         for item in view["filled"]:
-            session.console.note(f"filled in: {item['field']} = {item['value']} ({item['source']})")
+            session.console.note(
+                f"filled in: {item['field']} = {cell(item['value'])} ({item['source']})"
+            )
         if session.wants_json:
             session.console.json(view)
         else:

@@ -4,6 +4,7 @@ import typer
 
 from keyctl.cli.command import command
 from keyctl.cli.session import Session
+from keyctl.cli.tables import cell
 
 
 def add_to(app: typer.Typer) -> None:
@@ -32,7 +33,9 @@ def add_to(app: typer.Typer) -> None:
             session.console.json(view)
             return
         session.console.write(f"file: {view['file'] or 'none'}\ndatabase: {view['database']}\n")
-        session.console.write("".join(f"{name}: {value}\n" for name, value in settings.items()))
+        session.console.write(
+            "".join(f"{name}: {cell(value)}\n" for name, value in settings.items())
+        )
 
     @command(group, "path")
     def path(session: Session) -> None:

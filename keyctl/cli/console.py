@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from keyctl import jsontext, keystring
-from keyctl.errors import DeliveryError, KeyctlError
+from keyctl.errors import DeliveryError, ExitCode, KeyctlError, Violation
 
 STDOUT: Final = 1
 JSON_MODES: Final = ("json", "jsonl")
@@ -89,8 +89,8 @@ class Console:
             text = jsontext.dumps(error_document(error))
         else:
             lines = [f"error: {_one_line(error.message)}"]
-            if len(error.violations) > 1:
-                lines += [f"  {item.rule}: {_one_line(_told(item))}" for item in error.violations]
+            if len(error.violations) > 1 or error.exit_code == ExitCode.DENIED:
+                lines += [f"  {item.rule}: {_one_line(told(item))}" for item in error.violations]
             if error.hint:
                 lines.append(f"hint: {_one_line(error.hint)}")
             text = "\n".join(lines)
@@ -112,7 +112,8 @@ def error_document(error: KeyctlError) -> dict[str, Any]:
     }
 
 
-def _told(violation: Any) -> str:
+def told(violation: Violation) -> str:
+    """Return what *violation* says to a person: where, what, and what is allowed."""
     where = f"{violation.field}: " if violation.field else ""
     bound = "" if violation.bound is None else f" (allowed: {_plain(violation.bound)})"
     return f"{where}{violation.message}{bound}"

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from keyctl.cli.session import Session
+from keyctl.cli.tables import cell
 from keyctl.errors import UsageError
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def _summary(answer: dict[str, Any], sink: "Sink") -> str:
     if old := answer.get("old_secret"):
         lines.append(f"sk-{old['id']}… works until {old['not_after']:%Y-%m-%dT%H:%M:%SZ}")
     lines += [
-        f"filled in: {item['field']} = {item['value']} ({item['source']})"
+        f"filled in: {item['field']} = {cell(item['value'])} ({item['source']})"
         for item in answer.get("filled", ())
     ]
     return "\n".join(lines)

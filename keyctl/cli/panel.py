@@ -2,7 +2,9 @@
 
 from typing import TYPE_CHECKING, Any, Final
 
-from keyctl.cli.console import Console
+from keyctl.cli.console import Console, told
+from keyctl.cli.tables import cell
+from keyctl.errors import Violation
 from keyctl.keystring import KeyString
 
 if TYPE_CHECKING:
@@ -78,7 +80,7 @@ def facts(answer: dict[str, Any]) -> list[tuple[str, str]]:
         elif value is not None:
             found.append((label, str(value)))
     found += [
-        ("filled in", f"{item['field']} = {item['value']} ({item['source']})")
+        ("filled in", f"{item['field']} = {cell(item['value'])} ({item['source']})")
         for item in answer.get("filled", ())
     ]
     return found
@@ -113,9 +115,7 @@ def show_verdict(session: "Session", verdict: "Verdict", *, new: bool = False) -
 def verdict_text(report: dict[str, Any]) -> str:
     """Return the verdict of a dry run as lines."""
     lines = ["allowed" if report["allowed"] else "denied"]
-    for item in report["violations"]:
-        where = f"{item['field']}: " if item["field"] else ""
-        lines.append(f"  {item['rule']}: {where}{item['message']} (allowed: {item['bound']})")
+    lines += [f"  {item['rule']}: {told(Violation(**item))}" for item in report["violations"]]
     lines += [f"  overridden: {item['rule']}" for item in report["overridden"]]
     lines += [
         f"  {label}: {value}"

@@ -7,6 +7,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
+from keyctl import jsontext
 from keyctl.cli.console import Console
 
 
@@ -60,7 +61,9 @@ def cell(value: Any) -> str:
     if isinstance(value, datetime):
         return f"{value:%Y-%m-%dT%H:%M:%SZ}"
     if isinstance(value, (list, tuple)):
-        return ",".join(str(item) for item in value)
+        return ",".join(cell(item) for item in value)
+    if isinstance(value, dict):
+        return jsontext.dumps(value)
     return str(value)
 
 

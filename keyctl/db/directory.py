@@ -102,7 +102,7 @@ def memberships(connection: Connection, kind: type[Principal], user_id: str) -> 
     """Return the teams or organizations a user belongs to, and the role in each."""
     table, column = _MEMBERS[kind]
     query = select(table.c[column], table.c.role).where(table.c.user_id == user_id)
-    return dict(connection.execute(query.order_by(table.c[column])).tuples())
+    return {row[0]: row[1] for row in connection.execute(query.order_by(table.c[column]))}
 
 
 def add_member(

@@ -46,8 +46,11 @@ class KeyDefaults(KeyFields):
     """Values for fields that a request leaves out."""
 
 
-class Policy(Strict):
-    """What a team or an organization allows for new and changed keys."""
+Pattern = Annotated[Name, AfterValidator(_pattern)]
+
+
+class KeyRules(Strict):
+    """What any layer, the configuration included, can demand of keys."""
 
     allowed_team_member_roles: list[Literal["admin", "user"]] | None = None
     team_member_permissions: (
@@ -67,17 +70,22 @@ class Policy(Strict):
         | None
     ) = None
     required_params: Names | None = None
-    default_key_generate_params: KeyDefaults | None = None
-    upperbound_key_generate_params: Bounds | None = None
-    key_alias_pattern: Annotated[Name, AfterValidator(_pattern)] | None = None
     max_keys: Annotated[int, Field(ge=0)] | None = None
     require_expiry: bool | None = None
     max_rotation_interval: DurationText | None = None
     allowed_tags: Names | None = None
+
+
+class Policy(KeyRules):
+    """What a team or an organization allows for new and changed keys."""
+
+    default_key_generate_params: KeyDefaults | None = None
+    upperbound_key_generate_params: Bounds | None = None
+    key_alias_pattern: Pattern | None = None
     budget_allocation: Literal["shared", "guaranteed"] | None = None
 
 
-class PersonalPolicy(Strict):
+class PersonalPolicy(KeyRules):
     """What the configuration demands of keys without a team."""
 
     allowed_user_roles: (
@@ -92,7 +100,6 @@ class PersonalPolicy(Strict):
         ]
         | None
     ) = None
-    required_params: Names | None = None
 
 
 def parse_policy(document: Mapping[str, Any]) -> Policy:

@@ -83,7 +83,7 @@ def surroundings(
         layers=Layers(
             team=stored_policy(team.policy) if team else None,
             organization=stored_policy(organization.policy) if organization else None,
-            everywhere=everywhere(settings),
+            everywhere=everywhere(settings, of_team=team is not None),
             personal=settings.key_generation_settings.personal_key_generation,
             custom_keys_disabled=settings.disable_custom_api_keys,
         ),

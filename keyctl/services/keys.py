@@ -105,11 +105,12 @@ def find(connection: Connection, given: str, *, lock: bool = False) -> Key:
     if given.startswith("key_"):
         key = queries.find_key(connection, given, lock=lock)
     elif given.startswith("sk-"):
-        lookup = keystring.public_handle(given)
-        if lookup is None:
-            parsed = keystring.parse(given)
-            lookup = parsed.lookup if parsed else ""
-        secret = queries.find_secret_by_lookup(connection, lookup)
+        handle, parsed = keystring.public_handle(given), keystring.parse(given)
+        secret = None
+        if handle is not None:
+            secret = queries.find_secret(connection, handle)
+        elif parsed is not None:
+            secret = queries.find_secret_by_lookup(connection, parsed.lookup)
         key = queries.find_key(connection, secret.key_id, lock=lock) if secret else None
     else:
         key = queries.find_key_by_alias(connection, given, lock=lock)

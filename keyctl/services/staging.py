@@ -85,7 +85,7 @@ def check_written(database: Database, written: Sequence[Written]) -> None:
         if hashes.get(event.seq) != event.hash:
             raise IntegrityError(
                 f"audit event {event.seq} is not stored as it was written",
-                hint="run: keyctl audit verify",
+                hint="somebody else writes to this database; keyctl audit list shows what is there",
             )
 
 

@@ -18,7 +18,8 @@ _EVERYWHERE_LOCK = 0x6B6579736D61  # "keysma": counted across all teams, so no r
 
 def lock_everywhere(connection: Connection, settings: Settings) -> None:
     """Keep two creations from both taking the last place where the configuration limits all keys."""
-    if connection.dialect.name == "postgresql" and everywhere(settings).max_keys is not None:
+    limits = [everywhere(settings, of_team=of_team).max_keys for of_team in (True, False)]
+    if connection.dialect.name == "postgresql" and limits != [None, None]:
         connection.execute(text("SELECT pg_advisory_xact_lock(:id)"), {"id": _EVERYWHERE_LOCK})
 
 

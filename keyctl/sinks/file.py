@@ -9,7 +9,7 @@ from pathlib import Path
 
 from keyctl import keystring
 from keyctl.errors import DeliveryError, FileTakenError
-from keyctl.sinks.base import Format, NotTakenError, Parcel, Target, UnknownError, rendered
+from keyctl.sinks.base import Format, NotTakenError, Parcel, Target, rendered
 
 _READ = 64 * 1024
 # Told the public ids in a file and the key it is for: whether replacing it loses nothing.
