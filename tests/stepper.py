@@ -22,17 +22,8 @@ from keyctl.sinks.command import CommandSink
 from keyctl.sinks.file import FileSink
 from keyctl.sinks.stdout import StdoutSink
 
-STEPS = (
-    "before_stage",
-    "stage_uncommitted",
-    "staged",
-    "half_delivered",
-    "delivered",
-    "confirm_uncommitted",
-    "confirmed",
-    "checked",
-)
 SINKS = (StdoutSink, FileSink, CommandSink)
+MODULES = (keyctl.services.generate, keyctl.services.rotate)
 
 
 def die() -> None:
@@ -83,35 +74,52 @@ def half_delivered() -> None:
     before(FileSink, "_put_in_place")
 
 
-def arm(step: str) -> None:
-    """Wrap what *step* names."""
-    if step == "before_stage":
-        before(GenerateService, "_stage")
-        before(RotateService, "stage")
-    elif step == "stage_uncommitted":
-        before_commit(1)
-    elif step == "staged":
-        for sink in SINKS:
-            before(sink, "deliver")
-    elif step == "half_delivered":
-        half_delivered()
-    elif step == "delivered":
-        for sink in SINKS:
-            after(sink, "deliver")
-    elif step == "confirm_uncommitted":
-        before_commit(2)
-    elif step in ("confirmed", "checked"):
-        wrap = before if step == "confirmed" else after
-        for module in (keyctl.services.generate, keyctl.services.rotate):
-            wrap(module, "check_written")
-    else:
-        raise SystemExit(f"there is no step {step}")
+def before_stage() -> None:
+    """Die when nothing is written yet."""
+    before(GenerateService, "_stage")
+    before(RotateService, "stage")
+
+
+def staged() -> None:
+    """Die when the key is stored and nothing of it has left the process."""
+    for sink in SINKS:
+        before(sink, "deliver")
+
+
+def delivered() -> None:
+    """Die when the sink has the whole key and nothing is confirmed."""
+    for sink in SINKS:
+        after(sink, "deliver")
+
+
+def confirmed() -> None:
+    """Die when the confirmation is committed, and not read back yet."""
+    for module in MODULES:
+        before(module, "check_written")
+
+
+def checked() -> None:
+    """Die when all is done but for saying so."""
+    for module in MODULES:
+        after(module, "check_written")
+
+
+STEPS: dict[str, Callable[[], None]] = {
+    "before_stage": before_stage,
+    "stage_uncommitted": lambda: before_commit(1),
+    "staged": staged,
+    "half_delivered": half_delivered,
+    "delivered": delivered,
+    "confirm_uncommitted": lambda: before_commit(2),
+    "confirmed": confirmed,
+    "checked": checked,
+}
 
 
 if __name__ == "__main__":
     split = sys.argv.index("--")
     step, *rest = sys.argv[1:split]
     NUMBER = getattr(signal, rest[0]) if rest else signal.SIGKILL
-    arm(step)
+    STEPS[step]()
     sys.argv[1:] = sys.argv[split + 1 :]
     main()

@@ -1,0 +1,174 @@
+"""What goes where: the payload on stdout, talk on stderr, a panel on a real terminal."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pexpect
+import pytest
+from harness import KEYCTL, Cli
+
+pytestmark = pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+
+HOSTILE = {
+    "FORCE_COLOR": "1",
+    "GITHUB_ACTIONS": "true",
+    "COLUMNS": "20",
+    "LANG": "C",
+    "LC_ALL": "C",
+    "TERM": "dumb",
+}
+
+
+class TestJson:
+    @pytest.mark.parametrize("extra", [HOSTILE, {**HOSTILE, "NO_COLOR": "1", "FORCE_COLOR": ""}])
+    def test_stays_json_in_any_environment(self, cli: Cli, extra: dict[str, str]) -> None:
+        """No colour, width or locale gets into a JSON document, on stdout or stderr."""
+        made = cli("generate", "--alias", "a", "-o", "json", environment=extra, check=True)
+        listed = cli("list", "-o", "json", environment=extra, check=True)
+        refused = cli("generate", "--alias", "a", "-o", "json", environment=extra)
+
+        assert made.json["key_alias"] == "a"
+        assert [key["key_alias"] for key in listed.json["keys"]] == ["a"]
+        assert (refused.exit_code, json.loads(refused.stderr)["error"]["code"]) == (
+            5,
+            "alias_taken",
+        )
+
+    def test_is_one_document_with_nothing_on_stderr(self, cli: Cli) -> None:
+        """A script that reads stdout and minds stderr has nothing to mind."""
+        made = cli("generate", "-o", "json", check=True)
+
+        assert (made.stderr, made.json["replayed"]) == ("", False)
+
+
+class TestInAPipe:
+    def test_talk_is_on_stderr(self, cli: Cli) -> None:
+        """stdout is the bare key and a newline; the summary is on stderr."""
+        made = cli("generate", "--alias", "a", check=True)
+
+        assert made.stdout.startswith("sk-")
+        assert (made.stdout.count("\n"), len(made.stdout)) == (1, 66)
+        assert made.stderr.startswith("key key_")
+
+    def test_an_env_line_can_be_read_by_a_shell(self, cli: Cli) -> None:
+        """-o env gives NAME=key under the name that was asked for."""
+        made = cli("generate", "-o", "env", "--env-var", "GATEWAY_KEY", check=True)
+
+        name, _, key = made.stdout.strip().partition("=")
+        assert (name, cli.verdict(key)["valid"]) == ("GATEWAY_KEY", True)
+
+
+class TestClosedDescriptors:
+    @pytest.mark.parametrize(
+        ("redirect", "status"), [("<&-", 0), ("2>&-", 0), (">&-", 8), (">&- 2>&- <&-", 8)]
+    )
+    def test_are_filled_before_anything_is_opened(
+        self, cli: Cli, redirect: str, status: int
+    ) -> None:
+        """No file or socket gets the number of a closed stream; a closed stdout is no success."""
+        done = subprocess.run(
+            ["bash", "-c", f"exec {redirect}; exec '{KEYCTL[0]}' -m keyctl generate --alias a"],
+            env=cli.environment,
+            cwd=cli.home,
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+
+        assert done.returncode == status, done.stderr
+        listed = cli("list", "-o", "json")
+        found = [] if listed.exit_code == 6 else listed.json["keys"]
+        assert len(found) == (1 if status == 0 else 0)
+
+    def test_an_answer_in_json_needs_an_open_stdout(self, cli: Cli, tmp_path: Path) -> None:
+        """With --out-file and -o json a closed stdout is found out before anything is written."""
+        command = f"'{KEYCTL[0]}' -m keyctl generate --out-file '{tmp_path}/k' -o json >&-"
+
+        done = subprocess.run(
+            ["bash", "-c", command],
+            env=cli.environment,
+            cwd=cli.home,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+
+        assert (done.returncode, (tmp_path / "k").exists()) == (8, False)
+
+
+class TestOnATerminal:
+    @pytest.mark.parametrize("columns", [40, 80, 200])
+    def test_the_panel_shows_the_key_once_on_one_line(self, cli: Cli, columns: int) -> None:
+        """Whatever the width, the key is neither cut nor wrapped, and it says that it is shown once."""
+        output = on_terminal(cli, ["generate", "--alias", "a", "--max-budget", "50"], columns)
+
+        keys = [line.strip() for line in output.splitlines() if "sk-" in line]
+        assert len(keys) == 1
+        assert cli.verdict(keys[0])["valid"]
+        assert "Shown once" in output
+        assert "$50" in output
+
+    def test_a_key_is_asked_for_without_an_echo(self, cli: Cli) -> None:
+        """verify asks on a terminal, and what is typed does not appear."""
+        key = cli.key()
+        child = spawn(cli, ["verify"], 80)
+        child.expect("key: ")
+        child.sendline(key)
+        child.expect(pexpect.EOF)
+        child.close()
+
+        assert key not in (child.before or "")
+        assert child.exitstatus == 0
+
+    def test_an_interrupt_is_130(self, cli: Cli) -> None:
+        """Ctrl-C at the prompt is exit 130."""
+        child = spawn(cli, ["verify"], 80)
+        child.expect("key: ")
+        child.sendintr()
+        child.expect(pexpect.EOF)
+        child.close()
+
+        assert child.exitstatus == 130
+
+    def test_several_keys_are_asked_about(self, cli: Cli) -> None:
+        """delete of many asks on a terminal, and no is no."""
+        cli("generate", "--count", "2", "--alias", "ci-{n}", check=True)
+        child = spawn(cli, ["delete", "ci-1", "ci-2"], 80)
+        child.expect("delete 2 keys")
+        child.sendline("n")
+        child.expect(pexpect.EOF)
+        child.close()
+
+        assert child.exitstatus == 130
+        assert len(cli("list", "-o", "json", check=True).json["keys"]) == 2
+
+
+def spawn(cli: Cli, arguments: list[str], columns: int) -> "pexpect.spawn[str]":
+    """Start keyctl on a terminal of this width."""
+    return pexpect.spawn(
+        KEYCTL[0],
+        [*KEYCTL[1:], *arguments],
+        env={**cli.environment, "TERM": "xterm"},
+        cwd=str(cli.home),
+        dimensions=(40, columns),
+        encoding="utf-8",
+        timeout=30,
+    )
+
+
+def on_terminal(cli: Cli, arguments: list[str], columns: int) -> str:
+    """Return what keyctl shows on a terminal of this width, without its colours."""
+    child = spawn(cli, arguments, columns)
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 0, child.before
+    return strip_colours(child.before or "")
+
+
+def strip_colours(text: str) -> str:
+    """Return *text* without escape sequences."""
+    import re
+
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
