@@ -1,0 +1,194 @@
+"""Who may import whom, and who may not touch the clock: layers only look down."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import keyctl
+
+PACKAGE = Path(keyctl.__file__).parent
+
+# Values and functions that know neither a database nor the time.
+PURE = {
+    "errors",
+    "durations",
+    "hashing",
+    "jsontext",
+    "keystring",
+    "lifecycle",
+    "money",
+    "records",
+    "views",
+}
+# Who may import whom, lowest layer first.  Anything absent is forbidden.
+ALLOWED: dict[str, set[str]] = {
+    "__init__": set(),
+    "errors": set(),
+    "records": set(),
+    "durations": {"errors"},
+    "jsontext": {"errors"},
+    "keystring": {"errors"},
+    "money": {"errors"},
+    "hashing": {"keystring"},
+    "lifecycle": {"records"},
+    "views": {"lifecycle", "money", "records"},
+    "requests": {"durations", "errors", "jsontext", "money"},
+    "policy": PURE | {"requests"},
+    "principals": {"errors", "policy", "records", "requests"},
+    "db": PURE,
+    "sinks": PURE,
+    "settings": PURE | {"policy", "requests", "sinks"},
+    "schemas": {"lifecycle", "policy", "principals", "records", "requests", "settings"},
+    "services": PURE | {"db", "policy", "principals", "requests", "settings", "sinks"},
+    "gateway": PURE | {"db", "services"},
+    "cli": PURE
+    | {"__init__", "db", "policy", "principals", "requests", "schemas", "services"}
+    | {"settings", "sinks"},
+    "entry": {"__init__", "cli", "errors", "keystring"},
+    "__main__": {"entry"},
+}
+# Who may import what others wrote.  Anything absent is forbidden.
+LIBRARIES: dict[str, set[str]] = {
+    "alembic": {"db"},
+    "bcrypt": {"hashing"},
+    "platformdirs": {"cli", "settings"},
+    "pydantic": {"policy", "principals", "requests", "schemas", "settings"},
+    "pydantic_core": {"requests"},
+    "rich": {"cli"},
+    "simplejson": {"jsontext"},
+    "sqlalchemy": {"db", "services"},
+    "typer": {"cli"},
+}
+# What asks for the time of day.  `time.monotonic` measures lengths, which is another thing.
+CLOCKS = {"now", "utcnow", "today", "time", "time_ns", "gmtime", "localtime"}
+
+# A wheel carries the migrations inside the package: scripts, not modules.
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if "_alembic" not in path.parts)
+
+
+def name_of(path: Path) -> str:
+    """Return the path of a module inside the package, for messages."""
+    return path.relative_to(PACKAGE).as_posix()
+
+
+def unit_of(path: Path) -> str:
+    """Return the layer a module belongs to: its folder, or its own name on the top level."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported_by(tree: ast.AST) -> Iterator[str]:
+    """Yield the whole name of every module that *tree* imports, wherever it does."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (item.name for item in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            if node.level:
+                yield "." * node.level
+            elif node.module == "keyctl":
+                yield from (f"keyctl.{item.name}" for item in node.names)
+            else:
+                yield str(node.module)
+
+
+def own(modules: Iterator[str]) -> set[str]:
+    """Return the layers of keyctl among *modules*; what the package itself holds is ``__init__``."""
+    layers = {module.split(".")[1] for module in modules if module.startswith("keyctl.")}
+    return {"__init__" if layer.startswith("__version") else layer for layer in layers}
+
+
+def tree_of(path: Path) -> ast.Module:
+    """Return the parsed module."""
+    return ast.parse(path.read_text("utf-8"), str(path))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+class TestEveryModule:
+    def test_only_looks_down(self, path: Path) -> None:
+        """No module imports from a layer above its own; a new layer is given its place here first."""
+        unit = unit_of(path)
+
+        assert unit in ALLOWED
+        assert own(imported_by(tree_of(path))) - {unit} <= ALLOWED[unit]
+
+    def test_uses_the_libraries_of_its_layer(self, path: Path) -> None:
+        """What others wrote is used where the table says so, and `click` nowhere: Typer carries its own."""
+        libraries = {module.partition(".")[0] for module in imported_by(tree_of(path))}
+        foreign = libraries - set(sys.stdlib_module_names) - {"keyctl"}
+
+        assert {
+            name for name in foreign if unit_of(path) not in LIBRARIES.get(name, set())
+        } == set()
+
+    def test_does_not_import_the_orm(self, path: Path) -> None:
+        """Importing it costs every command about a fifth of its time."""
+        assert not [name for name in imported_by(tree_of(path)) if "sqlalchemy.orm" in name]
+
+    def test_does_not_ask_for_the_time(self, path: Path) -> None:
+        """`utcnow` in db/engine.py is the only clock; everybody else is told."""
+        asked = [
+            ast.unparse(node)
+            for node in ast.walk(tree_of(path))
+            if isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and node.func.attr in CLOCKS
+            and ast.unparse(node.func.value).rpartition(".")[2] in ("datetime", "date", "time")
+        ]
+
+        assert asked == (["datetime.now(UTC)"] if name_of(path) == "db/engine.py" else [])
+
+    def test_has_no_assert_statement(self, path: Path) -> None:
+        """`python -O` removes them, and with them whatever they guard."""
+        asserts = [node.lineno for node in ast.walk(tree_of(path)) if isinstance(node, ast.Assert)]
+
+        assert asserts == []
+
+
+def test_pure_modules_stay_pure() -> None:
+    """A pure module imports only pure ones, and neither a database nor the operating system."""
+    outside = {"os", "pathlib", "socket", "sqlalchemy", "subprocess", "sys", "time"}
+    found = {
+        (unit, module)
+        for unit in PURE
+        for module in imported_by(tree_of(PACKAGE / f"{unit}.py"))
+        if module.partition(".")[0] in outside
+    }
+
+    assert found == set()
+    assert set().union(*(ALLOWED[unit] for unit in PURE)) <= PURE
+
+
+def test_the_table_has_no_circles() -> None:
+    """Whatever the table allows, following it always ends at the bottom."""
+    above: set[str] = set()
+    rest = dict(ALLOWED)
+    while rest:
+        free = {unit for unit, below in rest.items() if below <= above}
+        assert free, f"circle among {sorted(rest)}"
+        above |= free
+        rest = {unit: below for unit, below in rest.items() if unit not in free}
+
+
+def test_importing_the_package_imports_nothing() -> None:
+    """`keyctl/__init__.py` holds a constant: `--version` is answered from it."""
+    assert list(imported_by(tree_of(PACKAGE / "__init__.py"))) == []
+
+
+def test_the_entry_point_imports_the_command_line_late() -> None:
+    """What must be settled first (descriptors, umask, core files) is settled before Typer is imported."""
+    tree = tree_of(PACKAGE / "entry.py")
+    early = ast.Module(
+        [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))], []
+    )
+
+    assert own(imported_by(early)) == {"__init__"}
+    assert "keyctl.cli.app" in set(imported_by(tree))
+
+
+def test_the_clock_is_asked_for_by_the_database_only() -> None:
+    """Nobody imports `utcnow`: the database hands out the time, its own on PostgreSQL."""
+    users = [name_of(path) for path in MODULES if "utcnow" in path.read_text("utf-8")]
+
+    assert users == ["db/engine.py"]

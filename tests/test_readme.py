@@ -1,0 +1,295 @@
+"""The README tells the truth: its commands work, its outputs are real, its tables are the code's."""
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pexpect
+import pytest
+from harness import Cli
+from sqlalchemy import text
+from typer.main import get_command
+
+from keyctl import schemas, settings
+from keyctl.cli.app import app
+from keyctl.db.engine import Database
+from keyctl.errors import ExitCode
+from keyctl.policy.documents import Policy
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text("utf-8")
+BIN = Path(sys.executable).parent
+EXAMPLE_URL = "postgresql://keyctl@db.example.com/keyctl"
+
+# What differs from run to run, each with what stands for it.
+CHANGING = (
+    (r"\x1b\[[0-9;]*m", ""),
+    (r"key_[0-9A-Za-z]{20}", "KEY_ID"),
+    (r"sk-[0-9A-Za-z]{12}_[0-9A-Za-z]{49}", "KEY"),
+    (r"sk-[0-9A-Za-z]{12}…", "sk-ID…"),
+    (r"(secret_id: )\S+", r"\1ID"),
+    (r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z| UTC)", "TIME"),
+    (r"\b[0-9a-f]{64}\b", "HASH"),
+    (r"local:\S+@\S+", "ACTOR"),
+    (r" {2,}", "  "),
+    (r"(?m) +$", ""),
+    (r"(?m)^\d+(?=  TIME| HASH)", "SEQ"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A fenced block: its language and its lines."""
+
+    language: str
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command of the README, the status it should end with and the output it should print."""
+
+    text: str
+    status: int
+    output: str | None
+
+
+def blocks() -> Iterator[Block]:
+    """Yield the README's fenced blocks in order, without the two that install."""
+    told = re.sub(r"(?s)<!-- (install|test):begin -->.*?<!-- \1:end -->", "", README)
+    for found in re.finditer(r"(?ms)^```(\w+)\n(.*?)^```$", told):
+        yield Block(found[1], tuple(found[2].splitlines()))
+
+
+def commands() -> Iterator[Command]:
+    """Yield what a reader would type: a whole ``sh`` block, or each ``$`` line of a ``console`` block."""
+    for block in blocks():
+        if block.language == "sh":
+            script = "\n".join(block.lines)
+            yield Command(f"bash -euo pipefail <<'SCRIPT'\n{script}\nSCRIPT", 0, None)
+        elif block.language == "console":
+            yield from typed(block.lines)
+
+
+def typed(lines: tuple[str, ...]) -> Iterator[Command]:
+    """Yield the commands of a ``console`` block with what the README shows below each."""
+    starts = [index for index, line in enumerate(lines) if line.startswith("$ ")]
+    for start, end in zip(starts, [*starts[1:], len(lines)], strict=True):
+        own = [lines[start].removeprefix("$ ")]
+        rest = list(lines[start + 1 : end])
+        while rest and rest[0].startswith("> "):
+            own.append(rest.pop(0).removeprefix("> "))
+        first, _, note = own[0].partition("   # exit ")
+        yield Command("\n".join([first, *own[1:]]), int(note or 0), "\n".join(rest))
+
+
+def steady(output: str, home: Path) -> str:
+    """Return *output* with what changes from run to run replaced."""
+    output = output.replace(str(home), "/home/you")
+    for pattern, stand_in in CHANGING:
+        output = re.sub(pattern, stand_in, output)
+    return output.strip()
+
+
+def shape(expected: str) -> str:
+    """Return the pattern of an expected output: ``…`` stands for anything, on its own for any lines."""
+    lines = [
+        r"(?:.*\n)*?" if line == "…" else re.escape(line).replace("…", ".*") + r"\n"
+        for line in expected.splitlines()
+    ]
+    return "".join(lines)
+
+
+def marked(name: str) -> str:
+    """Return what stands between the README's markers of this *name*."""
+    found = re.search(rf"(?s)<!-- {name}:begin -->\n(.*?)\n?<!-- {name}:end -->", README)
+    assert found is not None, f"the README has no {name}:begin and {name}:end"
+    return found[1]
+
+
+def fenced(name: str) -> str:
+    """Return the fenced text between the README's markers of this *name*."""
+    return "\n".join(marked(name).splitlines()[1:-1])
+
+
+def rows(table: str) -> list[list[str]]:
+    """Return the cells of a Markdown table, without its heading."""
+    return [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]
+    ]
+
+
+def rules_as_markdown() -> str:
+    """Return the table of rules as the README has to show it."""
+    lines = ["| rule | binds | overridable | demands |", "| --- | --- | --- | --- |"]
+    for rule in schemas.rule_table():
+        overridable = "yes" if rule["overridable"] else "no"
+        lines.append(f"| `{rule['rule']}` | {rule['binds']} | {overridable} | {rule['demands']} |")
+    return "\n".join(lines)
+
+
+def commands_of(group: Any, path: tuple[str, ...] = ("keyctl",)) -> Iterator[tuple[str, Any]]:
+    """Yield every command below *group* with its whole name."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands_of(command, (*path, name))
+        else:
+            yield " ".join((*path, name)), command
+
+
+ALL_COMMANDS = dict(commands_of(get_command(app)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
+def test_every_command_in_the_readme_works(database_url: str, tmp_path: Path) -> None:
+    """Typed in order on a fresh machine, each ends with its status and prints what is shown."""
+    home, out = tmp_path / "you", tmp_path / "out"
+    home.mkdir()
+    out.mkdir()
+    empty(database_url)
+    told = list(commands())
+    script = "set -o pipefail\n" + "".join(
+        f'{{\n{command.text}\n}} >"{out}/{number}" 2>&1\necho $? >"{out}/{number}.status"\n'
+        for number, command in enumerate(told)
+    )
+
+    subprocess.run(
+        ["bash"],
+        input=script.replace(EXAMPLE_URL, database_url),
+        text=True,
+        env={
+            "HOME": str(home),
+            "PATH": f"{BIN}:{os.environ['PATH']}",
+            "LANG": "C.UTF-8",
+        },
+        cwd=home,
+        check=True,
+        timeout=110,
+    )
+
+    wrong = []
+    for number, command in enumerate(told):
+        status = int((out / f"{number}.status").read_text("utf-8"))
+        output = steady((out / str(number)).read_text("utf-8"), home)
+        expected = None if command.output is None else steady(command.output, home)
+        fits = expected is None or re.fullmatch(shape(expected), output + "\n" * bool(output))
+        if status != command.status or not fits:
+            wrong.append(f"$ {command.text}\n{output}\n-> {status}; the README says:\n{expected}")
+    assert not wrong, "\n\n".join(wrong)
+
+
+def empty(database_url: str) -> None:
+    """Leave nothing in a PostgreSQL database, as in one that was just created."""
+    database = Database(database_url)
+    with database.engine.begin() as connection:
+        connection.execute(text("DROP SCHEMA public CASCADE"))
+        connection.execute(text("CREATE SCHEMA public"))
+    database.engine.dispose()
+
+
+def test_the_picture_is_what_a_terminal_shows(bare_cli: Cli) -> None:
+    """The panel on top of the README is the real one, 80 columns wide."""
+    first, *picture = fenced("panel").splitlines()
+    bare_cli("team", "create", "web", check=True)
+
+    typing = pexpect.spawn(
+        "/bin/sh",
+        ["-c", first.removeprefix("$ ")],
+        env={**bare_cli.environment, "PATH": f"{BIN}:{os.environ['PATH']}", "TERM": "xterm"},
+        cwd=str(bare_cli.home),
+        dimensions=(40, 80),
+        encoding="utf-8",
+        timeout=60,
+    )
+    typing.expect(pexpect.EOF)
+    typing.close()
+
+    shown = (typing.before or "").replace("\r\n", "\n")
+    assert typing.exitstatus == 0
+    assert steady(shown, bare_cli.home) == steady("\n".join(picture), bare_cli.home)
+
+
+def test_the_configuration_example_is_complete_and_loads(tmp_path: Path) -> None:
+    """It names every setting there is, and keyctl reads it without complaint."""
+    path = tmp_path / "config.toml"
+    path.write_text(fenced("config"))
+    path.chmod(0o600)
+
+    loaded = settings.load(path)
+
+    assert set(tomllib.loads(fenced("config"))) == set(settings.Settings.model_fields)
+    assert loaded.sinks
+
+
+def test_the_rules_are_the_code_s() -> None:
+    """The README's table is `keyctl schema rules`; if it is not, paste what is printed below."""
+    assert marked("rules").strip() == rules_as_markdown(), rules_as_markdown()
+
+
+def test_the_exit_codes_are_the_code_s() -> None:
+    """Every exit code is explained under its number and its name, and there are no others."""
+    told = [(int(number), name) for number, name, _ in rows(marked("exits"))]
+
+    assert told == [(int(code), code.name.lower().replace("_", " ")) for code in ExitCode]
+
+
+def test_the_policy_fields_are_the_code_s() -> None:
+    """Every field of a policy document is explained."""
+    section = README.split("### What a policy can say")[1].split("## Exit codes")[0]
+
+    missing = [name for name in Policy.model_fields if f"| `{name}` |" not in section]
+
+    assert missing == []
+
+
+@pytest.mark.parametrize("name", ALL_COMMANDS)
+def test_every_command_has_help_and_is_in_the_readme(name: str) -> None:
+    """Nobody has to guess what a command does or that it exists."""
+    command = ALL_COMMANDS[name]
+    undocumented = [
+        option.name
+        for option in command.params
+        if not getattr(option, "help", None) and not getattr(option, "hidden", False)
+    ]
+
+    assert command.help
+    assert undocumented == []
+    assert re.search(rf"(?m)^{re.escape(name)}\b", README)
+
+
+def test_no_command_is_promised_that_does_not_exist() -> None:
+    """Every `keyctl …` at the start of a line of code names a command."""
+    lines = [line for block in blocks() for line in block.lines]
+    named = {
+        found[1]
+        for line in lines
+        if (found := re.match(r"(?:\$ )?(?:.*\$\()?(keyctl(?: [a-z][a-z-]*){1,2})\b", line))
+    }
+
+    assert {
+        name for name in named if not {name, name.rpartition(" ")[0]} & set(ALL_COMMANDS)
+    } == set()
+
+
+@pytest.mark.parametrize("name", ["install", "test"])
+def test_the_two_commands_are_one_line_each(name: str) -> None:
+    """Each makes an environment of its own and installs this clone into it; .ci/run runs the second."""
+    line = fenced(name)
+
+    assert "\n" not in line
+    assert line.startswith("python3 -m venv .venv && .venv/bin/pip install ")
+
+
+def test_ci_runs_the_readme_s_own_command() -> None:
+    """The command for running the tests stands in the README only."""
+    script = (ROOT / ".ci" / "run").read_text("utf-8")
+
+    assert "$(readme test)" in script
+    assert "pytest" not in script
