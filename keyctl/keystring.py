@@ -4,9 +4,7 @@ Nothing here touches a database or a clock, and nothing but `KeyString.reveal` h
 secret as text.
 """
 
-import hashlib
 import re
-import secrets
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,6 +22,9 @@ SUPPLIED_MIN: Final = 16
 SUPPLIED_MAX: Final = 512
 STRONG_LENGTH: Final = 22
 STRONG_VARIETY: Final = 10
+
+_BASE62 = (ALPHABET * 5)[:256].encode("ascii")
+_UNEVEN = bytes(range(256 - 256 % len(ALPHABET), 256))
 
 _GENERATED = re.compile(r"sk-([0-9A-Za-z]{12})_([0-9A-Za-z]{43})([0-9A-Za-z]{6})", re.ASCII)
 _SUPPLIED = re.compile(rf"sk-[!-~]{{{SUPPLIED_MIN - 3},{SUPPLIED_MAX - 3}}}")
@@ -51,12 +52,22 @@ class KeyString:
 
     def digest(self) -> str:
         """Return the SHA-256 of the whole string in hex: what bcrypt hashes."""
-        return hashlib.sha256(self._text.encode()).hexdigest()
+        return _sha256(self._text)
 
 
-def random_text(length: int, *, choice: Callable[[str], str] = secrets.choice) -> str:
-    """Return *length* base62 characters from the operating system's CSPRNG."""
-    return "".join([choice(ALPHABET) for _ in range(length)])
+def random_text(length: int, *, draw: Callable[[int], bytes] | None = None) -> str:
+    """Return *length* base62 characters from the operating system's CSPRNG.
+
+    Bytes from 248 up are thrown away, so that each character is equally likely.
+    """
+    if draw is None:
+        import secrets  # noqa: PLC0415  # help has no use for it
+
+        draw = secrets.token_bytes
+    text = ""
+    while len(text) < length:
+        text += draw(length + 8).translate(_BASE62, _UNEVEN).decode("ascii")
+    return text[:length]
 
 
 def checksum(body: str) -> str:
@@ -74,10 +85,10 @@ def checksum(body: str) -> str:
     return digits
 
 
-def mint(*, choice: Callable[[str], str] = secrets.choice) -> KeyString:
+def mint(*, draw: Callable[[int], bytes] | None = None) -> KeyString:
     """Return a new key string of 256 random bits under a random public id."""
-    public_id = random_text(ID_LENGTH, choice=choice)
-    body = f"{PREFIX}{public_id}_{random_text(SECRET_LENGTH, choice=choice)}"
+    public_id = random_text(ID_LENGTH, draw=draw)
+    body = f"{PREFIX}{public_id}_{random_text(SECRET_LENGTH, draw=draw)}"
     return KeyString(public_id, public_id, body + checksum(body))
 
 
@@ -94,7 +105,7 @@ def parse(text: str) -> KeyString | None:
         return KeyString(found[1], found[1], text)
     if _SUPPLIED.fullmatch(text) is None:
         return None
-    return KeyString(hashlib.sha256(text.encode()).hexdigest()[:32], None, text)
+    return KeyString(_sha256(text)[:32], None, text)
 
 
 def supplied(text: str) -> KeyString:
@@ -149,6 +160,12 @@ def redact(text: str) -> str:
     return _LOOKS_SECRET.sub(
         lambda found: found[0] if _is_handle(found[0]) else "sk-[redacted]", text
     )
+
+
+def _sha256(text: str) -> str:
+    import hashlib  # noqa: PLC0415  # loads OpenSSL, which help has no use for
+
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _is_handle(word: str) -> bool:

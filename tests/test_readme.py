@@ -5,7 +5,7 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,9 @@ import pexpect
 import pytest
 from harness import Cli
 from sqlalchemy import text
-from typer.main import get_command
 
 from keyctl import schemas, settings
-from keyctl.cli.app import app
+from keyctl.cli.app import Commands
 from keyctl.db.engine import Database
 from keyctl.errors import ExitCode
 from keyctl.policy.documents import Policy
@@ -134,16 +133,18 @@ def rules_as_markdown() -> str:
     return "\n".join(lines)
 
 
-def commands_of(group: Any, path: tuple[str, ...] = ("keyctl",)) -> Iterator[tuple[str, Any]]:
-    """Yield every command below *group* with its whole name."""
-    for name, command in group.commands.items():
+def commands_of(
+    commands: Mapping[str, Any], path: tuple[str, ...] = ("keyctl",)
+) -> Iterator[tuple[str, Any]]:
+    """Yield every command below with its whole name."""
+    for name, command in commands.items():
         if hasattr(command, "commands"):
-            yield from commands_of(command, (*path, name))
+            yield from commands_of(command.commands, (*path, name))
         else:
             yield " ".join((*path, name)), command
 
 
-ALL_COMMANDS = dict(commands_of(get_command(app)))
+ALL_COMMANDS = dict(commands_of(Commands()))
 
 
 @pytest.mark.slow

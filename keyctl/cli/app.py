@@ -2,30 +2,69 @@
 
 import os
 import sys
-from collections.abc import Sequence
-from typing import Annotated, Any
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
+from typing import Annotated, Any, Final
 
 import typer
 from typer.core import TyperGroup
 
 from keyctl import __version__, keystring
-from keyctl.cli import (
-    audit,
-    changes,
-    config,
-    database,
-    directory,
-    generate,
-    keys,
-    rotate,
-    schema,
-)
 from keyctl.cli.console import Console
 from keyctl.errors import ExitCode, KeyctlError, SecretInArgumentError, UsageError
+
+# Which module of this package declares a command, and its line in the help.  Building all of them
+# to run or list one would cost every start more than Typer itself does.
+COMMANDS: Final = {
+    "generate": ("generate", "Create a key and deliver its secret once."),
+    "verify": ("keys", "Check a presented key: whose, and is it valid?"),
+    "list": ("keys", "List keys, the newest first."),
+    "info": ("keys", "Show what a key may do, and its secrets."),
+    "update": ("changes", "Change limits and settings; what is not named stays."),
+    "block": ("changes", "Suspend keys; unblock lets them in again."),
+    "unblock": ("changes", "Let blocked keys in again."),
+    "delete": ("changes", "Revoke keys for good; their records are archived."),
+    "revoke": ("changes", "End retiring or abandoned secrets of a key now."),
+    "rotate": ("rotate", "Give a key a new secret; the old one lives on for a grace period."),
+    "spend": ("changes", "Correct what a key has spent."),
+    "budget": ("rotate", "Budget periods."),
+    "team": ("directory", "Teams: who shares models, budgets and a policy."),
+    "user": ("directory", "Users: who owns keys, and with which role."),
+    "org": ("directory", "Organizations: what teams belong to."),
+    "audit": ("audit", "The audit trail: who changed what."),
+    "db": ("database", "The database: its schema, and what crashes left."),
+    "config": ("config", "The configuration."),
+    "schema": ("schema", "Print the JSON Schema of a request, an answer or the policy."),
+}
+
+
+class Commands(Mapping[str, Any]):
+    """The commands by name, each built when it is asked for."""
+
+    def __getitem__(self, name: str) -> Any:
+        module, _ = COMMANDS[name]
+        part = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
+        import_module(f"keyctl.cli.{module}").add_to(part)
+        return typer.main.get_group(part).commands[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(COMMANDS)
+
+    def __len__(self) -> int:
+        return len(COMMANDS)
 
 
 class Root(TyperGroup):
     """The root group.  Everything that fails below it is reported here, in the asked-for form."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.commands = Commands()  # type: ignore[assignment]  # nobody adds to them
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the table of commands without building them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
 
     def main(
         self,
@@ -106,10 +145,6 @@ def root(
     ] = False,
 ) -> None:
     """Issue, limit, rotate and revoke the API keys of an LLM gateway, offline."""
-
-
-for _module in (generate, keys, changes, rotate, directory, audit, database, config, schema):
-    _module.add_to(app)
 
 
 def run(arguments: Sequence[str], *, closed: frozenset[int]) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from keyctl import jsontext, keystring
+from keyctl import keystring
 from keyctl.errors import DeliveryError, ExitCode, KeyctlError, Violation
 
 STDOUT: Final = 1
@@ -72,10 +72,14 @@ class Console:
 
     def json(self, value: Any) -> None:
         """Write *value* as one JSON document."""
+        from keyctl import jsontext
+
         self.write(jsontext.dumps(value, indent=2) + "\n")
 
     def lines(self, values: Iterable[Any]) -> None:
         """Write each value as JSON on a line of its own."""
+        from keyctl import jsontext
+
         for value in values:
             self.write(jsontext.dumps(value) + "\n")
 
@@ -86,6 +90,8 @@ class Console:
     def fail(self, error: KeyctlError) -> int:
         """Report *error* on stderr, as JSON if that was asked for, and return its exit status."""
         if self.output in JSON_MODES:
+            from keyctl import jsontext
+
             text = jsontext.dumps(error_document(error))
         else:
             lines = [f"error: {_one_line(error.message)}"]

@@ -1,0 +1,160 @@
+"""What a short command costs beside the least that could do the same.
+
+`--version` beside the bare interpreter, `--help` beside a Typer application with as many commands,
+`generate` beside a script of Typer, pydantic, SQLAlchemy Core and bcrypt that writes one row.
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+
+from measure import KEYCTL, alternate, compare, run
+
+ROUNDS = 31
+
+MINIMAL = """
+import typer
+
+app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
+"""
+COMMAND = '''
+@app.command()
+def {name}() -> None:
+    """{help}"""
+'''
+GROUP = """
+{name} = typer.Typer()
+app.add_typer({name}, name="{name}", help="{help}")
+"""
+IN_GROUP = '''
+@{group}.command("{name}")
+def {group}_{name}() -> None:
+    """{help}"""
+'''
+
+FLOOR = """
+import secrets
+import sys
+
+import bcrypt
+import typer
+from pydantic import BaseModel
+from sqlalchemy import Column, Float, MetaData, String, Table, create_engine, insert
+
+
+class Request(BaseModel):
+    max_budget: float | None = None
+
+
+keys = Table(
+    "keys", MetaData(), Column("id", String, primary_key=True), Column("hash", String),
+    Column("max_budget", Float),
+)
+app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+@app.command()
+def generate(max_budget: float = 5) -> None:
+    request = Request(max_budget=max_budget)
+    key = "sk-" + secrets.token_urlsafe(32)
+    engine = create_engine(f"sqlite:///{sys.argv[0]}.db")
+    keys.metadata.create_all(engine) if prepare else None
+    with engine.begin() as connection:
+        connection.execute(
+            insert(keys),
+            {
+                "id": secrets.token_hex(8),
+                "hash": bcrypt.hashpw(key.encode()[:72], bcrypt.gensalt(4)).decode(),
+                "max_budget": request.max_budget,
+            },
+        )
+    print(key)
+
+
+@app.command()
+def other() -> None:
+    pass
+
+
+prepare = "--prepare" in sys.argv
+if prepare:
+    sys.argv.remove("--prepare")
+app()
+"""
+
+
+def minimal_app() -> str:
+    """Return the source of a Typer application with as many commands as keyctl, which do nothing."""
+    from keyctl.cli.app import Commands
+
+    source = [MINIMAL]
+    for name, command in Commands().items():
+        help_text = (command.help or "").splitlines()[0]
+        children = getattr(command, "commands", None)
+        identifier = name.replace("-", "_")
+        if children is None:
+            source.append(COMMAND.format(name=identifier, help=help_text))
+            continue
+        source.append(GROUP.format(name=identifier, help=help_text))
+        source += [
+            IN_GROUP.format(group=identifier, name=child.replace("-", "_"), help=help_text)
+            for child in children
+        ]
+    return "".join([*source, "\napp()\n"])
+
+
+def main() -> None:
+    """Print the ratios."""
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder)
+        config = home / "config.toml"
+        config.write_text("bcrypt_cost = 4\n")
+        config.chmod(0o600)
+        (home / "floor.py").write_text(FLOOR)
+        (home / "minimal.py").write_text(minimal_app())
+        floor = [sys.executable, str(home / "floor.py"), "generate"]
+        run([*floor, "--prepare"], home)()
+        own = {"KEYCTL_CONFIG": str(config), "KEYCTL_DATABASE_URL": f"sqlite:///{home}/keyctl.db"}
+
+        compare(
+            "--version",
+            alternate(
+                {
+                    "bare interpreter": run([sys.executable, "-c", "pass"], home),
+                    "keyctl --version": run([KEYCTL, "--version"], home, **own),
+                },
+                rounds=ROUNDS,
+            ),
+            "bare interpreter",
+            1.5,
+        )
+        compare(
+            "--help",
+            alternate(
+                {
+                    "minimal Typer application": run(
+                        [sys.executable, str(home / "minimal.py"), "--help"], home
+                    ),
+                    "keyctl --help": run([KEYCTL, "--help"], home, **own),
+                },
+                rounds=ROUNDS,
+            ),
+            "minimal Typer application",
+            1.3,
+        )
+        compare(
+            "generate (SQLite, bcrypt cost 4)",
+            alternate(
+                {
+                    "floor": run(floor, home),
+                    "keyctl generate": run([KEYCTL, "generate", "--max-budget", "5"], home, **own),
+                },
+                rounds=ROUNDS,
+            ),
+            "floor",
+            1.15,
+        )
+
+
+if __name__ == "__main__":
+    main()
