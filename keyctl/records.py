@@ -6,6 +6,7 @@ Field names are the columns' (a test holds them to it); money is nano-dollars.
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
+from functools import cache
 from typing import Any, Self
 
 
@@ -22,11 +23,16 @@ class Record:
     @classmethod
     def of(cls, row: Mapping[Any, Any]) -> Self:
         """Return the record that *row* holds; columns of a newer schema are passed over."""
-        return cls(**{item.name: row[item.name] for item in fields(cls) if item.name in row})
+        return cls(**{name: row[name] for name in cls._names() if name in row})
+
+    @classmethod
+    @cache
+    def _names(cls) -> tuple[str, ...]:
+        return tuple(item.name for item in fields(cls))
 
     def columns(self) -> dict[str, Any]:
         """Return the record as column values."""
-        return {item.name: getattr(self, item.name) for item in fields(self)}
+        return {name: getattr(self, name) for name in self._names()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

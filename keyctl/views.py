@@ -17,19 +17,24 @@ def key_view(key: Key, *, now: datetime, public_id: str | None = None) -> dict[s
 
     `key_name` is the public part of its newest secret, as logs show it.
     """
-    view: dict[str, Any] = {
-        "key_id": key.id,
-        "token": key.id,
-        "token_id": key.id,
-        "key_name": None if public_id is None else f"sk-{public_id}…",
-        "state": lifecycle.key_state(key, now=now),
-    }
+    view = names_view(key.id, public_id)
+    view["state"] = lifecycle.key_state(key, now=now)
     for name, value in key.columns().items():
         if name not in _INTERNAL:
             view[name] = dollars(name, value)
     view["deleted_at"] = key.deleted_at
     view.update(key.gateway)
     return view
+
+
+def names_view(key_id: str, public_id: str | None) -> dict[str, Any]:
+    """Return the names that a key goes by."""
+    return {
+        "key_id": key_id,
+        "token": key_id,
+        "token_id": key_id,
+        "key_name": None if public_id is None else f"sk-{public_id}…",
+    }
 
 
 def secret_view(secret: Secret, *, now: datetime) -> dict[str, Any]:

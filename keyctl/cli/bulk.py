@@ -26,14 +26,15 @@ def generate_many(
     force: bool,
 ) -> None:
     """Make *count* keys; those that are refused are reported, and the others made."""
-    from keyctl.services.bulk import BATCH, BulkService
+    from keyctl.services.bulk import BulkService
 
+    batch = None
     if out_file is None:
         if session.output not in ("auto", "json", "jsonl", "key"):
             raise UsageError(
                 "--count prints JSON lines or bare keys", hint="give -o jsonl or -o key"
             )
-        deliver, batch = _to_stdout(session), BATCH
+        deliver = _to_stdout(session)
     else:
         if count > MOST_IN_A_FILE:
             raise UsageError(

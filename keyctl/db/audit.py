@@ -52,6 +52,7 @@ def append(connection: Connection, events: Iterable[Event], *, at: datetime) -> 
     Takes the head row's lock, the last one in keyctl's order: call it right before commit.
     """
     head = lock_head(connection)
+    texts = _Texts()
     heads, rows = [], []
     for event in events:
         row: dict[str, Any] = {
@@ -62,8 +63,8 @@ def append(connection: Connection, events: Iterable[Event], *, at: datetime) -> 
             "action": event.action,
             "object_type": event.object_type,
             "object_id": event.object_id,
-            "before": None if event.before is None else jsontext.canonical(event.before),
-            "after": None if event.after is None else jsontext.canonical(event.after),
+            "before": texts.of(event.before),
+            "after": texts.of(event.after),
             "reason": event.reason,
             "prev_hash": head.hash,
         }
@@ -74,6 +75,22 @@ def append(connection: Connection, events: Iterable[Event], *, at: datetime) -> 
     connection.execute(insert(audit_events), rows)
     connection.execute(update(audit_head).values(seq=head.seq, hash=head.hash))
     return heads
+
+
+class _Texts:
+    """Canonical texts of documents that many events share, made once for each."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[dict[str, Any], str]] = {}
+
+    def of(self, document: dict[str, Any] | None) -> str | None:
+        """Return the canonical form of *document*, by identity: it must not change meanwhile."""
+        if document is None:
+            return None
+        if (known := self._known.get(id(document))) is None:
+            # The document is kept, so that no other can get its address.
+            known = self._known[id(document)] = document, jsontext.canonical(document)
+        return known[1]
 
 
 def lock_head(connection: Connection) -> Head:

@@ -6,14 +6,16 @@ Each key goes through the protocol of a single one; a batch shares its transacti
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from datetime import datetime
 from itertools import islice
 from typing import Any, Final
 
 from sqlalchemy.exc import IntegrityError as ConstraintError
 
-from keyctl import hashing
+from keyctl import hashing, views
 from keyctl.db import queries
+from keyctl.db.audit import Head
 from keyctl.db.failures import broken_constraint
 from keyctl.errors import (
     AliasTakenError,
@@ -26,7 +28,7 @@ from keyctl.errors import (
 )
 from keyctl.keystring import KeyString
 from keyctl.policy import engine, resolve
-from keyctl.records import Claim, Key
+from keyctl.records import Claim
 from keyctl.services import judge, runs
 from keyctl.services.generate import (
     Order,
@@ -40,11 +42,14 @@ from keyctl.services.hook import decide
 from keyctl.services.judge import Bench, Verdict
 from keyctl.services.runs import Run
 from keyctl.services.staging import Written, check_written, persist, uninterrupted
-from keyctl.services.unit import Unit, archive_pending, writing
+from keyctl.services.unit import Unit, archive_pending, row_of, writing
 from keyctl.services.workspace import Workspace
 from keyctl.sinks.base import NotTakenError, UnknownError
 
-BATCH: Final = 200
+_LARGEST_BATCH: Final = 1000
+_SMALLEST_BATCH: Final = 50
+_CHEAP: Final = 6  # the bcrypt cost up to which a batch is as large as it gets
+_CHUNK: Final = 10
 _TRIES: Final = 20
 
 
@@ -71,11 +76,24 @@ class _Minted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _Accepted:
+    """A key that may be made.  In a uniform batch all share the verdict of the first."""
+
+    minted: _Minted
+    key_id: str
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Batch:
     made: Sequence[Made]
     secrets: Sequence[dict[str, Any]]
-    keys: Sequence[Key]
-    heads: Sequence[Any]
+    staged_at: datetime
+    heads: Sequence[Head]
+
+    @property
+    def key_ids(self) -> list[str]:
+        return [secret["key_id"] for secret in self.secrets]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +103,12 @@ class BulkService:
     workspace: Workspace
 
     def generate(
-        self, order: Order, count: int, deliver: Deliver, *, batch: int = BATCH
+        self, order: Order, count: int, deliver: Deliver, *, batch: int | None = None
     ) -> tuple[int, int]:
         """Make *count* keys with the aliases of the template, and return how many were made and refused.
 
-        Keys that are refused, such as by a taken alias, do not stop the others.
+        Keys that are refused, such as by a taken alias, do not stop the others.  A batch is a
+        second's work or two, unless *batch* says how many keys: what a crash wastes at most.
 
         Raises:
             UsageError: The order cannot be carried out many times.
@@ -99,12 +118,14 @@ class BulkService:
         engine.check_overrides(order.overrides)
         decide(self.workspace.settings, order.request, self.workspace.caller)
         done = refused = 0
+        cost = self.workspace.settings.bcrypt_cost
         with runs.begun(self.workspace.runs_folder) as run:
-            for minted in self._minted(order, count, batch):
+            size = batch or max(_SMALLEST_BATCH, _LARGEST_BATCH >> max(0, cost - _CHEAP))
+            for minted in self._minted(order, count, size):
                 staged = self._stage_until_done(order, minted, run)
                 self._hand_over(staged, deliver, run)
-                done += len(staged.keys)
-                refused += len(staged.made) - len(staged.keys)
+                done += len(staged.secrets)
+                refused += len(staged.made) - len(staged.secrets)
         return done, refused
 
     def _minted(self, order: Order, count: int, batch: int) -> Iterator[list[_Minted]]:
@@ -119,17 +140,25 @@ class BulkService:
             # bcrypt releases the GIL, so threads are enough for all cores.
             return _Minted(alias=alias, key=key, hash=hashing.hash_key(key, cost=cost))
 
+        def mint_all(numbers: range) -> list[_Minted]:
+            return [mint(number) for number in numbers]
+
+        # A future for each key would cost more than it takes to write one.
+        chunk = min(_CHUNK, batch)
+        chunks = iter(
+            range(first, min(first + chunk, count + 1)) for first in range(1, count + 1, chunk)
+        )
+        wanted = -(-batch // chunk)
         with ThreadPoolExecutor(cores) as pool:
-            numbers = iter(range(1, count + 1))
-            ahead: list[Future[_Minted]] = [
-                pool.submit(mint, number) for number in islice(numbers, 2 * batch)
-            ]
+            ahead: list[Future[list[_Minted]]] = []
             try:
-                while ahead:
-                    ready = [future.result() for future in ahead[:batch]]
-                    ahead = ahead[batch:]
-                    ahead += [pool.submit(mint, number) for number in islice(numbers, batch)]
-                    yield ready
+                while True:
+                    missing = 2 * wanted - len(ahead)
+                    ahead += [pool.submit(mint_all, part) for part in islice(chunks, missing)]
+                    if not ahead:
+                        return
+                    yield [item for future in ahead[:wanted] for item in future.result()]
+                    ahead = ahead[wanted:]
             finally:
                 pool.shutdown(cancel_futures=True)
 
@@ -164,56 +193,56 @@ class BulkService:
                 now=unit.now,
             )
             taken = self._taken(unit, [item.alias for item in minted if item.alias], run)
-            verdicts = _verdicts(bench, minted, taken)
-            accepted = [
-                (item, verdict)
-                for item, verdict in zip(minted, verdicts, strict=True)
-                if isinstance(verdict, Verdict)
-            ]
+            judged = _judged(bench, minted, taken)
+            accepted = [item for item in judged if isinstance(item, _Accepted)]
             claims = [
                 Claim(
-                    key_id=verdict.key.id,
+                    key_id=item.key_id,
                     run_id=run.id,
                     fingerprint=None,
                     staged_at=unit.now,
                     deadline_at=unit.now + runs.SLACK,
                 )
-                for _, verdict in accepted
+                for item in accepted
             ]
             rows = [
-                staged_secret(item.key, item.hash, claim)
-                for (item, _), claim in zip(accepted, claims, strict=True)
+                staged_secret(item.minted.key, item.minted.hash, claim)
+                for item, claim in zip(accepted, claims, strict=True)
             ]
             if accepted:
-                keys = [verdict.key for _, verdict in accepted]
-                queries.insert_like(unit.connection, keys, uniform=bench.is_uniform)
+                _insert(unit, accepted, uniform=bench.is_uniform)
                 queries.insert_secret(unit.connection, *rows)
                 queries.insert_claim(unit.connection, *claims)
-            for (_, verdict), row in zip(accepted, rows, strict=True):
-                record_staging(unit, verdict, row["id"], reason=order.reason)
-        ids = iter(rows)
-        made = [
-            Made(
-                key_alias=item.alias,
-                key=item.key,
-                answer=answer_of(
-                    verdict,
-                    next(ids)["id"],
-                    unit.heads[-1],
-                    self.workspace.settings,
-                    now=unit.now,
-                ),
-            )
-            if isinstance(verdict, Verdict)
-            else Made(key_alias=item.alias, error=verdict)
-            for item, verdict in zip(minted, verdicts, strict=True)
-        ]
-        return _Batch(
-            made=made,
-            secrets=rows,
-            keys=[verdict.key for _, verdict in accepted],
-            heads=unit.heads,
+            persisted = _per_verdict(accepted, lambda verdict: row_of(verdict.key))
+            for item, row, base in zip(accepted, rows, persisted, strict=True):
+                record_staging(
+                    unit,
+                    item.verdict,
+                    {**base, "id": item.key_id, "key_alias": item.minted.alias},
+                    row["id"],
+                    reason=order.reason,
+                )
+        answers = _per_verdict(
+            accepted,
+            lambda verdict: answer_of(
+                verdict, None, unit.heads[-1], self.workspace.settings, now=unit.now
+            ),
         )
+        told = iter(
+            {
+                **answer,
+                **views.names_view(item.key_id, row["id"]),
+                "key_alias": item.minted.alias,
+            }
+            for item, row, answer in zip(accepted, rows, answers, strict=True)
+        )
+        made = [
+            Made(key_alias=item.minted.alias, key=item.minted.key, answer=next(told))
+            if isinstance(item, _Accepted)
+            else Made(key_alias=one.alias, error=item)
+            for one, item in zip(minted, judged, strict=True)
+        ]
+        return _Batch(made=made, secrets=rows, staged_at=unit.now, heads=unit.heads)
 
     def _taken(self, unit: Unit, aliases: Sequence[str], run: Run) -> set[str]:
         """Return which aliases living keys have; pending keys of dead runs make way."""
@@ -232,53 +261,49 @@ class BulkService:
         except (NotTakenError, UnknownError) as error:
             self._take_back(batch, run, why=str(error))
             raise DeliveryError(
-                f"{len(batch.keys)} keys were not delivered: {error}",
+                f"{len(batch.secrets)} keys were not delivered: {error}",
                 hint="they were revoked at once; mend the cause and make the missing ones again",
             ) from error
         except BaseException:
             self._take_back(batch, run, why="interrupted")
             raise
-        if not batch.keys:
+        if not batch.secrets:
             return
         with uninterrupted():
             heads = persist(
                 lambda: self._confirm(batch, run),
-                delivered=f"{len(batch.keys)} keys were delivered",
+                delivered=f"{len(batch.secrets)} keys were delivered",
             )
             written = Written(secrets=batch.secrets, events=[*batch.heads, *heads])
             persist(
                 lambda: check_written(self.workspace.database, [written]),
-                delivered=f"{len(batch.keys)} keys were delivered and confirmed",
+                delivered=f"{len(batch.secrets)} keys were delivered and confirmed",
             )
 
     def _confirm(self, batch: _Batch, run: Run) -> Sequence[Any]:
         """Make the staged secrets active, all of them or none."""
         with writing(self.workspace.database, self.workspace.caller) as unit:
             mine = queries.release_claims(unit.connection, run.id)
-            if mine != len(batch.keys):
+            if mine != len(batch.secrets):
                 first = queries.find_secret(unit.connection, batch.secrets[0]["id"])
                 if mine == 0 and first is not None and first.state in ("active", "retiring"):
                     return ()  # an earlier try of this confirm was committed, its answer was lost
                 raise DeliveryError(
-                    f"another run took {len(batch.keys) - mine} of these keys over before they could be confirmed",
+                    f"another run took {len(batch.secrets) - mine} of these keys over before they could be confirmed",
                     hint="the delivered key strings of this batch are dead; make them again",
                 )
             queries.confirm_keys(unit.connection, run.id, at=unit.now)
-            for key in batch.keys:
-                unit.record(
-                    "key_generated",
-                    "key",
-                    key.id,
-                    before={"confirmed_at": None, "updated_at": key.updated_at},
-                    after={"confirmed_at": unit.now, "updated_at": unit.now},
-                )
+            before = {"confirmed_at": None, "updated_at": batch.staged_at}
+            after = {"confirmed_at": unit.now, "updated_at": unit.now}
+            for key_id in batch.key_ids:
+                unit.record("key_generated", "key", key_id, before=before, after=after)
         return unit.heads
 
     def _take_back(self, batch: _Batch, run: Run, *, why: str) -> None:
         try:
             with writing(self.workspace.database, self.workspace.caller) as unit:
-                for item in batch.keys:
-                    key = queries.find_key(unit.connection, item.id, lock=True)
+                for key_id in batch.key_ids:
+                    key = queries.find_key(unit.connection, key_id, lock=True)
                     if key and queries.release_claim(unit.connection, key.id, run.id):
                         archive_pending(unit, key, reason=f"delivery failed: {why}")
         except (DatabaseError, BusyError):
@@ -300,36 +325,53 @@ def _check(order: Order) -> None:
         )
 
 
-def _verdicts(
+def _judged(
     bench: Bench, minted: Sequence[_Minted], taken: set[str]
-) -> list[Verdict | KeyctlError]:
+) -> list[_Accepted | KeyctlError]:
     """Judge each key as if it were alone, on facts that count the ones before it.
 
     Raises:
         PolicyDeniedError: None of them can be made, whatever its alias.
     """
-    first: Verdict | None = None
-    found: list[Verdict | KeyctlError] = []
+    uniform = bench.is_uniform
+    verdict: Verdict | None = None
+    found: list[_Accepted | KeyctlError] = []
     for item in minted:
         if item.alias in taken:
             found.append(_alias_taken(item.alias))
             continue
-        if first is None or not bench.is_uniform:
-            verdict = bench.verdict(new_key_id(), item.alias)
-            first = first or verdict
-        else:
-            key = replace(first.key, id=new_key_id(), key_alias=item.alias)
-            verdict = replace(first, key=key)
+        key_id = new_key_id()
+        if verdict is None or not uniform:
+            verdict = bench.verdict(key_id, item.alias)
         if verdict.violations:
             error = engine.refuse(list(verdict.violations))
-            if bench.is_uniform:
+            if uniform:
                 raise error
             found.append(error)
             continue
-        if not bench.is_uniform:
+        if not uniform:
             bench.admit(verdict.key)
-        found.append(verdict)
+        found.append(_Accepted(minted=item, key_id=key_id, verdict=verdict))
     return found
+
+
+def _insert(unit: Unit, accepted: Sequence[_Accepted], *, uniform: bool) -> None:
+    if not uniform:
+        queries.insert_key(unit.connection, *(item.verdict.key for item in accepted))
+        return
+    others = [(item.key_id, item.minted.alias) for item in accepted[1:]]
+    queries.insert_like(unit.connection, accepted[0].verdict.key, others)
+
+
+def _per_verdict(
+    accepted: Sequence[_Accepted], make: Callable[[Verdict], dict[str, Any]]
+) -> Iterator[dict[str, Any]]:
+    """Yield what *make* makes of each verdict, made once for those that share one."""
+    last: tuple[Verdict, dict[str, Any]] | None = None
+    for item in accepted:
+        if last is None or last[0] is not item.verdict:
+            last = item.verdict, make(item.verdict)
+        yield last[1]
 
 
 def _alias_taken(alias: str | None) -> KeyctlError:

@@ -283,7 +283,12 @@ class GenerateService:
             else:
                 self._take_over(unit, verdict.key, claim, secret, dead=place)
             record_staging(
-                unit, verdict, secret["id"], reason=order.reason, taken_over=place is not None
+                unit,
+                verdict,
+                row_of(verdict.key),
+                secret["id"],
+                reason=order.reason,
+                taken_over=place is not None,
             )
         if place is not None:
             run.bury(place)
@@ -569,22 +574,28 @@ def record_denial(workspace: Workspace, order: Order, error: PolicyDeniedError) 
 
 
 def record_staging(
-    unit: Unit, verdict: Verdict, secret_id: str, *, reason: str | None, taken_over: bool = False
+    unit: Unit,
+    verdict: Verdict,
+    row: dict[str, Any],
+    secret_id: str,
+    *,
+    reason: str | None,
+    taken_over: bool = False,
 ) -> None:
-    """Note that a key was staged, and each rule that an admin stepped over for it."""
+    """Note that a key was staged as *row*, and each rule that an admin stepped over for it."""
     for violation in verdict.stepped_over:
         unit.record(
             "rule_overridden",
             "key",
-            verdict.key.id,
+            row["id"],
             after={"rule": violation.rule, "field": violation.field},
             reason=reason,
         )
     unit.record(
         "key_staged",
         "key",
-        verdict.key.id,
-        after={**row_of(verdict.key), "secret_id": secret_id},
+        row["id"],
+        after={**row, "secret_id": secret_id},
         reason="taken over from a dead run" if taken_over else None,
     )
 
@@ -607,7 +618,7 @@ def staged_secret(
 
 
 def answer_of(
-    verdict: Verdict, secret_id: str, head: Head, settings: Settings, *, now: datetime
+    verdict: Verdict, secret_id: str | None, head: Head, settings: Settings, *, now: datetime
 ) -> dict[str, Any]:
     """Return the answer without the key string, as it will be when confirmed: it goes out before that."""
     return {

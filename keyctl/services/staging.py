@@ -66,9 +66,11 @@ def check_written(database: Database, written: Sequence[Written]) -> None:
         DatabaseError: The database cannot be asked.
     """
     events = [event for item in written for event in item.events]
+    secrets = [secret for item in written for secret in item.secrets]
     with database.read(fresh=True) as connection:
-        for wanted in (secret for item in written for secret in item.secrets):
-            found = queries.find_secret(connection, wanted["id"])
+        present = queries.secrets_by_id(connection, [secret["id"] for secret in secrets])
+        for wanted in secrets:
+            found = present.get(wanted["id"])
             if (
                 found is None
                 or (found.key_id, found.lookup, found.hash)

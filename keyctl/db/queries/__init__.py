@@ -48,6 +48,7 @@ from keyctl.db.queries.secrets import (
     find_secret_by_lookup,
     insert_secret,
     revoke_secrets,
+    secrets_by_id,
     secrets_of,
     update_secret,
 )
@@ -89,6 +90,7 @@ __all__ = [
     "release_claims",
     "renew_claim",
     "revoke_secrets",
+    "secrets_by_id",
     "secrets_of",
     "take_over",
     "unfinished_keys",

@@ -36,13 +36,12 @@ def insert_key(connection: Connection, *records: Key) -> None:
     connection.execute(insert(keys), [record.columns() for record in records])
 
 
-def insert_like(connection: Connection, records: Sequence[Key], *, uniform: bool) -> None:
-    """Write new keys; *uniform* ones differ in id and alias only, and the database copies the rest."""
-    if not uniform:
-        insert_key(connection, *records)
-        return
-    insert_key(connection, records[0])
-    if len(records) == 1:
+def insert_like(
+    connection: Connection, record: Key, others: Sequence[tuple[str, str | None]]
+) -> None:
+    """Write a new key, and *others* that differ in id and alias only: the database copies the rest."""
+    insert_key(connection, record)
+    if not others:
         return
     own = ("id", "key_alias")
     same = [column for column in keys.c if column.name not in own]
@@ -50,11 +49,9 @@ def insert_like(connection: Connection, records: Sequence[Key], *, uniform: bool
         bindparam("new_id", type_=keys.c.id.type),
         bindparam("new_alias", type_=keys.c.key_alias.type),
         *same,
-    ).where(keys.c.id == records[0].id)
+    ).where(keys.c.id == record.id)
     copy = insert(keys).from_select([*own, *(column.name for column in same)], source)
-    connection.execute(
-        copy, [{"new_id": key.id, "new_alias": key.key_alias} for key in records[1:]]
-    )
+    connection.execute(copy, [{"new_id": key_id, "new_alias": alias} for key_id, alias in others])
 
 
 def keys_by_alias(connection: Connection, aliases: Sequence[str]) -> list[Key]:

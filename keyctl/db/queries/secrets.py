@@ -1,5 +1,6 @@
 """Questions about secrets, and what is known of a presented key string."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,6 +68,12 @@ def find_secret(connection: Connection, secret_id: str) -> Secret | None:
     """Return the secret with this id."""
     row = connection.execute(select(secrets).where(secrets.c.id == secret_id)).mappings().first()
     return Secret(**row) if row else None
+
+
+def secrets_by_id(connection: Connection, secret_ids: Sequence[str]) -> dict[str, Secret]:
+    """Return those of these secrets that exist, by id."""
+    query = select(secrets).where(secrets.c.id.in_(secret_ids))
+    return {row["id"]: Secret(**row) for row in connection.execute(query).mappings()}
 
 
 def find_secret_by_lookup(connection: Connection, lookup: str) -> Secret | None:
