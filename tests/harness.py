@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -9,7 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from keyctl.db.engine import Database
+from keyctl.db.queries import secrets_of
+
 KEYCTL = (sys.executable, "-m", "keyctl")
+STEPPER = (sys.executable, str(Path(__file__).with_name("stepper.py")))
 TIMEOUT = 60
 
 
@@ -97,6 +102,25 @@ class Cli:
             **options,
         )
 
+    def killed(self, step: str, *arguments: str) -> str:
+        """Run a command line until it is killed at *step* of stepper.py; return its stdout."""
+        result = self.stepped(step, "SIGKILL", *arguments)
+        assert result.exit_code == -signal.SIGKILL, (step, arguments, result)
+        return result.stdout
+
+    def stepped(self, step: str, signal_name: str, *arguments: str) -> Result:
+        """Run a command line that gets a signal at *step* of stepper.py."""
+        done = subprocess.run(
+            [*STEPPER, step, signal_name, "--", *arguments],
+            env=self.environment,
+            cwd=self.home,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=TIMEOUT,
+            check=False,
+        )
+        return Result(done.returncode, done.stdout.decode(), done.stderr.decode())
+
     def race(self, commands: Sequence[Sequence[str]]) -> list[Result]:
         """Start all *commands* at once and return what each left."""
         running = [self.start(*command) for command in commands]
@@ -113,3 +137,22 @@ class Cli:
     def verdict(self, key: str) -> Any:
         """Return what verify says of *key*."""
         return self("verify", "-", "-o", "json", input=key).json
+
+    def execute(self, statement: str) -> None:
+        """Change the database behind keyctl's back, as only a test may."""
+        database = Database(str(self.database_url))
+        with database.engine.begin() as connection:
+            connection.exec_driver_sql(statement)
+        database.engine.dispose()
+
+    def secrets(self) -> dict[str, dict[str, str]]:
+        """Return the states of all secrets by id, by key."""
+        database = Database(str(self.database_url))
+        with database.read() as connection:
+            key_ids = connection.exec_driver_sql("SELECT id FROM keys").scalars().all()
+            found = {
+                key_id: {secret.id: secret.state for secret in secrets_of(connection, key_id)}
+                for key_id in key_ids
+            }
+        database.engine.dispose()
+        return found

@@ -7,14 +7,18 @@ The product is not changed for it: the functions at its seams are wrapped here, 
 
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy import Connection, Engine, event
 
+import keyctl.services.bulk
+import keyctl.services.due
 import keyctl.services.generate
 import keyctl.services.rotate
+from keyctl.db import queries
 from keyctl.entry import main
 from keyctl.services.generate import GenerateService
 from keyctl.services.rotate import RotateService
@@ -23,7 +27,12 @@ from keyctl.sinks.file import FileSink
 from keyctl.sinks.stdout import StdoutSink
 
 SINKS = (StdoutSink, FileSink, CommandSink)
-MODULES = (keyctl.services.generate, keyctl.services.rotate)
+MODULES = (
+    keyctl.services.generate,
+    keyctl.services.bulk,
+    keyctl.services.rotate,
+    keyctl.services.due,
+)
 
 
 def die() -> None:
@@ -48,20 +57,25 @@ def after(owner: Any, name: str) -> None:
     setattr(owner, name, wrapped)
 
 
-def before_commit(number: int) -> None:
-    """Die in the given writing transaction, when everything in it is written but not committed."""
-    seen = [0]
+def before_commit(name: str) -> None:
+    """Die in the first transaction that calls this query, when all is written but not committed."""
+    original: Callable[..., Any] = getattr(queries, name)
+    called = []
+
+    def wrapped(*args: Any, **options: Any) -> Any:
+        called.append(name)
+        return original(*args, **options)
+
+    setattr(queries, name, wrapped)
 
     @event.listens_for(Engine, "commit")
-    def _(connection: Connection) -> None:
-        if connection.get_execution_options().get("keyctl_write"):
-            seen[0] += 1
-            if seen[0] == number:
-                die()
+    def _(_connection: Connection) -> None:
+        if called:
+            die()
 
 
 def half_delivered() -> None:
-    """Die when half of the bytes are on stdout, or the file is written but not in place."""
+    """Die when half of the bytes are on stdout, the file is not in place, or the command runs."""
     write = os.write
 
     def half(descriptor: int, data: bytes) -> int:
@@ -72,6 +86,18 @@ def half_delivered() -> None:
 
     os.write = half  # type: ignore[assignment]
     before(FileSink, "_put_in_place")
+    before(subprocess.Popen, "wait")
+
+
+def child_killed_too() -> None:
+    """Die together with the command that has the key."""
+
+    def wait(process: "subprocess.Popen[bytes]", _timeout: float | None = None) -> int:
+        os.killpg(process.pid, signal.SIGKILL)
+        die()
+        raise AssertionError
+
+    subprocess.Popen.wait = wait  # type: ignore[assignment]
 
 
 def before_stage() -> None:
@@ -106,20 +132,21 @@ def checked() -> None:
 
 STEPS: dict[str, Callable[[], None]] = {
     "before_stage": before_stage,
-    "stage_uncommitted": lambda: before_commit(1),
+    "stage_uncommitted": lambda: before_commit("insert_secret"),
     "staged": staged,
     "half_delivered": half_delivered,
     "delivered": delivered,
-    "confirm_uncommitted": lambda: before_commit(2),
+    "confirm_uncommitted": lambda: before_commit("release_claim"),
     "confirmed": confirmed,
     "checked": checked,
 }
+WITH_A_COMMAND = {**STEPS, "child_killed_too": child_killed_too}
 
 
 if __name__ == "__main__":
     split = sys.argv.index("--")
     step, *rest = sys.argv[1:split]
     NUMBER = getattr(signal, rest[0]) if rest else signal.SIGKILL
-    STEPS[step]()
+    WITH_A_COMMAND[step]()
     sys.argv[1:] = sys.argv[split + 1 :]
     main()

@@ -6,13 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from harness import KEYCTL, Cli
+from harness import KEYCTL, STEPPER, Cli
 from sqlalchemy import text
 from stepper import STEPS
 
 from keyctl.db.engine import Database
 
-STEPPER = Path(__file__).with_name("stepper.py")
 SUPPLIED = "sk-Canary_supplied_by_a_person-0123456789"
 
 pytestmark = pytest.mark.slow
@@ -150,7 +149,7 @@ class TestFailure:
         source.write_text(SUPPLIED)
         target, failure, status = FAILURES[name]
         program = DRIVER.format(
-            tests=str(STEPPER.parent),
+            tests=str(Path(__file__).parent),
             failure=failure,
             target=target,
             arguments=["generate", "--alias", "a", "--key-file", str(source)],
@@ -180,7 +179,7 @@ class TestFailure:
         out.parent.mkdir()
         subprocess.run(
             [
-                *(sys.executable, str(STEPPER), step, "--", "generate"),
+                *(*STEPPER, step, "--", "generate"),
                 *("--key-file", str(source), "--out-file", str(out)),
             ],
             env=cli.environment,

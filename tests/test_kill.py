@@ -4,12 +4,11 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import Cli
+from harness import STEPPER, Cli
 from stepper import STEPS
 
 from keyctl.db.engine import Database
@@ -17,43 +16,15 @@ from keyctl.db.queries import find_key, secrets_of
 
 pytestmark = pytest.mark.slow
 
-STEPPER = Path(__file__).with_name("stepper.py")
 CONFIRMED = ("confirmed", "checked")
 
 
-def killed(cli: Cli, step: str, *arguments: str) -> str:
-    """Run a command line until it is killed at *step*, and return what it wrote to stdout."""
-    done = subprocess.run(
-        [sys.executable, str(STEPPER), step, "--", *arguments],
-        env=cli.environment,
-        cwd=cli.home,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
-    return done.stdout.decode()
-
-
-def secrets(database_url: str) -> dict[str, list[tuple[str, str]]]:
-    """Return the ids and states of all secrets, by key."""
-    database = Database(database_url)
-    with database.read() as connection:
-        found: dict[str, list[tuple[str, str]]] = {}
-        rows = connection.exec_driver_sql("SELECT id FROM keys").scalars().all()
-        for key_id in rows:
-            found[key_id] = [(item.id, item.state) for item in secrets_of(connection, key_id)]
-    database.engine.dispose()
-    return found
-
-
-def active(database_url: str) -> set[str]:
-    """Return the ids of all active secrets of keys that are not archived."""
+def active(cli: Cli) -> set[str]:
+    """Return the ids of all active secrets."""
     return {
         secret_id
-        for key_secrets in secrets(database_url).values()
-        for secret_id, state in key_secrets
+        for states in cli.secrets().values()
+        for secret_id, state in states.items()
         if state == "active"
     }
 
@@ -67,10 +38,10 @@ def delivered(texts: list[str]) -> set[str]:
 
 @pytest.mark.parametrize("step", STEPS)
 class TestKilledAtEachStep:
-    def test_in_a_pipe_with_an_alias(self, cli: Cli, database_url: str, step: str) -> None:
+    def test_in_a_pipe_with_an_alias(self, cli: Cli, step: str) -> None:
         """What is active was printed whole; the same command again succeeds, or the alias is taken."""
-        first = killed(cli, step, "generate", "--alias", "ci", "--max-budget", "5")
-        assert active(database_url) <= delivered([first])
+        first = cli.killed(step, "generate", "--alias", "ci", "--max-budget", "5")
+        assert active(cli) <= delivered([first])
 
         again = cli("generate", "--alias", "ci", "--max-budget", "5", "-o", "json")
         left = cli("db", "check", "-o", "json", check=True).json["left"]
@@ -81,19 +52,19 @@ class TestKilledAtEachStep:
         else:
             assert again.exit_code == 0, again.stderr
             assert cli.verdict(again.json["key"])["valid"]
-            assert active(database_url) == delivered([again.stdout])
+            assert active(cli) == delivered([again.stdout])
         # What was taken over leaves a staged secret that ends by itself; there is one key.
-        assert len([1 for found in secrets(database_url).values() if found]) == 1
+        assert len([1 for found in cli.secrets().values() if found]) == 1
         assert {entry["problem"] for entry in left} <= {"abandoned_secret"}
 
     def test_into_a_file_with_neither_alias_nor_request_id(
-        self, cli: Cli, database_url: str, step: str, tmp_path: Path
+        self, cli: Cli, step: str, tmp_path: Path
     ) -> None:
         """The same command again puts a working key into the file, or finds the one that works."""
         out = tmp_path / "key"
-        killed(cli, step, "generate", "--out-file", str(out))
+        cli.killed(step, "generate", "--out-file", str(out))
         before = out.read_text() if out.exists() else ""
-        assert active(database_url) <= delivered([before])
+        assert active(cli) <= delivered([before])
 
         again = cli("generate", "--out-file", str(out))
 
@@ -104,11 +75,11 @@ class TestKilledAtEachStep:
             name for name in os.listdir(tmp_path) if not name.endswith(".part")
         ]
 
-    def test_as_json_with_a_request_id(self, cli: Cli, database_url: str, step: str) -> None:
+    def test_as_json_with_a_request_id(self, cli: Cli, step: str) -> None:
         """The same request again gives one key, or the answer without it where it was given."""
         arguments = ("generate", "--request-id", "deploy-1", "-o", "json")
-        first = killed(cli, step, *arguments)
-        assert active(database_url) <= delivered([first])
+        first = cli.killed(step, *arguments)
+        assert active(cli) <= delivered([first])
 
         again = cli(*arguments, check=True)
 
@@ -117,12 +88,12 @@ class TestKilledAtEachStep:
         )
         key = first if step in CONFIRMED else again.stdout
         assert cli.verdict(json.loads(key)["key"])["valid"]
-        assert len(active(database_url)) == 1
+        assert len(active(cli)) == 1
 
 
 def dead_generate(cli: Cli, *arguments: str) -> Any:
     """Leave a pending key of a killed run behind and return its view."""
-    killed(cli, "delivered", "generate", *arguments)
+    cli.killed("delivered", "generate", *arguments)
     return cli("list", "--state", "pending", "-o", "json", check=True).json["keys"][0]
 
 
@@ -175,7 +146,7 @@ class TestTakeover:
         text = "sk-Supplied_by_a_person-0123456789"
         source = cli.home / "supplied"
         source.write_text(text)
-        killed(cli, "delivered", "generate", "--key-file", str(source))
+        cli.killed("delivered", "generate", "--key-file", str(source))
 
         again = cli("generate", "--key-file", str(source))
 
@@ -186,7 +157,7 @@ class TestTakeover:
         """While a run is alive its alias is taken; a dead one's lock file proves nothing of others."""
         process = subprocess.Popen(
             [
-                *(sys.executable, str(STEPPER), "delivered", "SIGSTOP", "--"),
+                *(*STEPPER, "delivered", "SIGSTOP", "--"),
                 *("generate", "--alias", "ci"),
             ],
             env=cli.environment,
@@ -208,15 +179,10 @@ class TestTakeover:
         assert (process.returncode, cli.verdict(out.decode().strip())["valid"]) == (0, True)
 
 
-def test_a_dead_run_past_its_deadline_is_archived_by_any_writer(
-    cli: Cli, database_url: str
-) -> None:
+def test_a_dead_run_past_its_deadline_is_archived_by_any_writer(cli: Cli) -> None:
     """Any later writing command archives what a crash left pending."""
     pending = dead_generate(cli, "--alias", "ci")
-    database = Database(database_url)
-    with database.engine.begin() as connection:
-        connection.exec_driver_sql("UPDATE claims SET deadline_at = '2020-01-01 00:00:00.000000'")
-    database.engine.dispose()
+    cli.execute("UPDATE claims SET deadline_at = '2020-01-01 00:00:00.000000'")
 
     cli("team", "create", "web", check=True)
 
