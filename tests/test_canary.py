@@ -30,7 +30,7 @@ def everything_stored(database_url: str) -> str:
             text("SELECT table_name FROM information_schema.tables WHERE table_schema = 'public'")
         ).scalars()
         rows = [
-            connection.execute(text(f'SELECT t::text FROM "{table}" t')).scalars().all()  # noqa: S608
+            connection.execute(text(f'SELECT t::text FROM "{table}" t')).scalars().all()
             for table in tables
         ]
     database.engine.dispose()

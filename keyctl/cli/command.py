@@ -54,6 +54,7 @@ def command(
         options = [_option(item) for item in fields]
 
         def run(context: typer.Context, **values: Any) -> None:
+            refuse_empty([*own, *shared], values)
             common = Common(**{item.name: values.pop(item.name) for item in shared})
             arguments = {item.name: values[item.name] for item in own}
             if fields:
@@ -76,6 +77,23 @@ def command(
         return function
 
     return declare
+
+
+def refuse_empty(parameters: Sequence[inspect.Parameter], values: dict[str, Any]) -> None:
+    """Refuse options and arguments that are given but empty: most likely an unset shell variable.
+
+    Those that set a field are not among *parameters*: there an empty string can mean null.
+
+    Raises:
+        UsageError: One is.
+    """
+    for item in parameters:
+        value = values[item.name]
+        if value == "" or (isinstance(value, list) and "" in value):
+            info = item.annotation.__metadata__[0]
+            # In an annotation Typer takes an option's first name for its default.
+            name = info.metavar or info.default
+            raise UsageError(f"{name} is empty", hint="leave it out, or give it a value")
 
 
 def document_of(fields: Sequence[FieldOption], values: dict[str, Any]) -> dict[str, Any]:

@@ -128,7 +128,9 @@ def _rotate_one(
     from keyctl.services.keys import KeyService
     from keyctl.services.rotate import RotateOrder, RotateService
 
-    parse_grace(grace or "none")  # a bad one is refused before anything is looked at
+    parse_grace(
+        "none" if grace is None else grace
+    )  # a bad one is refused before anything is looked at
     if deliver is None and out_file is None:
         deliver = KeyService(session.workspace).info(given)["sink"]
     sink = delivery.sink_for(session, deliver, out_file, out_format, force=force, env_var=env_var)
@@ -150,7 +152,7 @@ def _rotate_due(
     from keyctl.requests import parse_grace
     from keyctl.services.due import DueOrder, DueService
 
-    parse_grace(grace or "none")
+    parse_grace("none" if grace is None else grace)
     length = None
     if deadline is not None:
         length = timedelta(seconds=durations.parse_duration(deadline).seconds)

@@ -75,7 +75,7 @@ class DueService:
         Raises:
             InvalidDurationError: The grace period is none.
         """
-        parse_grace(order.grace or "none")
+        parse_grace("none" if order.grace is None else order.grace)
         end = None if order.deadline is None else time.monotonic() + order.deadline.total_seconds()
         rotating = RotateService(self.workspace)
         with (

@@ -84,7 +84,7 @@ class RotateService:
             BusyError: Another run is rotating it.
             DeliveryError: The sink did not take it, or nobody knows; the old secret was not touched.
         """
-        parse_grace(order.grace or "none")
+        parse_grace("none" if order.grace is None else order.grace)
         supplied = None if order.supplied is None else keystring.supplied(order.supplied)
         with runs.begun(self.workspace.runs_folder) as run:
             key = self._find(order.given, run, supplied=order.supplied)
@@ -202,7 +202,8 @@ class RotateService:
             )
         if dead is not None:
             run.bury(dead)
-        text = grace or key.grace_period or self.workspace.settings.grace
+        own = self.workspace.settings.grace if key.grace_period is None else key.grace_period
+        text = own if grace is None else grace
         return Staged(
             key=key,
             key_string=key_string,
