@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy import Connection, Engine, event
+from sqlalchemy.engine.default import DefaultDialect
 
 import keyctl.services.bulk
 import keyctl.services.due
@@ -57,20 +58,26 @@ def after(owner: Any, name: str) -> None:
     setattr(owner, name, wrapped)
 
 
-def before_commit(name: str) -> None:
-    """Die in the first transaction that calls this query, when all is written but not committed."""
+def calls_of(name: str) -> list[str]:
+    """Return a list that grows with each call of this query."""
     original: Callable[..., Any] = getattr(queries, name)
-    called = []
+    calls: list[str] = []
 
     def wrapped(*args: Any, **options: Any) -> Any:
-        called.append(name)
+        calls.append(name)
         return original(*args, **options)
 
     setattr(queries, name, wrapped)
+    return calls
+
+
+def before_commit(name: str) -> None:
+    """Die in the first transaction that calls this query, when all is written but not committed."""
+    calls = calls_of(name)
 
     @event.listens_for(Engine, "commit")
     def _(_connection: Connection) -> None:
-        if called:
+        if calls:
             die()
 
 
@@ -140,6 +147,25 @@ STEPS: dict[str, Callable[[], None]] = {
     "confirmed": confirmed,
     "checked": checked,
 }
+
+
+def answer_lost() -> None:
+    """Commit the confirm, and lose the connection before its answer arrives."""
+    calls = calls_of("release_claim")
+    original: Callable[..., None] = DefaultDialect.do_commit
+    lost: list[str] = []
+
+    def do_commit(dialect: Any, connection: Any) -> None:
+        original(dialect, connection)
+        if calls and not lost:
+            lost.append("the first answer")
+            error = dialect.loaded_dbapi.OperationalError("the connection was lost")
+            error.sqlite_errorname = "SQLITE_IOERR"
+            raise error
+
+    DefaultDialect.do_commit = do_commit  # type: ignore[method-assign]
+
+
 WITH_A_COMMAND = {**STEPS, "child_killed_too": child_killed_too}
 
 
@@ -147,6 +173,6 @@ if __name__ == "__main__":
     split = sys.argv.index("--")
     step, *rest = sys.argv[1:split]
     NUMBER = getattr(signal, rest[0]) if rest else signal.SIGKILL
-    WITH_A_COMMAND[step]()
+    {**WITH_A_COMMAND, "answer_lost": answer_lost}[step]()
     sys.argv[1:] = sys.argv[split + 1 :]
     main()

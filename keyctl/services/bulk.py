@@ -222,6 +222,7 @@ class BulkService:
                     row["id"],
                     reason=order.reason,
                 )
+        run.claimed.update(item.key_id for item in accepted)
         answers = _per_verdict(
             accepted,
             lambda verdict: answer_of(
@@ -274,6 +275,7 @@ class BulkService:
                 lambda: self._confirm(batch, run),
                 delivered=f"{len(batch.secrets)} keys were delivered",
             )
+            run.claimed.difference_update(batch.key_ids)
             written = Written(secrets=batch.secrets, events=[*batch.heads, *heads])
             persist(
                 lambda: check_written(self.workspace.database, [written]),
@@ -308,6 +310,7 @@ class BulkService:
                         archive_pending(unit, key, reason=f"delivery failed: {why}")
         except (DatabaseError, BusyError):
             return
+        run.claimed.difference_update(batch.key_ids)
 
 
 def _check(order: Order) -> None:

@@ -152,6 +152,7 @@ class DueService:
                     lines.append(_line(key, "skipped", "claimed"))
                     continue
                 chunk.append((key, claim, sink))
+        run.claimed.update(key.id for key, _, _ in chunk)
         for claim in buried:
             run.bury(claim)
         return chunk, lines
@@ -266,6 +267,7 @@ class DueService:
             with writing(self.workspace.database, self.workspace.caller) as unit:
                 for key_id in key_ids:
                     queries.release_claim(unit.connection, key_id, run.id)
+            run.claimed.difference_update(key_ids)
 
 
 class _Hashes:

@@ -290,6 +290,7 @@ class GenerateService:
                 reason=order.reason,
                 taken_over=place is not None,
             )
+        run.claimed.add(verdict.key.id)
         if place is not None:
             run.bury(place)
         answer = answer_of(
@@ -489,6 +490,7 @@ class GenerateService:
                 lambda: self._confirm(staged, run),
                 delivered=f"key {staged.key.id} was delivered",
             )
+            run.claimed.discard(staged.key.id)
             written = Written(secrets=[staged.secret], events=[*staged.heads, *heads])
             persist(
                 lambda: check_written(self.workspace.database, [written]),
@@ -505,11 +507,13 @@ class GenerateService:
             if not mine and secret is not None and secret.state in ("active", "retiring"):
                 return ()  # an earlier try of this confirm was committed, its answer was lost
             if key is None or key.deleted_at is not None or _is_revoked(secret):
+                run.claimed.discard(staged.key.id)
                 raise DeliveryError(
                     f"key {staged.key.id} was deleted or revoked before it could be confirmed",
                     hint="the delivered key string is dead; run the same command again if it is still wanted",
                 )
             if not mine:
+                run.claimed.discard(key.id)
                 raise FencedError(
                     f"another run took key {key.id} over before this one could confirm it",
                     hint="run the same command again",
@@ -530,11 +534,11 @@ class GenerateService:
         try:
             with writing(self.workspace.database, self.workspace.caller) as unit:
                 key = queries.find_key(unit.connection, staged.key.id, lock=True)
-                if key is None or not queries.release_claim(unit.connection, key.id, run.id):
-                    return
-                archive_pending(unit, key, reason=f"delivery failed: {why}")
+                if key is not None and queries.release_claim(unit.connection, key.id, run.id):
+                    archive_pending(unit, key, reason=f"delivery failed: {why}")
         except (DatabaseError, BusyError):
             return
+        run.claimed.discard(staged.key.id)
 
     def _replayed(self, outcome: Outcome, order: Order, sink: Sink) -> Outcome:
         """Answer a repeated request: never with a key string, and never as if there were one."""

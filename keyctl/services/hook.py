@@ -38,7 +38,7 @@ def decide(settings: Settings, request: GenerateRequest, caller: Caller) -> None
         answer = hook(shown, caller)
         if inspect.isawaitable(answer):
             answer = asyncio.run(_within(answer, limit))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _denied(f"the hook failed: {type(error).__name__}") from error
     if not isinstance(answer, Mapping) or answer.get("decision") is not True:
         said = answer.get("message") if isinstance(answer, Mapping) else None

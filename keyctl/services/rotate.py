@@ -200,6 +200,7 @@ class RotateService:
                 after={"secret_id": secret["id"], "state": "staged", "not_after": key.expires},
                 reason="taken over from a dead run" if dead else None,
             )
+        run.claimed.add(key.id)
         if dead is not None:
             run.bury(dead)
         own = self.workspace.settings.grace if key.grace_period is None else key.grace_period
@@ -289,22 +290,25 @@ class RotateService:
     def _give_up(self, staged: Staged, run: Run, *, why: str, revoke: bool) -> None:
         try:
             with writing(self.workspace.database, self.workspace.caller) as unit:
-                if not queries.release_claim(unit.connection, staged.key.id, run.id):
-                    return
-                if revoke:
-                    queries.update_secret(unit.connection, staged.secret["id"], state="revoked")
-                unit.record(
-                    "key_rotation_failed",
-                    "key",
-                    staged.key.id,
-                    after={
-                        "secret_id": staged.secret["id"],
-                        "state": "revoked" if revoke else "staged",
-                    },
-                    reason=why,
-                )
+                if queries.release_claim(unit.connection, staged.key.id, run.id):
+                    self._record_failure(unit, staged, why=why, revoke=revoke)
         except (DatabaseError, BusyError):
-            return  # the claim ends at its deadline by itself
+            return  # the lock file that stays behind tells that the claim is dead
+        run.claimed.discard(staged.key.id)
+
+    def _record_failure(self, unit: Unit, staged: Staged, *, why: str, revoke: bool) -> None:
+        if revoke:
+            queries.update_secret(unit.connection, staged.secret["id"], state="revoked")
+        unit.record(
+            "key_rotation_failed",
+            "key",
+            staged.key.id,
+            after={
+                "secret_id": staged.secret["id"],
+                "state": "revoked" if revoke else "staged",
+            },
+            reason=why,
+        )
 
     # --- transaction 2
 
@@ -331,6 +335,7 @@ class RotateService:
             lambda: self._confirm(staged, run),
             delivered=f"the new secret of {staged.key.id} was delivered",
         )
+        run.claimed.discard(staged.key.id)
         if isinstance(outcome, FencedError):
             raise outcome
         heads, at = outcome
@@ -352,6 +357,7 @@ class RotateService:
                 or secret is None
                 or secret.state == "revoked"
             ):
+                run.claimed.discard(staged.key.id)
                 raise DeliveryError(
                     f"key {staged.key.id} was deleted, or its new secret revoked, before it could be confirmed",
                     hint=f"the delivered key string is dead; keyctl info {staged.key.id} tells more",

@@ -8,7 +8,7 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -19,13 +19,17 @@ from keyctl.records import Claim
 SLACK: Final = timedelta(seconds=60)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Run:
-    """This process's exclusive right to its own claims.  `lock` is None where no file could be written."""
+    """This process's exclusive right to its own claims.  `lock` is None where no file could be written.
+
+    `claimed` are the keys with a claim of this run that is not known to be gone.
+    """
 
     id: str
     folder: Path
     lock: int | None
+    claimed: set[str] = field(default_factory=set)
 
     def is_alive(self, claim: Claim, *, now: datetime) -> bool:
         """Tell whether the run that holds *claim* may still act on it.
@@ -57,7 +61,10 @@ class Run:
 
 @contextmanager
 def begun(folder: Path) -> Iterator[Run]:
-    """Begin a run: lock first, then claim; its file is removed after its claims are gone."""
+    """Begin a run: lock first, then claim; its file is removed after its claims are gone.
+
+    Where the database was away to the end the file stays, unlocked: it proves the claims dead.
+    """
     run_id = keystring.random_text(22)
     path = _lock_path(folder, run_id)
     try:
@@ -67,13 +74,15 @@ def begun(folder: Path) -> Iterator[Run]:
         # The run goes on: its claims then live until their deadline.
         yield Run(run_id, folder, None)
         return
+    run = Run(run_id, folder, lock)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        yield Run(run_id, folder, lock)
+        yield run
     finally:
         # Unlinked before it is unlocked: a file that can be locked proves a death.
-        with suppress(OSError):
-            path.unlink()
+        if not run.claimed:
+            with suppress(OSError):
+                path.unlink()
         os.close(lock)
 
 

@@ -1,11 +1,12 @@
 """The sink that hands a key string to a command: an argument list, never a shell."""
 
+import errno
 import fcntl
 import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from typing import Final
@@ -16,7 +17,6 @@ from keyctl.sinks.templates import expand
 
 _KEPT: Final = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR")
 _PIPE: Final = 64 * 1024
-_PIPE_MAX: Final = 1024 * 1024
 
 
 class CommandSink:
@@ -49,54 +49,82 @@ class CommandSink:
             )
 
     def deliver(self, parcel: Parcel) -> None:
-        """Run the command; what it prints is not shown, because it may print the key.
+        """Run the command with the key on its standard input."""
+        hand_over(
+            self.name,
+            self._argv,
+            rendered(parcel, self._form, env_var=self._env_var),
+            timeout=self.timeout,
+            lock=parcel.lock,
+            environment={name: os.environ[name] for name in _KEPT if name in os.environ},
+        )
 
-        The pipe is filled and its write end closed before the command starts: a run that is
-        killed can never leave it with half a key, or an empty one.
-        """
-        reader = _filled_pipe(rendered(parcel, self._form, env_var=self._env_var))
+
+def hand_over(
+    name: str,
+    argv: Sequence[str],
+    data: bytes,
+    *,
+    timeout: timedelta,
+    lock: int | None,
+    environment: Mapping[str, str],
+) -> None:
+    """Run a program with *data* on its standard input; what it prints is not shown: it may be the key.
+
+    The pipe is filled and its write end closed before the program starts: a run that is killed
+    can never leave it with half a key, or an empty one.
+
+    Raises:
+        NotTakenError: It could not be started.
+        UnknownError: It took longer than *timeout* and was killed, or ended with a failure.
+    """
+    try:
+        reader = _filled_pipe(data)
         try:
             process = subprocess.Popen(  # noqa: S603  # an argument list from the configuration
-                self._argv,
+                argv,
                 stdin=reader,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                env={name: os.environ[name] for name in _KEPT if name in os.environ},
+                env=environment,
                 # A group of its own, so that at the time-out all of it can be ended.
                 start_new_session=True,
-                # The claim lives until the command is dead too.
-                pass_fds=() if parcel.lock is None else (parcel.lock,),
+                # The claim lives until the program is dead too.
+                pass_fds=() if lock is None else (lock,),
             )
-        except OSError as error:
-            raise NotTakenError(f"sink {self.name}: {error.strerror}") from error
         finally:
             os.close(reader)
-        try:
-            status = process.wait(self.timeout.total_seconds())
-        except subprocess.TimeoutExpired:
-            _end(process)
-            raise UnknownError(f"sink {self.name} took longer than {self.timeout}") from None
-        except BaseException:
-            _end(process)
-            raise
-        if status != 0:
-            raise UnknownError(f"sink {self.name} ended with status {status}")
+    except OSError as error:
+        raise NotTakenError(f"sink {name}: {error.strerror}") from error
+    try:
+        status = process.wait(timeout.total_seconds())
+    except subprocess.TimeoutExpired:
+        _end(process)
+        raise UnknownError(f"sink {name} took longer than {timeout}") from None
+    except BaseException:
+        _end(process)
+        raise
+    if status != 0:
+        raise UnknownError(f"sink {name} ended with status {status}")
 
 
 def _filled_pipe(data: bytes) -> int:
     """Return the read end of a closed pipe that holds *data*."""
-    if len(data) > _PIPE_MAX:
-        raise NotTakenError("the answer is too large for a pipe")
     reader, writer = os.pipe()
     try:
         if len(data) > _PIPE:
-            fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, _PIPE_MAX)
-        os.write(writer, data)
+            fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, len(data))
+        # What does not fit is an error at once, and no wait for a reader that is not there yet.
+        os.set_blocking(writer, False)
+        sent = os.write(writer, data)
     except BaseException:
         os.close(reader)
         raise
     finally:
         os.close(writer)
+    if sent != len(data):
+        os.close(reader)
+        raise OSError(errno.EMSGSIZE, "the answer is too large for a pipe")
     return reader
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from keyctl import keystring
 from keyctl.errors import DeliveryError, FileTakenError
-from keyctl.sinks.base import Format, NotTakenError, Parcel, Target, rendered
+from keyctl.sinks.base import Format, NotTakenError, Parcel, Target, UnknownError, rendered
 
 _READ = 64 * 1024
 # Told the public ids in a file and the key it is for: whether replacing it loses nothing.
@@ -69,8 +69,11 @@ class FileSink:
             raise NotTakenError(f"{self.path}: {error.strerror}") from error
         try:
             self._write(data, folder)
-            os.fsync(folder)
-        except FileTakenError as error:
+            try:
+                os.fsync(folder)
+            except OSError as error:
+                raise UnknownError(f"{self.path}: {error.strerror}") from error
+        except (FileTakenError, DeliveryError) as error:
             raise NotTakenError(str(error)) from error
         finally:
             os.close(folder)

@@ -1,16 +1,26 @@
 """The sink that hands a key string to a Python function which the configuration names."""
 
 import importlib
-from collections.abc import Callable
+import os
+import sys
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
+from keyctl import jsontext
 from keyctl.errors import DeliveryError
-from keyctl.sinks.base import Parcel, Target, UnknownError
+from keyctl.sinks.base import Parcel, Target
+from keyctl.sinks.command import hand_over
+
+_CHILD: Final = "from keyctl.sinks.python import receive; receive()"
+_WITHHELD: Final = ("KEYCTL_API_KEY", "KEYCTL_DATABASE_URL")
 
 
 class PythonSink:
-    """Calls ``function(key, answer)``; returning is *taken*, whatever it raises is *unknown*."""
+    """Calls ``function(key, answer)``; returning in time is *taken*, whatever it raises *unknown*.
+
+    In a process of its own: a function that hangs could not be ended in this one, and would
+    deliver after its claim is gone.
+    """
 
     shows_answer = False
 
@@ -18,7 +28,6 @@ class PythonSink:
         self.name = name
         self.timeout = timeout
         self._path = function
-        self._function: Callable[[str, dict[str, Any]], Any] | None = None
 
     def check(self, target: Target) -> None:
         """Import the function.
@@ -26,24 +35,41 @@ class PythonSink:
         Raises:
             DeliveryError: It cannot be imported or called.
         """
-        module, _, name = self._path.partition(":")
         try:
-            function = getattr(importlib.import_module(module), name)
-        except Exception as error:
+            function = _imported(self._path)
+        except (Exception, SystemExit) as error:
             raise DeliveryError(
                 f"sink {self.name}: {self._path} cannot be imported: {type(error).__name__}",
                 hint="check the sink in the configuration, and that the module is installed",
             ) from error
         if not callable(function):
-            raise DeliveryError(f"sink {self.name}: {self._path} is no function")
-        self._function = function
+            raise DeliveryError(
+                f"sink {self.name}: {self._path} is no function",
+                hint='name one in the configuration, as "module:function"',
+            )
 
     def deliver(self, parcel: Parcel) -> None:
-        """Call the function with the key string and a copy of the answer."""
-        if self._function is None:
-            raise UnknownError(f"sink {self.name} was not checked")
-        try:
-            self._function(parcel.key.reveal(), dict(parcel.answer))
-        except Exception as error:  # noqa: BLE001  # whatever it is, nobody knows what it did
-            # Only its kind: what it says may hold the key.
-            raise UnknownError(f"sink {self.name} failed: {type(error).__name__}") from None
+        """Call the function with the key string and the answer as JSON values."""
+        document = {"key": parcel.key.reveal(), "answer": parcel.answer}
+        hand_over(
+            self.name,
+            # -P: never from the current folder.
+            [sys.executable, "-P", "-c", _CHILD, self._path],
+            jsontext.dumps(document).encode(),
+            timeout=self.timeout,
+            lock=parcel.lock,
+            environment={
+                name: value for name, value in os.environ.items() if name not in _WITHHELD
+            },
+        )
+
+
+def receive() -> None:
+    """Call the function that the first argument names with what standard input holds."""
+    document = jsontext.loads(sys.stdin.read())
+    _imported(sys.argv[1])(document["key"], document["answer"])
+
+
+def _imported(path: str) -> Any:
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)
