@@ -209,7 +209,7 @@ def write_change(unit: Unit, before: Key, verdict: Verdict, *, reason: str | Non
     changed = {
         name: value for name, value in after.columns().items() if value != getattr(before, name)
     }
-    queries.update_key(unit.connection, before.id, **changed)
+    queries.update_key(unit.connection, before.id, **{**changed, "updated_at": unit.now})
     if after.expires != before.expires:
         queries.bound_secrets(unit.connection, after)
     for violation in verdict.stepped_over:
