@@ -101,7 +101,7 @@ class DirectoryService:
                 for item in fields(after)
                 if getattr(after, item.name) != getattr(before, item.name)
             }
-            directory.change(unit.connection, kind, object_id, changed)
+            directory.change(unit.connection, kind, object_id, {**changed, "updated_at": unit.now})
             unit.record(
                 f"{word}_updated", word, object_id, before=row_of(before), after=row_of(after)
             )

@@ -89,7 +89,8 @@ class DueService:
                 yield from lines
                 if not chunk and not lines:
                     return
-                hashes.prepare(len(chunk))
+                # After a full chunk more will come: the cores hash on while this one is written.
+                hashes.prepare(2 * CHUNK if len(chunk) == CHUNK else len(chunk))
                 yield from self._rotate_chunk(chunk, order, end, rotating, hashes, run, progress)
 
     def list_due(self, *, most: int | None = None) -> Iterator[Line]:

@@ -1,0 +1,121 @@
+"""A small world to judge keys in: organization acme with team web, and people with every role."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+from keyctl.policy.facts import Caller
+from keyctl.records import Organization, Principal, Team, User
+from keyctl.requests import GenerateRequest, validate
+from keyctl.services.directory import DirectoryService
+from keyctl.services.generate import GenerateService, Order
+from keyctl.services.judge import Verdict
+from keyctl.services.workspace import Workspace
+from keyctl.settings import Settings
+from keyctl.sinks.base import Parcel, Target
+
+KINDS: dict[str, tuple[type[Principal], str]] = {
+    "organization": (Organization, "acme"),
+    "team": (Team, "web"),
+    "user": (User, "ada"),
+}
+# ada is a plain member of web, tina its admin, olga admin of acme; eve belongs to nothing.
+CALLERS = {
+    "local": Caller(actor="local:tester@host", role="proxy_admin"),
+    "proxy_admin": Caller(actor="key:admin", role="proxy_admin", user_id="root"),
+    "org_admin": Caller(
+        actor="key:olga",
+        role="internal_user",
+        user_id="olga",
+        organization_roles={"acme": "org_admin"},
+    ),
+    "team_admin": Caller(
+        actor="key:tina", role="internal_user", user_id="tina", team_roles={"web": "admin"}
+    ),
+    "internal_user": Caller(
+        actor="key:ada",
+        role="internal_user",
+        user_id="ada",
+        team_roles={"web": "user"},
+        organization_roles={"acme": "internal_user"},
+    ),
+    "service_account": Caller(actor="key:robot", role=None, service_team="web"),
+    "internal_user_viewer": Caller(
+        actor="key:vera", role="internal_user_viewer", user_id="vera", team_roles={"web": "user"}
+    ),
+    "proxy_admin_viewer": Caller(actor="key:victor", role="proxy_admin_viewer", user_id="victor"),
+    "nobody": Caller(actor="key:nobody", role=None),
+}
+
+
+class Hand:
+    """A sink in memory."""
+
+    name = "hand"
+    timeout = timedelta(0)
+    shows_answer = True
+
+    def __init__(self) -> None:
+        self.held = ""
+
+    def check(self, target: Target) -> None:
+        """Accept every key."""
+
+    def deliver(self, parcel: Parcel) -> None:
+        """Take the key string."""
+        self.held = parcel.key.reveal()
+
+
+class World:
+    """Requests for keys, judged with everything around them."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.workspace = workspace
+        directory = DirectoryService(workspace)
+        directory.create(Organization, "acme", {})
+        directory.create(Organization, "other", {})
+        directory.create(Team, "web", {"organization_id": "acme"})
+        directory.create(Team, "else", {})
+        for user in ("root", "ada", "tina", "olga", "eve", "vera", "victor"):
+            directory.create(User, user, {})
+        for user, role in (("ada", "user"), ("tina", "admin"), ("vera", "user")):
+            directory.add_member(Team, "web", user, role)
+        directory.add_member(Organization, "acme", "ada", "internal_user")
+        directory.add_member(Organization, "acme", "olga", "org_admin")
+
+    def change(self, changes: Mapping[str, Mapping[str, Any]]) -> None:
+        """Set columns of the team, organization or user, or fields of the configuration."""
+        for name, values in changes.items():
+            if name == "settings":
+                settings = validate(
+                    Settings, {"bcrypt_cost": 4, **values}, what="the settings", schema="c"
+                )
+                self.workspace = replace(self.workspace, settings=settings)
+            else:
+                kind, object_id = KINDS[name]
+                DirectoryService(self.workspace).update(kind, object_id, values)
+
+    def acting(self, caller: Caller) -> Workspace:
+        """Return what services work with when *caller* acts."""
+        return replace(self.workspace, caller=caller)
+
+    def verdict(
+        self, request: Mapping[str, Any], caller: Caller | None = None, **order: Any
+    ) -> Verdict:
+        """Return the whole verdict on a request, which is not carried out."""
+        return GenerateService(self.acting(caller or CALLERS["local"])).dry_run(
+            _order(request, order)
+        )
+
+    def make(self, request: Mapping[str, Any], caller: Caller | None = None, **order: Any) -> str:
+        """Carry a request out and return the key's id."""
+        service = GenerateService(self.acting(caller or CALLERS["local"]))
+        return str(service.generate(_order(request, order), Hand()).answer["key_id"])
+
+
+def _order(request: Mapping[str, Any], order: Mapping[str, Any]) -> Order:
+    return Order(
+        request=validate(GenerateRequest, request, what="the request", schema="generate-request"),
+        **order,
+    )
