@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, NullPool, create_engine, event, make_url, text
+from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError
 
@@ -35,6 +35,7 @@ class Database:
         self.url = parse_url(url)
         self._clock = clock
         self._prepared = False
+        self.is_swept = False  # set by who has archived what crashed runs left
         self.engine = _engine(self.url)
 
     @property
@@ -60,7 +61,7 @@ class Database:
             DatabaseError: It cannot be reached or read.
             SchemaError: Its schema cannot be read by this version.
         """
-        with translated(self.shown):
+        with self._translated():
             if self.path is not None and not self.path.exists():
                 raise DatabaseError(
                     f"there is no database at {self.path}",
@@ -84,7 +85,7 @@ class Database:
             SchemaError: Its schema is not this version's.
             BusyError: Somebody else held a lock for too long.
         """
-        with translated(self.shown):
+        with self._translated():
             if self.is_sqlite and not self._prepared:
                 self._prepare()
             with (
@@ -131,6 +132,16 @@ class Database:
                 upgrade(self.engine)
         return before, HEAD
 
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Translate the block's errors; after one of the database the next try connects anew."""
+        try:
+            with translated(self.shown):
+                yield
+        except DatabaseError:
+            self.engine.dispose()
+            raise
+
     def _prepare(self) -> None:
         if self.revision() != HEAD:
             self.upgrade()
@@ -169,7 +180,7 @@ def parse_url(text_url: str) -> URL:
 
 def _engine(url: URL) -> Engine:
     if url.get_backend_name() == "sqlite":
-        engine = create_engine(url, hide_parameters=True, poolclass=NullPool)
+        engine = create_engine(url, hide_parameters=True)
         event.listen(engine, "connect", _configure_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine

@@ -31,6 +31,8 @@ def _sqlite(error: DBAPIError, shown: str) -> KeyctlError | None:
         return None
     if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
         return BusyError(f"the database {shown} is busy", hint=_TRY_LATER)
+    if name == "SQLITE_READONLY_DBMOVED":
+        return DatabaseLostError(f"the database {shown} was moved or removed while it was in use")
     if name.startswith("SQLITE_READONLY"):
         return DatabaseError(
             f"the database {shown} is read-only",

@@ -63,16 +63,18 @@ class Unit:
 def writing(database: Database, caller: Caller) -> Iterator[Unit]:
     """Run the block in one transaction that ends with its audit events.
 
-    Any writing command also archives what crashed runs left pending past its deadline.
+    The first one of a process also archives what crashed runs left pending past its deadline.
     """
     with database.write() as connection:
         unit = Unit(connection, database.now(connection), caller)
         yield unit
         # Last, and skipping locked rows: so it can wait for nobody and nobody for it.
-        for key in queries.pending_keys(connection, dead_at=unit.now, limit=_SWEEP):
-            archive_pending(unit, key, reason="its run died before the key was confirmed")
+        if not database.is_swept:
+            for key in queries.pending_keys(connection, dead_at=unit.now, limit=_SWEEP):
+                archive_pending(unit, key, reason="its run died before the key was confirmed")
         if unit.events:
             unit.heads = audit.append(connection, unit.events, at=unit.now)
+    database.is_swept = True
 
 
 def archive_pending(unit: Unit, key: Key, *, reason: str) -> None:
