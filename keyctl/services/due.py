@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -103,8 +103,10 @@ class DueService:
                     if not found:
                         return
                     now = database.now(connection)
+                    abandoned = _abandoned(connection, found)
                     judged = [
-                        self._unfit(connection, key, claim, run, now=now) for key, claim in found
+                        self._unfit(key, claim, run, abandoned[key.id], now=now)
+                        for key, claim in found
                     ]
                 for (key, _), unfit in zip(found, judged, strict=True):
                     progress.attempted += unfit is None
@@ -131,8 +133,11 @@ class DueService:
         lines: list[Line] = []
         buried: list[Claim] = []
         with writing(self.workspace.database, self.workspace.caller) as unit:
-            for key, known in self._candidates(unit.connection, progress, room, lock=True):
-                unfit = self._unfit(unit.connection, key, known, run, now=unit.now)
+            claims: list[Claim] = []
+            found = self._candidates(unit.connection, progress, room, lock=True)
+            abandoned = _abandoned(unit.connection, found)
+            for key, known in found:
+                unfit = self._unfit(key, known, run, abandoned[key.id], now=unit.now)
                 if unfit is not None:
                     lines.append(unfit)
                     continue
@@ -146,13 +151,15 @@ class DueService:
                     deadline_at=unit.now + CHUNK * (sink.timeout + runs.SLACK),
                 )
                 if known is None:
-                    queries.insert_claim(unit.connection, claim)
+                    claims.append(claim)
                 elif queries.take_over(unit.connection, claim, dead_run=known.run_id):
                     buried.append(known)
                 else:
                     lines.append(_line(key, "skipped", "claimed"))
                     continue
                 chunk.append((key, claim, sink))
+            if claims:
+                queries.insert_claim(unit.connection, *claims)
         run.claimed.update(key.id for key, _, _ in chunk)
         for claim in buried:
             run.bury(claim)
@@ -187,7 +194,7 @@ class DueService:
         return key.sink or self.workspace.settings.default_sink
 
     def _unfit(
-        self, connection: Any, key: Key, claim: Claim | None, run: Run, *, now: datetime
+        self, key: Key, claim: Claim | None, run: Run, abandoned: int, *, now: datetime
     ) -> Line | None:
         """Return the line for a key that is not to be rotated now, None for one that is."""
         state = lifecycle.key_state(key, now=now)
@@ -198,8 +205,7 @@ class DueService:
         name = self._sink_name(key)
         if name is None or name not in self.workspace.settings.sinks:
             return _line(key, "failed", "no_sink")
-        secrets = queries.secrets_of(connection, key.id)
-        if sum(secret.state == "staged" for secret in secrets) >= MOST_ABANDONED:
+        if abandoned >= MOST_ABANDONED:
             return _line(key, "failed", "abandoned")
         return None
 
@@ -302,6 +308,12 @@ def _hashing(rotating: RotateService) -> Iterator[_Hashes]:
         yield _Hashes(pool, rotating)
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _abandoned(connection: Any, found: Sequence[tuple[Key, Claim | None]]) -> Counter[str]:
+    """Return how many secrets of each key are staged."""
+    secrets = queries.secrets_of(connection, *(key.id for key, _ in found))
+    return Counter(secret.key_id for secret in secrets if secret.state == "staged")
 
 
 def _is_over(order: DueOrder, end: float | None, progress: _Progress) -> bool:

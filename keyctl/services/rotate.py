@@ -218,11 +218,11 @@ class RotateService:
 
     def _claim(self, unit: Unit, claim: Claim, own: Claim | None, run: Run) -> Claim | None:
         """Take the claim; return the dead one that it replaces, if any."""
-        known = queries.find_claim(unit.connection, claim.key_id)
         if own is not None:
             if not queries.renew_claim(unit.connection, claim):
                 raise BusyError(f"key {claim.key_id} was taken over", hint="another run has it")
             return None
+        known = queries.find_claim(unit.connection, claim.key_id)
         if known is None:
             queries.insert_claim(unit.connection, claim)
             return None
@@ -248,7 +248,10 @@ class RotateService:
             "created_at": unit.now,
             "not_after": key.expires,
         }
-        known = queries.find_secret_by_lookup(unit.connection, key_string.lookup)
+        # A generated string is new, or the unique index says that it is not.
+        known = None
+        if row["supplied"]:
+            known = queries.find_secret_by_lookup(unit.connection, key_string.lookup)
         if known is None:
             queries.insert_secret(unit.connection, row)
             return row
@@ -348,7 +351,8 @@ class RotateService:
         with writing(self.workspace.database, self.workspace.caller) as unit:
             key = queries.find_key(unit.connection, staged.key.id, lock=True)
             mine = queries.release_claim(unit.connection, staged.key.id, run.id)
-            secret = queries.find_secret(unit.connection, staged.secret["id"])
+            secrets = queries.secrets_of(unit.connection, staged.key.id)
+            secret = next((item for item in secrets if item.id == staged.secret["id"]), None)
             if not mine and secret is not None and secret.state in ("active", "retiring"):
                 return (), unit.now  # an earlier try was committed, its answer was lost
             if (
@@ -364,7 +368,7 @@ class RotateService:
                 )
             if not mine:
                 return self._fenced(unit, key)
-            self._activate(unit, key, staged)
+            self._activate(unit, key, secrets, staged)
         return unit.heads, unit.now
 
     def _fenced(self, unit: Unit, key: Key) -> FencedError:
@@ -382,10 +386,10 @@ class RotateService:
             hint=f"the sink may hold an older secret; run keyctl rotate {key.id}",
         )
 
-    def _activate(self, unit: Unit, key: Key, staged: Staged) -> None:
+    def _activate(self, unit: Unit, key: Key, secrets: Sequence[Secret], staged: Staged) -> None:
         at = staged.fixed_at or unit.now
         retire_at = _retire_at(key, staged.grace, at)
-        for secret in queries.secrets_of(unit.connection, key.id):
+        for secret in secrets:
             if secret.id == staged.secret["id"] or secret.state not in ("active", "staged"):
                 continue  # a retiring one keeps its first deadline
             ended = retire_at <= unit.now
