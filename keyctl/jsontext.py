@@ -25,8 +25,18 @@ def load_document(text: str | bytes, *, what: str) -> dict[str, Any]:
             NUL or a lone surrogate in a string, or nested deeper than 32 levels.  *what* names
             the document; nothing of its content is repeated.
     """
+    try:
+        return _loaded(text)
+    except _FaultError as fault:
+        raise MalformedRequestError(
+            f"{what} {fault}",
+            hint="give one JSON object; python3 -m json.tool shows where a text is none",
+        ) from None
+
+
+def _loaded(text: str | bytes) -> dict[str, Any]:
     if len(text) > MAX_DOCUMENT:
-        raise MalformedRequestError(f"{what} is larger than {MAX_DOCUMENT // 1024 // 1024} MiB")
+        raise _FaultError(f"is larger than {MAX_DOCUMENT // 1024 // 1024} MiB")
     try:
         decoded = text.decode("utf-8") if isinstance(text, bytes) else text
         document = simplejson.loads(
@@ -36,19 +46,19 @@ def load_document(text: str | bytes, *, what: str) -> dict[str, Any]:
             parse_constant=_no_constant,
         )
     except UnicodeDecodeError:
-        raise MalformedRequestError(f"{what} is not UTF-8") from None
+        raise _FaultError("is not UTF-8") from None
     except simplejson.JSONDecodeError as error:
-        raise MalformedRequestError(
-            f"{what} is not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
+        raise _FaultError(
+            f"is not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
         ) from None
     except _RepeatedNameError as error:
-        raise MalformedRequestError(f"{what} names {error.name!r} twice") from None
+        raise _FaultError(f"names {error.name!r} twice") from None
     except RecursionError:
-        raise MalformedRequestError(f"{what} is nested too deep") from None
+        raise _FaultError("is nested too deep") from None
     except ValueError as error:
-        raise MalformedRequestError(f"{what} is not JSON: {error}") from None
+        raise _FaultError(f"is not JSON: {error}") from None
     if not isinstance(document, dict):
-        raise MalformedRequestError(f"{what} is not a JSON object")
+        raise _FaultError("is not a JSON object")
     return document
 
 
@@ -90,6 +100,10 @@ def instant(moment: datetime) -> str:
     """Return *moment* in UTC as RFC 3339 with microseconds and `Z`: always 27 characters."""
     utc = moment if moment.tzinfo is UTC else moment.astimezone(UTC)
     return utc.isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
+
+
+class _FaultError(Exception):
+    """What is wrong with a document."""
 
 
 class _RepeatedNameError(Exception):

@@ -92,30 +92,45 @@ class Console:
         if self.output in JSON_MODES:
             from keyctl import jsontext
 
-            text = jsontext.dumps(error_document(error))
+            text = jsontext.dumps(error_document(error))  # redacted before it was JSON
         else:
             lines = [f"error: {_one_line(error.message)}"]
             if len(error.violations) > 1 or error.exit_code == ExitCode.DENIED:
                 lines += [f"  {item.rule}: {_one_line(told(item))}" for item in error.violations]
             if error.hint:
                 lines.append(f"hint: {_one_line(error.hint)}")
-            text = "\n".join(lines)
-        sys.stderr.write(keystring.redact(text) + "\n")
+            text = keystring.redact("\n".join(lines))
+        sys.stderr.write(text + "\n")
         sys.stderr.flush()
         return int(error.exit_code)
 
 
 def error_document(error: KeyctlError) -> dict[str, Any]:
-    """Return *error* as the JSON object that scripts read."""
+    """Return *error* as the JSON object that scripts read, with nothing in it that looks like a key.
+
+    Value by value: in JSON text a quoted `sk-` and what follows it looks like one.
+    """
     return {
-        "error": {
-            "code": error.code,
-            "exit_code": int(error.exit_code),
-            "message": error.message,
-            "hint": error.hint,
-            "violations": [asdict(violation) for violation in error.violations],
-        }
+        "error": _redacted(
+            {
+                "code": error.code,
+                "exit_code": int(error.exit_code),
+                "message": error.message,
+                "hint": error.hint,
+                "violations": [asdict(violation) for violation in error.violations],
+            }
+        )
     }
+
+
+def _redacted(value: Any) -> Any:
+    if isinstance(value, str):
+        return keystring.redact(value)
+    if isinstance(value, dict):
+        return {keystring.redact(str(name)): _redacted(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_redacted(item) for item in value]
+    return value
 
 
 def told(violation: Violation) -> str:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, OperationalError
 
 from keyctl.db.failures import translated
 from keyctl.db.schema import HEAD, check_readable, check_writable, current_revision
@@ -150,6 +150,8 @@ class Database:
         raw = self.engine.raw_connection()
         try:
             raw.cursor().execute("PRAGMA journal_mode = WAL")
+        except sqlite3.Error as error:
+            raise OperationalError("PRAGMA journal_mode", None, error) from error
         finally:
             raw.close()
 

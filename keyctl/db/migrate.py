@@ -6,9 +6,11 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, text
 
 from keyctl.db.engine import WRITE
+from keyctl.errors import SchemaError
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 _ADVISORY_LOCK = 0x6B657963746C  # "keyctl": one upgrade at a time on PostgreSQL
@@ -37,7 +39,13 @@ def upgrade(engine: Engine, revision: str = "head", *, home: Path | None = None)
         # Handing over a connection, not a URL, keeps the password out of the config
         # parser, which would also choke on a percent sign in it.
         config.attributes["connection"] = connection
-        command.upgrade(config, revision)
+        try:
+            command.upgrade(config, revision)
+        except CommandError as error:
+            raise SchemaError(
+                "the database is at a schema that this keyctl does not know",
+                hint="install the keyctl version that made it; keyctl db status tells which it is",
+            ) from error
 
 
 @contextmanager

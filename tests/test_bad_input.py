@@ -1,0 +1,286 @@
+"""What people and scripts get wrong: one line that helps, the right status, and nothing written."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness import Cli
+from sqlalchemy import make_url
+
+STRONG = "sk-Supplied_by_a_person-0123456789"
+
+
+def assert_nothing_written(cli: Cli) -> None:
+    """No key came of it, not even a pending one."""
+    assert cli("list", "-o", "json", check=True).json["keys"] == []
+    assert cli("list", "--state", "pending", "-o", "json", check=True).json["keys"] == []
+
+
+BODIES: list[tuple[str, str, str]] = [
+    # What stdin holds, the field that is named, and what is said of it.
+    ("", "", "is not JSON"),
+    ("{", "", "is not JSON"),
+    ("[]", "", "is not a JSON object"),
+    ('{"a": 1, "a": 1}', "", "names 'a' twice"),
+    ('{"max_budget": NaN}', "", "NaN"),
+    ('{"metadata": {"a": "x\\u0000"}}', "metadata.a", "NUL"),
+    ('{"key_alias": "\\ud800"}', "key_alias", "surrogate"),
+    ('{"tags": ["\\udfff"]}', "tags.0", "surrogate"),
+    ('{"max_budget": "50"}', "max_budget", ""),
+    ('{"max_budget": true}', "max_budget", ""),
+    ('{"max_budget": -1}', "max_budget", ""),
+    ('{"max_budget": 1e400}', "max_budget", ""),
+    ('{"max_budget": 0.0000000001}', "max_budget", "9 decimals"),
+    ('{"tpm_limit": 1.5}', "tpm_limit", ""),
+    ('{"tpm_limit": -1}', "tpm_limit", ""),
+    ('{"models": "gpt-4"}', "models", ""),
+    ('{"metadata": []}', "metadata", ""),
+    ('{"blocked": "yes"}', "blocked", ""),
+    ('{"max_bugdet": 1}', "max_bugdet", "max_budget"),
+    ('{"duration": "30days"}', "duration", "is not a duration"),
+    ('{"duration": ""}', "duration", ""),
+    ('{"duration": "1d", "expires": "2050-01-01T00:00:00Z"}', "", "expires"),
+    ('{"expires": "2020-01-01T00:00:00Z"}', "expires", "past"),
+    ('{"expires": "tomorrow"}', "expires", ""),
+    ('{"expires": "2050-01-01T00:00:00"}', "expires", ""),
+    ('{"auto_rotate": true}', "", "rotation_interval"),
+    ('{"rotation_interval": "30d"}', "", "auto_rotate"),
+    ('{"budget_duration": "yearly"}', "budget_duration", ""),
+    ('{"key_alias": "key_x"}', "key_alias", ""),
+    ('{"key_alias": "-x"}', "key_alias", ""),
+    ('{"key_alias": "a\\nb"}', "key_alias", ""),
+    ('{"key_type": "king"}', "key_type", ""),
+    ('{"metadata": {"a": "' + "x" * 1024 * 1024 + '"}}', "metadata", ""),
+]
+
+
+@pytest.mark.parametrize(("body", "field", "said"), BODIES, ids=[item[0][:40] for item in BODIES])
+@pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+def test_a_malformed_request(cli: Cli, body: str, field: str, said: str) -> None:
+    """Exit 2, stdout empty, one error object with a hint that names the field; nothing written."""
+    cli("db", "upgrade", check=True)
+
+    result = cli("generate", "--request", "-", "-o", "json", input=body)
+
+    assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (2, "", 1)
+    assert (result.error["exit_code"], bool(result.error["hint"])) == (2, True)
+    assert said in result.stderr
+    if field:
+        assert field in {item["field"] for item in result.error["violations"]}
+    assert len(result.stderr) < 4000
+    assert_nothing_written(cli)
+
+
+OPTIONS: list[tuple[list[str], int]] = [
+    *((["--duration", text], 2) for text in ("30days", "5ms", "0d", "-1", "", "1.5h", "٣d")),
+    *((["--max-budget", text], 2) for text in ("nan", "inf", "-1", "1e400", "", "ten")),
+    (["--tpm-limit", "many"], 2),
+    (["--tpm-limit", "-5"], 2),
+    (["--alias", "a\nb"], 2),
+    (["--metadata", "no-equals"], 2),
+    (["--no-such-option"], 2),
+    (["--request", "no-such-file"], 2),
+    (["--out-format", "xml", "--out-file", "k"], 2),
+    (["--env-var", "1X", "-o", "env"], 2),
+    (["--override", "team.models"], 2),
+    (["--request-id", ""], 2),
+    (["--count", "0"], 2),
+    (["--count", "2", "--alias", "same"], 2),
+    (["--deliver", "nowhere"], 2),
+    (["--team", "nowhere"], 3),
+    (["--user", "nowhere"], 3),
+    (["--org", "nowhere"], 3),
+    ([STRONG], 2),
+    (["--alias", STRONG], 2),
+    ([f"--alias={STRONG}"], 2),
+]
+
+
+@pytest.mark.parametrize(
+    ("options", "status"), OPTIONS, ids=[" ".join(item[0]) for item in OPTIONS]
+)
+@pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+def test_a_wrong_option(cli: Cli, options: list[str], status: int) -> None:
+    """One line and a hint on stderr for people, the same as JSON for programs; nothing written."""
+    cli("db", "upgrade", check=True)
+
+    for_people = cli("generate", *options)
+    for_programs = cli("generate", *options, *([] if "-o" in options else ["-o", "json"]))
+
+    assert (for_people.exit_code, for_people.stdout) == (status, "")
+    lines = for_people.stderr.splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["error", "hint"], lines
+    assert (for_programs.exit_code, for_programs.stdout) == (status, "")
+    assert STRONG not in for_people.stderr + for_programs.stderr
+    assert_nothing_written(cli)
+
+
+class TestSuppliedKeys:
+    @pytest.mark.parametrize(
+        ("text", "status"),
+        [
+            ("pk-0123456789abcdefghijKLMN", 2),
+            ("sk-short", 2),
+            ("sk-" + "x" * 510, 2),
+            ("sk-0123456789äöü-abcdefghij", 2),
+            ("sk-0123456789 abcdefghij-x", 2),
+            ("", 2),
+            ("sk-aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", 4),
+            ("sk-000000000000_" + "0" * 49, 2),
+        ],
+    )
+    def test_a_string_that_cannot_be_a_key(self, cli: Cli, text: str, status: int) -> None:
+        """Weak, short, long, foreign or mistyped: refused, and never repeated."""
+        result = cli("generate", "--key-stdin", "-o", "json", input=text)
+
+        assert (result.exit_code, result.stdout) == (status, "")
+        assert len(text) < 9 or text[3:] not in result.stderr
+        if status == 4:
+            assert [item["rule"] for item in result.error["violations"]] == ["key.strength"]
+            assert_nothing_written(cli)
+
+    def test_a_string_is_a_key_once(self, cli: Cli) -> None:
+        """A second key with the same string is a conflict, even after the first is deleted."""
+        first = cli("generate", "--key-stdin", "-o", "json", input=STRONG, check=True).json
+        for _ in range(2):
+            again = cli("generate", "--key-stdin", "-o", "json", input=STRONG)
+            assert (again.exit_code, again.stdout, again.error["code"]) == (5, "", "key_taken")
+            cli("delete", first["key_id"])
+
+
+def test_a_taken_alias_is_a_conflict(cli: Cli) -> None:
+    """An alias means one live key; deleting that frees it."""
+    cli.key("--alias", "ci")
+    again = cli("generate", "--alias", "ci", "-o", "json")
+    assert (again.exit_code, again.stdout, again.error["code"]) == (5, "", "alias_taken")
+    assert "'ci'" in again.error["message"]
+    cli("delete", "ci", check=True)
+    assert cli("generate", "--alias", "ci").exit_code == 0
+
+
+@pytest.mark.parametrize("name", ["KEYCTL_API_KEY", "KEYCTL_DATABASE_URL", "KEYCTL_CONFIG"])
+@pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+def test_a_variable_that_is_set_but_empty(cli: Cli, name: str) -> None:
+    """A CI secret that is missing never becomes the local admin, nor the embedded default."""
+    result = cli("generate", environment={name: ""})
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert name in result.stderr
+
+
+class TestTheDatabase:
+    def told(self, cli: Cli, url: str | None, *arguments: str) -> Any:
+        """Run generate, or *arguments*, against a database and return the error."""
+        environment = {} if url is None else {"KEYCTL_DATABASE_URL": url}
+        result = cli(*(arguments or ("generate",)), "-o", "json", environment=environment)
+        assert (result.exit_code, result.stdout) == (6, "")
+        assert result.error["hint"]
+        return result.error
+
+    def test_a_file_that_is_none(self, bare_cli: Cli) -> None:
+        """A corrupt file is left as it is."""
+        path = bare_cli.home / "corrupt.db"
+        path.write_bytes(b"this is no database at all, " * 400)
+        before = path.read_bytes()
+        assert "not a SQLite database" in self.told(bare_cli, f"sqlite:///{path}")["message"]
+        assert path.read_bytes() == before
+
+    @pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+    def test_a_file_that_is_read_only(self, cli: Cli, database_url: str, read_only: Path) -> None:
+        """A file that may not be written is told, with what to check."""
+        error = self.told(cli, f"sqlite:///{read_only}/keyctl.db")
+        assert "read-only" in error["message"]
+        assert (read_only / "keyctl.db").read_bytes()[:6] == b"SQLite"
+        assert database_url.startswith("sqlite:")
+
+    @pytest.fixture(name="read_only")
+    def _read_only(self, cli: Cli, database_url: str) -> Iterator[Path]:
+        """A folder with a database that nobody can write to, not even root."""
+        folder = cli.home / "read_only"
+        folder.mkdir(mode=0o700)
+        root = os.geteuid() == 0
+        if root:
+            subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(folder)], check=True, timeout=10)
+        shutil.copy(str(make_url(database_url).database), folder / "keyctl.db")
+        if root:
+            subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True, timeout=10)
+        else:
+            (folder / "keyctl.db").chmod(0o400)
+            folder.chmod(0o500)
+        yield folder
+        if root:
+            subprocess.run(["umount", str(folder)], check=True, timeout=10)
+        else:
+            folder.chmod(0o700)
+
+    def test_a_folder_in_its_place(self, bare_cli: Cli) -> None:
+        """A path that is a folder cannot be opened."""
+        self.told(bare_cli, f"sqlite:///{bare_cli.home}")
+
+    def test_a_server_that_is_not_there(self, bare_cli: Cli) -> None:
+        """A closed port is told without the password, and within seconds."""
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            port = listener.getsockname()[1]
+        error = self.told(bare_cli, f"postgresql://app:hunter2@127.0.0.1:{port}/keys")
+        assert "hunter2" not in json.dumps(error)
+
+    @pytest.mark.parametrize(("revision", "said"), [("0_0001", "schema"), ("9_0001", "newer")])
+    def test_another_schema(self, cli: Cli, revision: str, said: str) -> None:
+        """An older or newer schema is never written to, and the way out is named."""
+        cli.execute(f"UPDATE alembic_version SET version_num = '{revision}'")
+        assert said in json.dumps(self.told(cli, None))
+
+    def test_nothing_there_yet_is_no_reason_to_create_it(self, bare_cli: Cli) -> None:
+        """A command that only reads creates no database."""
+        self.told(bare_cli, None, "list")
+        assert list(bare_cli.home.rglob("*.db")) == []
+
+    @pytest.mark.parametrize("url", ["mysql://localhost/x", "sqlite://", "sqlite:///:memory:", "x"])
+    def test_a_url_of_another_kind(self, bare_cli: Cli, url: str) -> None:
+        """What keyctl cannot use is a usage error."""
+        result = bare_cli("generate", environment={"KEYCTL_DATABASE_URL": url})
+        assert (result.exit_code, result.stdout) == (2, "")
+
+
+class TestWhereTheKeyGoes:
+    @pytest.mark.parametrize("target", ["/dev/full"])
+    def test_a_stdout_without_room(self, cli: Cli, target: str) -> None:
+        """The key is archived at once, and its alias is free again."""
+        with Path(target).open("wb") as full:
+            process = cli.start("generate", "--alias", "ci", stdout=full)
+            _, err = process.communicate(timeout=60)
+        assert (process.returncode, b"No space left" in err) == (8, True)
+        assert_nothing_written(cli)
+        assert cli("generate", "--alias", "ci").exit_code == 0
+
+    def test_a_pipe_whose_reader_is_gone(self, cli: Cli) -> None:
+        """A key that nobody could read is revoked."""
+        reader, writer = os.pipe()
+        os.close(reader)
+        process = cli.start("generate", "--alias", "ci", stdout=writer)
+        os.close(writer)
+        process.communicate(timeout=60)
+        assert process.returncode == 8
+        assert_nothing_written(cli)
+
+    @pytest.mark.parametrize(
+        ("path", "status"),
+        [("missing/key", 8), ("/dev/full", 5), ("folder", 5), ("link", 5), ("/proc/key", 8)],
+    )
+    @pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+    def test_a_file_that_cannot_be_written(self, cli: Cli, path: str, status: int) -> None:
+        """No folder, a device, a folder, a link: refused before anything is written."""
+        (cli.home / "folder").mkdir()
+        (cli.home / "link").symlink_to("elsewhere")
+
+        result = cli("generate", "--out-file", path, "-o", "json")
+
+        assert (result.exit_code, result.stdout) == (status, "")
+        assert cli("list", "-o", "json").exit_code in (0, 6)
+        assert not (cli.home / "elsewhere").exists()
