@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -227,6 +228,34 @@ def test_the_configuration_example_is_complete_and_loads(tmp_path: Path) -> None
 
     assert set(tomllib.loads(fenced("config"))) == set(settings.Settings.model_fields)
     assert loaded.sinks
+
+
+@pytest.mark.skipif(shutil.which("age") is None, reason="age is not installed")
+@pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+def test_the_sealed_key_can_be_opened_by_its_reader_only(cli: Cli) -> None:
+    """What the age example leaves in a CI job is ciphertext, and what it seals is the key."""
+    identity = subprocess.run(
+        ["age-keygen"], capture_output=True, text=True, check=True, timeout=10
+    )
+    recipient = re.search(r"age1[0-9a-z]+", identity.stdout + identity.stderr)
+    assert recipient is not None
+    cli.configure("bcrypt_cost = 4\n" + re.sub(r"age1[0-9a-z]{20,}", recipient[0], fenced("age")))
+    (cli.home / "identity").write_text(identity.stdout)
+
+    for command in (["generate", "--alias", "ci", "--deliver", "sealed"], ["rotate", "ci"]):
+        done = cli(*command, "-o", "json", check=True)
+        sealed = (cli.home / "sealed-ci.age").read_text()
+        opened = subprocess.run(
+            ["age", "--decrypt", "--identity", "identity", "sealed-ci.age"],
+            cwd=cli.home,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        )
+        assert sealed.startswith("-----BEGIN AGE ENCRYPTED FILE-----")
+        assert cli.verdict(opened.stdout.strip())["secret_state"] == "active"
+        assert opened.stdout.strip() not in done.stdout + done.stderr + sealed
 
 
 def test_the_rules_are_the_code_s() -> None:
