@@ -1,0 +1,188 @@
+"""update, block, delete, revoke, spend and budget reset, as people and cron use them."""
+
+import json
+from typing import Any
+
+import pytest
+from harness import Cli
+
+
+def made(cli: Cli, *arguments: str) -> Any:
+    """Make a key and return its answer."""
+    return cli("generate", "-o", "json", *arguments, check=True).json
+
+
+class TestUpdate:
+    def test_what_is_not_named_stays(self, cli: Cli) -> None:
+        """A merge patch: objects are merged, null clears, the rest and the secret stay."""
+        key = made(cli, "--alias", "a", "--max-budget", "5", "--tpm-limit", "100")
+        patch = {"metadata": {"app": "web", "old": None}, "tpm_limit": None, "rpm_limit": 7}
+        cli("update", "a", "--metadata", "old=1", check=True)
+
+        after = cli("update", "a", "--request", "-", "-o", "json", input=json.dumps(patch)).json
+
+        names = ("key_id", "max_budget", "tpm_limit", "rpm_limit", "metadata")
+        assert [after[name] for name in names] == [key["key_id"], 5, None, 7, {"app": "web"}]
+        assert cli.verdict(key["key"])["valid"]
+        event = cli("audit", "list", "--limit", "1", "-o", "json", check=True).json["events"][0]
+        assert (event["action"], event["before"]["tpm_limit"], event["after"]["tpm_limit"]) == (
+            "key_updated",
+            100,
+            None,
+        )
+        assert (event["seq"], set(after["audit"])) == (after["audit"]["seq"], {"seq", "head"})
+
+    def test_clear_empties_a_field(self, cli: Cli) -> None:
+        """--clear FIELD is null in a patch."""
+        made(cli, "--alias", "a", "--duration", "1d", "--max-budget", "5")
+        after = cli(
+            *("update", "a", "--clear", "max_budget", "--clear", "duration", "-o", "json"),
+            check=True,
+        ).json
+        assert (after["max_budget"], after["expires"]) == (None, None)
+
+    def test_an_alias_that_is_taken(self, cli: Cli) -> None:
+        """Another live key's alias is a conflict, and nothing changes."""
+        made(cli, "--alias", "a")
+        made(cli, "--alias", "b")
+        result = cli("update", "b", "--alias", "a", "--tpm-limit", "5", "-o", "json")
+        assert (result.exit_code, result.stdout, result.error["code"]) == (5, "", "alias_taken")
+        assert cli("info", "b", "-o", "json", check=True).json["tpm_limit"] is None
+
+    @pytest.mark.parametrize("field", ["key_id", "token", "no_such_field", "confirmed_at"])
+    def test_what_is_no_field(self, cli: Cli, field: str) -> None:
+        """Identity and inner columns are not to be set: exit 2."""
+        made(cli, "--alias", "a")
+        result = cli("update", "a", "--request", "-", "-o", "json", input=json.dumps({field: "x"}))
+        assert (result.exit_code, result.stdout) == (2, "")
+
+    def test_a_dry_run_changes_nothing(self, cli: Cli) -> None:
+        """The verdict and the record as it would be, and the record as it was stays."""
+        made(cli, "--alias", "a")
+        result = cli("update", "a", "--tpm-limit", "5", "--dry-run", "-o", "json", check=True).json
+        assert (result["allowed"], result["record"]["tpm_limit"]) == (True, 5)
+        assert cli("info", "a", "-o", "json", check=True).json["tpm_limit"] is None
+
+
+class TestEndings:
+    def test_each_of_several_has_its_own_result(self, cli: Cli) -> None:
+        """One unknown key does not stop the others: exit 9 with a result for each."""
+        for alias in ("a", "b"):
+            made(cli, "--alias", alias)
+        result = cli("delete", "a", "nobody", "b", "--yes", "-o", "json")
+        assert result.exit_code == 9
+        assert [
+            (item["given"], item["result"], item["reason"]) for item in result.json["results"]
+        ] == [
+            ("a", "deleted", None),
+            ("nobody", "failed", "key_not_found"),
+            ("b", "deleted", None),
+        ]
+
+    def test_one_that_fails_alone_is_the_command_s_failure(self, cli: Cli) -> None:
+        """Its own status, the error on stderr, stdout empty."""
+        made(cli)
+        result = cli("delete", "nobody", "-o", "json")
+        assert (result.exit_code, result.stdout, result.error["code"]) == (3, "", "key_not_found")
+
+    def test_many_need_a_yes_and_may_be_counted(self, cli: Cli) -> None:
+        """Without a terminal several keys need --yes; --expect-count refuses another number."""
+        for alias in ("a", "b"):
+            made(cli, "--alias", alias)
+        assert cli("block", "a", "b").exit_code == 2
+        assert cli("block", "a", "b", "--yes", "--expect-count", "3").exit_code == 2
+        assert cli("list", "--state", "blocked", "-o", "json", check=True).json["keys"] == []
+        assert cli("block", "a", "b", "--yes", "--expect-count", "2").exit_code == 0
+        blocked = cli("list", "--state", "blocked", "-o", "json", check=True).json["keys"]
+        assert len(blocked) == 2
+
+    def test_a_filter_takes_all_that_match(self, cli: Cli) -> None:
+        """delete --team ends the team's keys and no others; --dry-run only shows them."""
+        cli("team", "create", "web", check=True)
+        mine, other = made(cli, "--team", "web"), made(cli)
+        plan = cli("delete", "--team", "web", "--dry-run", "-o", "json", check=True).json
+        cli("delete", "--team", "web", "--yes", check=True)
+        assert plan["keys"] == [mine["key_id"]]
+        assert cli.verdict(mine["key"])["reason"] == "revoked"
+        assert cli.verdict(other["key"])["valid"]
+
+    def test_a_deleted_key_is_remembered(self, cli: Cli) -> None:
+        """info answers to its id, its alias is free, and nothing brings it back."""
+        key = made(cli, "--alias", "a")
+        cli("delete", "a", check=True)
+        info = cli("info", key["key_id"], "-o", "json", check=True).json
+        assert (info["state"], info["key_alias"]) == ("deleted", "a")
+        assert made(cli, "--alias", "a")["key_id"] != key["key_id"]
+        for command in (["unblock"], ["update", "--tpm-limit", "1"], ["revoke"]):
+            assert cli(command[0], key["key_id"], *command[1:]).exit_code == 3
+
+    def test_a_grace_period_can_be_ended(self, cli: Cli) -> None:
+        """revoke ends retiring secrets, all or those named; never the active one."""
+        key = made(cli, "--alias", "a")
+        cli("rotate", "a", check=True)
+        active = cli("info", "a", "-o", "json", check=True).json["secrets"][0]["id"]
+
+        refused = cli("revoke", "a", active, "-o", "json")
+        cli("revoke", "a", key["key"][3:15], check=True)
+
+        assert (refused.exit_code, refused.error["code"]) == (5, "secret_active")
+        assert cli.verdict(key["key"])["reason"] == "revoked"
+
+    def test_a_second_rotation_keeps_the_first_deadline(self, cli: Cli) -> None:
+        """Rotating again during a grace period does not lengthen the first old secret's life."""
+        made(cli, "--alias", "a")
+        first = cli("rotate", "a", "--grace", "1h", "-o", "json", check=True).json["old_secret"]
+        cli("rotate", "a", "--grace", "24h", check=True)
+        secrets = cli("info", "a", "-o", "json", check=True).json["secrets"]
+        assert [item["not_after"] for item in secrets if item["id"] == first["id"]] == [
+            first["not_after"]
+        ]
+
+
+class TestSpend:
+    def test_amounts_are_added_exactly(self, cli: Cli) -> None:
+        """Twenty processes that add a nano-dollar each add twenty."""
+        made(cli, "--alias", "a", "--max-budget", "5")
+        results = cli.race([["spend", "a", "--add", "0.000000001"]] * 20)
+        assert {result.exit_code for result in results} == {0}
+        spent = cli("spend", "a", "--add", "0.1", "-o", "json", check=True)
+        assert '"spend": 0.10000002' in spent.stdout
+
+    def test_a_reset_sets_it_to_zero(self, cli: Cli) -> None:
+        """A key over its budget works again."""
+        key = made(cli, "--alias", "a", "--max-budget", "1")
+        cli("spend", "a", "--add", "1", check=True)
+        assert cli.verdict(key["key"])["reason"] == "budget_exceeded"
+        cli("spend", "a", "--reset", check=True)
+        assert cli.verdict(key["key"])["valid"]
+
+    @pytest.mark.parametrize("rollover", [False, True])
+    def test_periods_that_are_over_begin_anew(self, cli: Cli, rollover: bool) -> None:
+        """Spend starts at zero, or at the overage; missed periods are skipped; each is on record."""
+        cli.configure(f"bcrypt_cost = 4\nbudget_rollover = {str(rollover).lower()}\n")
+        cli("team", "create", "web", "--max-budget", "9", "--budget-duration", "daily", check=True)
+        made(cli, "--alias", "a", "--max-budget", "1", "--budget-duration", "1d")
+        cli("spend", "a", "--add", "1.5", check=True)
+        assert cli("budget", "reset", "--due", "-o", "json", check=True).json["results"] == []
+        for table in ("keys", "teams"):
+            cli.execute(f"UPDATE {table} SET budget_reset_at = '2021-01-01 00:00:00'")
+
+        done = cli("budget", "reset", "--due", "-o", "json", check=True).json["results"]
+
+        by_type = {item["object_type"]: item for item in done}
+        assert {name: item["spend"] for name, item in by_type.items()} == {
+            "key": 0.5 if rollover else 0,
+            "team": 0,
+        }
+        assert by_type["key"]["previous_spend"] == 1.5
+        assert by_type["key"]["budget_reset_at"] > "2026"
+        assert cli("budget", "reset", "--due", "-o", "json", check=True).json["results"] == []
+        events = cli("audit", "list", "--action", "budget_reset", "-o", "json", check=True).json
+        assert len(events["events"]) == 2
+
+    def test_a_period_without_a_date_is_due(self, cli: Cli) -> None:
+        """What has a duration but was never given a date counts as due."""
+        made(cli, "--alias", "a", "--max-budget", "1", "--budget-duration", "1d")
+        cli.execute("UPDATE keys SET budget_reset_at = NULL")
+        done = cli("budget", "reset", "--due", "-o", "json", check=True).json["results"]
+        assert [item["object_type"] for item in done] == ["key"]
