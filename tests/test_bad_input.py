@@ -205,7 +205,14 @@ class TestTheDatabase:
         folder.mkdir(mode=0o700)
         root = os.geteuid() == 0
         if root:
-            subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(folder)], check=True, timeout=10)
+            mounted = subprocess.run(
+                ["mount", "-t", "tmpfs", "tmpfs", str(folder)],
+                capture_output=True,
+                check=False,
+                timeout=10,
+            )
+            if mounted.returncode != 0:
+                pytest.skip("root may write to every file, and may not mount here")
         shutil.copy(str(make_url(database_url).database), folder / "keyctl.db")
         if root:
             subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True, timeout=10)
