@@ -65,7 +65,7 @@ class BudgetService:
     def _set(self, given: str, spend_of: Any) -> dict[str, Any]:
         caller = self.workspace.caller
         require_admin(caller, "change what a key has spent")
-        with writing(self.workspace.database, caller) as unit:
+        with writing(self.workspace) as unit:
             key = live_key(unit.connection, given, caller)
             spend = spend_of(key)
             if spend > money.MAX_NANO:
@@ -88,7 +88,7 @@ class BudgetService:
         }
 
     def _chunk(self) -> list[Reset]:
-        with writing(self.workspace.database, self.workspace.caller) as unit:
+        with writing(self.workspace) as unit:
             rows = queries.budgets_due(unit.connection, now=unit.now, limit=_CHUNK)
             return [self._begin_period(unit, row) for row in rows]
 

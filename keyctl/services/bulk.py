@@ -181,7 +181,7 @@ class BulkService:
 
     def _stage(self, order: Order, minted: Sequence[_Minted], run: Run) -> _Batch:
         caller = self.workspace.caller
-        with writing(self.workspace.database, caller) as unit:
+        with writing(self.workspace) as unit:
             values = resolve.given_values(order.request)
             bench = judge.gather(
                 unit.connection,
@@ -284,7 +284,7 @@ class BulkService:
 
     def _confirm(self, batch: _Batch, run: Run) -> Sequence[Any]:
         """Make the staged secrets active, all of them or none."""
-        with writing(self.workspace.database, self.workspace.caller) as unit:
+        with writing(self.workspace) as unit:
             mine = queries.release_claims(unit.connection, run.id)
             if mine != len(batch.secrets):
                 first = queries.find_secret(unit.connection, batch.secrets[0]["id"])
@@ -303,7 +303,7 @@ class BulkService:
 
     def _take_back(self, batch: _Batch, run: Run, *, why: str) -> None:
         try:
-            with writing(self.workspace.database, self.workspace.caller) as unit:
+            with writing(self.workspace) as unit:
                 for key_id in batch.key_ids:
                     key = queries.find_key(unit.connection, key_id, lock=True)
                     if key and queries.release_claim(unit.connection, key.id, run.id):

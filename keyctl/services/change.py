@@ -78,7 +78,7 @@ class ChangeService:
         engine.check_overrides(overrides)
         caller = self.workspace.caller
         try:
-            with writing(self.workspace.database, caller) as unit:
+            with writing(self.workspace) as unit:
                 before = live_key(unit.connection, given, caller)
                 verdict = self._judge(unit.connection, before, patch, overrides, now=unit.now)
                 if verdict.violations:
@@ -226,7 +226,7 @@ def write_change(unit: Unit, before: Key, verdict: Verdict, *, reason: str | Non
 def record_denial(workspace: Workspace, action: str, given: str, error: PolicyDeniedError) -> None:
     """Put a refused change on record."""
     rules = [{"rule": item.rule, "field": item.field} for item in error.violations]
-    with writing(workspace.database, workspace.caller) as unit:
+    with writing(workspace) as unit:
         key = keys.find(unit.connection, given)
         unit.record(action, "key", key.id, after={"violations": rules}, reason=error.message)
 

@@ -72,7 +72,7 @@ class CheckService:
         return "rotated"
 
     def _archive(self, key_id: str, run: Run) -> str:
-        with writing(self.workspace.database, self.workspace.caller) as unit:
+        with writing(self.workspace) as unit:
             key = queries.find_key(unit.connection, key_id, lock=True)
             claim = queries.find_claim(unit.connection, key_id)
             if key is None or key.confirmed_at is not None or key.deleted_at is not None:

@@ -59,7 +59,7 @@ class DirectoryService:
         caller = self.workspace.caller
         word = WORD[kind]
         require_admin(caller, f"create a {word}")
-        with writing(self.workspace.database, caller) as unit:
+        with writing(self.workspace) as unit:
             _check_organization(unit.connection, values)
             record = kind(
                 id=object_id,
@@ -91,7 +91,7 @@ class DirectoryService:
         caller = self.workspace.caller
         word = WORD[kind]
         require_admin(caller, f"change a {word}")
-        with writing(self.workspace.database, caller) as unit:
+        with writing(self.workspace) as unit:
             _check_organization(unit.connection, values)
             before = require(unit.connection, kind, object_id, lock=True)
             after = replace(before, updated_at=unit.now, updated_by=caller.actor, **values)
@@ -117,7 +117,7 @@ class DirectoryService:
         caller = self.workspace.caller
         word = WORD[kind]
         require_admin(caller, f"delete a {word}")
-        with writing(self.workspace.database, caller) as unit:
+        with writing(self.workspace) as unit:
             connection = unit.connection
             before = require(connection, kind, object_id, lock=True)
             if directory.has_live_keys(connection, **{f"{word}_id": object_id}):
@@ -240,7 +240,7 @@ class DirectoryService:
     ) -> Iterator[tuple[Unit, str | None]]:
         """Lock both sides and yield the user's role as it is."""
         caller = self.workspace.caller
-        with writing(self.workspace.database, caller) as unit:
+        with writing(self.workspace) as unit:
             record = require(unit.connection, kind, object_id, lock=True)
             if not (caller.is_admin or _administers(caller, record)):
                 raise DeniedError(

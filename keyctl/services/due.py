@@ -132,7 +132,7 @@ class DueService:
         chunk: list[tuple[Key, Claim, Sink]] = []
         lines: list[Line] = []
         buried: list[Claim] = []
-        with writing(self.workspace.database, self.workspace.caller) as unit:
+        with writing(self.workspace) as unit:
             claims: list[Claim] = []
             found = self._candidates(unit.connection, progress, room, lock=True)
             abandoned = _abandoned(unit.connection, found)
@@ -271,7 +271,7 @@ class DueService:
 
     def _release(self, key_ids: Sequence[str], run: Run) -> None:
         if key_ids:
-            with writing(self.workspace.database, self.workspace.caller) as unit:
+            with writing(self.workspace) as unit:
                 for key_id in key_ids:
                     queries.release_claim(unit.connection, key_id, run.id)
             run.claimed.difference_update(key_ids)

@@ -98,7 +98,7 @@ class EndingService:
         caller = self.workspace.caller
         key_id = None
         try:
-            with writing(self.workspace.database, caller) as unit:
+            with writing(self.workspace) as unit:
                 key = live_key(unit.connection, given, caller)
                 key_id = key.id
                 facts = judge.facts_of(

@@ -253,8 +253,8 @@ class GenerateService:
 
     def _stage(self, draft: _Draft, sink: Sink, run: Run) -> _Staged | Outcome:
         """Judge and write the key, its staged secret, the claim and the audit row."""
-        order, caller = draft.order, self.workspace.caller
-        with writing(self.workspace.database, caller) as unit:
+        order = draft.order
+        with writing(self.workspace) as unit:
             place = self._place(unit.connection, draft, run, now=unit.now)
             if isinstance(place, Outcome):
                 return place
@@ -500,7 +500,7 @@ class GenerateService:
 
     def _confirm(self, staged: _Staged, run: Run) -> Sequence[Head]:
         """Make the staged secret the active one, if the claim is still this run's."""
-        with writing(self.workspace.database, self.workspace.caller) as unit:
+        with writing(self.workspace) as unit:
             key = queries.find_key(unit.connection, staged.key.id, lock=True)
             secret = queries.find_secret(unit.connection, staged.secret["id"])
             mine = queries.release_claim(unit.connection, staged.key.id, run.id)
@@ -532,7 +532,7 @@ class GenerateService:
         If the database is away too, the staged secret ends at the claim's deadline by itself.
         """
         try:
-            with writing(self.workspace.database, self.workspace.caller) as unit:
+            with writing(self.workspace) as unit:
                 key = queries.find_key(unit.connection, staged.key.id, lock=True)
                 if key is not None and queries.release_claim(unit.connection, key.id, run.id):
                     archive_pending(unit, key, reason=f"delivery failed: {why}")
@@ -567,7 +567,7 @@ def new_key_id() -> str:
 def record_denial(workspace: Workspace, order: Order, error: PolicyDeniedError) -> None:
     """Put a refused request on record, under the alias that it asked for."""
     rules = [{"rule": item.rule, "field": item.field} for item in error.violations]
-    with writing(workspace.database, workspace.caller) as unit:
+    with writing(workspace) as unit:
         unit.record(
             "key_denied",
             "key",

@@ -178,7 +178,7 @@ class RotateService:
             KeyNotFoundError, PolicyDeniedError: The key is not fit to be rotated any more.
             BusyError: A living run has a claim on it, or took *own_claim* over.
         """
-        with writing(self.workspace.database, self.workspace.caller) as unit:
+        with writing(self.workspace) as unit:
             key = queries.find_key(unit.connection, key_id, lock=True)
             if key is None:
                 raise KeyNotFoundError(f"there is no key {key_id!r}", hint="keyctl list shows them")
@@ -292,7 +292,7 @@ class RotateService:
 
     def _give_up(self, staged: Staged, run: Run, *, why: str, revoke: bool) -> None:
         try:
-            with writing(self.workspace.database, self.workspace.caller) as unit:
+            with writing(self.workspace) as unit:
                 if queries.release_claim(unit.connection, staged.key.id, run.id):
                     self._record_failure(unit, staged, why=why, revoke=revoke)
         except (DatabaseError, BusyError):
@@ -348,7 +348,7 @@ class RotateService:
 
     def _confirm(self, staged: Staged, run: Run) -> tuple[Sequence[Head], datetime] | FencedError:
         """Make the new secret active and the old and abandoned ones retiring."""
-        with writing(self.workspace.database, self.workspace.caller) as unit:
+        with writing(self.workspace) as unit:
             key = queries.find_key(unit.connection, staged.key.id, lock=True)
             mine = queries.release_claim(unit.connection, staged.key.id, run.id)
             secrets = queries.secrets_of(unit.connection, staged.key.id)

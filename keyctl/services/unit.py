@@ -13,9 +13,9 @@ from sqlalchemy import Connection
 from keyctl import money
 from keyctl.db import audit, queries
 from keyctl.db.audit import Event, Head
-from keyctl.db.engine import Database
 from keyctl.policy.facts import Caller
 from keyctl.records import Key, Record
+from keyctl.services.workspace import Workspace
 
 _SWEEP: Final = 100
 _MONEY: Final = ("max_budget", "soft_budget", "spend")
@@ -60,13 +60,14 @@ class Unit:
 
 
 @contextmanager
-def writing(database: Database, caller: Caller) -> Iterator[Unit]:
+def writing(workspace: Workspace) -> Iterator[Unit]:
     """Run the block in one transaction that ends with its audit events.
 
     The first one of a process also archives what crashed runs left pending past its deadline.
     """
+    database = workspace.database
     with database.write() as connection:
-        unit = Unit(connection, database.now(connection), caller)
+        unit = Unit(connection, database.now(connection), workspace.caller)
         yield unit
         # Last, and skipping locked rows: so it can wait for nobody and nobody for it.
         if not database.is_swept:

@@ -6,6 +6,7 @@ from datetime import datetime
 from keyctl import hashing, keystring, lifecycle
 from keyctl.db import queries
 from keyctl.db.engine import Database
+from keyctl.db.schema import VERIFIABLE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +43,7 @@ def identify(database: Database, text: str) -> tuple[Verdict, queries.Presented 
     key_string = keystring.parse(text)
     if key_string is None:
         return Verdict(valid=False, reason="malformed"), None
-    with database.read() as connection:
+    with database.read(oldest=VERIFIABLE) as connection:
         found = queries.find_presented(connection, key_string.lookup)
         now = database.now(connection)
     if found is None or not hashing.matches(key_string, hashed=found.secret.hash):
