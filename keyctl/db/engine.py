@@ -54,8 +54,10 @@ class Database:
         return self.url.render_as_string(hide_password=True)
 
     @contextmanager
-    def read(self, *, fresh: bool = False) -> Iterator[Connection]:
+    def read(self, *, fresh: bool = False, oldest: str = HEAD) -> Iterator[Connection]:
         """Read in one transaction that cannot write; on a new connection if *fresh*.
+
+        *oldest* is the oldest schema revision that what is read has been in.
 
         Raises:
             DatabaseError: It cannot be reached or read.
@@ -73,7 +75,7 @@ class Database:
                 self.engine.connect().execution_options(**_READ) as connection,
                 connection.begin(),
             ):
-                check_readable(current_revision(connection))
+                check_readable(current_revision(connection), oldest=oldest)
                 yield connection
 
     @contextmanager

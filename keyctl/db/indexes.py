@@ -5,7 +5,7 @@ To declare one loads SQLAlchemy's PostgreSQL dialect and asyncio, a tenth of a s
 
 from sqlalchemy import Index, text
 
-from keyctl.db.tables import keys, organizations, secrets, teams, users
+from keyctl.db.tables import keys, organizations, outbox, secrets, teams, users
 
 _LIVE = text("deleted_at IS NULL")
 _DUE = text("key_rotation_at IS NOT NULL AND deleted_at IS NULL")
@@ -72,4 +72,18 @@ Index(
     unique=True,
     sqlite_where=text("state = 'active'"),
     postgresql_where=text("state = 'active'"),
+)
+
+Index(
+    "ix_outbox_due",
+    outbox.c.next_at,
+    outbox.c.seq,
+    sqlite_where=text("delivered_at IS NULL"),
+    postgresql_where=text("delivered_at IS NULL"),
+)
+Index(
+    "ix_outbox_delivered",
+    outbox.c.delivered_at,
+    sqlite_where=text("delivered_at IS NOT NULL"),
+    postgresql_where=text("delivered_at IS NOT NULL"),
 )

@@ -8,7 +8,9 @@ from sqlalchemy.exc import DBAPIError
 from keyctl.errors import SchemaError
 
 # The newest revision under migrations/versions; a test compares the two.
-HEAD: Final = "1_0001"
+HEAD: Final = "1_0002"
+# The oldest revision that keys can be verified on: what came later only added what that does not read.
+VERIFIABLE: Final = "1_0001"
 
 
 def current_revision(connection: Connection) -> str | None:
@@ -45,8 +47,8 @@ def check_writable(revision: str | None) -> None:
     )
 
 
-def check_readable(revision: str | None) -> None:
-    """Refuse to read anything but this schema or a newer one of the same major version.
+def check_readable(revision: str | None, *, oldest: str = HEAD) -> None:
+    """Refuse to read anything but *oldest* or a newer schema of the same major version.
 
     Revisions are named ``MAJOR_NUMBER``, so they sort, and migrations of one major version
     only add to what readers use.
@@ -54,7 +56,7 @@ def check_readable(revision: str | None) -> None:
     Raises:
         SchemaError: The schema is missing, older, or of another major version.
     """
-    if revision is None or revision < HEAD or _major(revision) != _major(HEAD):
+    if revision is None or revision < oldest or _major(revision) != _major(HEAD):
         check_writable(revision)
 
 

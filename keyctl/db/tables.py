@@ -279,3 +279,33 @@ audit_head = Table(
     Column("hash", String(64), nullable=False),
     CheckConstraint("id = 1", name="one_row"),
 )
+
+# One row for each event and place that it is to be sent to.  No foreign keys, like the audit trail.
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("event_id", String(32), primary_key=True),
+    Column("hook", String(300), primary_key=True),
+    Column("event", String(64), nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("payload", Text, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("attempts", Integer, nullable=False, server_default=text("0")),
+    Column("next_at", UtcDateTime, nullable=False),
+    Column("run_id", String(32)),
+    Column("claimed_until", UtcDateTime),
+    Column("last_error", Text),
+    Column("delivered_at", UtcDateTime),
+    CheckConstraint("attempts >= 0", name="attempts"),
+)
+Index("ix_outbox_seq", outbox.c.seq, outbox.c.hook)
+
+# The processes that record usage, each with the number of the last batch that it wrote: so that one
+# whose commit was lost on the way is neither written twice nor dropped.
+recorders = Table(
+    "recorders",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("batch", BigInteger, nullable=False),
+    Column("flushed_at", UtcDateTime, nullable=False),
+)
