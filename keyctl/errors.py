@@ -136,6 +136,12 @@ class SecretNotFoundError(NotFoundError):
     code = "secret_not_found"
 
 
+class EventNotFoundError(NotFoundError):
+    """The outbox holds no event of this id."""
+
+    code = "event_not_found"
+
+
 class MemberNotFoundError(NotFoundError):
     """The user is not a member of that team or organization."""
 
@@ -294,3 +300,9 @@ class IntegrityError(KeyctlError):
 
     code = "integrity"
     exit_code = ExitCode.INTEGRITY
+
+
+class BrokenChainError(IntegrityError):
+    """The audit trail is not what keyctl wrote."""
+
+    code = "audit_broken"

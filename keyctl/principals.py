@@ -1,15 +1,14 @@
 """What comes in for teams, users and organizations, validated field by field."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal
-
-from pydantic import AfterValidator
+from typing import Any, Final, Literal
 
 from keyctl.errors import MalformedRequestError, Violation
 from keyctl.policy.documents import Policy
 from keyctl.records import Organization, Principal, Team, User
 from keyctl.requests import (
     Dollars,
+    Email,
     Limit,
     Limits,
     Metadata,
@@ -17,21 +16,12 @@ from keyctl.requests import (
     Names,
     PeriodText,
     Strict,
-    refusal,
     validate,
 )
 
 Role = Literal[
     "proxy_admin", "proxy_admin_viewer", "org_admin", "internal_user", "internal_user_viewer"
 ]
-
-
-def _email(text: str) -> str:
-    local, at, domain = text.rpartition("@")
-    plain = text.isprintable() and not any(char.isspace() for char in text)
-    if not (local and at and domain and plain and len(text) <= 320):
-        raise refusal("must be an e-mail address")
-    return text
 
 
 class PrincipalRequest(Strict):
@@ -59,7 +49,7 @@ class OrganizationRequest(PrincipalRequest):
 class UserRequest(PrincipalRequest):
     """What a user can be given."""
 
-    email: Annotated[str, AfterValidator(_email)] | None = None
+    email: Email | None = None
     role: Role | None = None
 
 

@@ -75,6 +75,14 @@ def _alias(value: str) -> str:
     return value
 
 
+def _email(text: str) -> str:
+    local, at, domain = text.rpartition("@")
+    plain = text.isprintable() and not any(char.isspace() for char in text)
+    if not (local and at and domain and plain and len(text) <= 320):
+        raise refusal("must be an e-mail address")
+    return text
+
+
 def _nano(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, float, Decimal)):
         raise refusal("must be a number of dollars")
@@ -123,6 +131,7 @@ M = TypeVar("M", bound="Strict")
 Name = Annotated[str, AfterValidator(_name)]
 Names = Annotated[list[Name], Field(max_length=1000)]
 Alias = Annotated[str, AfterValidator(_alias)]
+Email = Annotated[str, AfterValidator(_email)]
 Dollars = Annotated[
     int,
     BeforeValidator(_nano),

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
-from keyctl import lifecycle
+from keyctl import events, lifecycle
 from keyctl.policy import engine
 from keyctl.policy.documents import Policy
 from keyctl.principals import OrganizationRequest, TeamRequest, UserRequest
@@ -168,6 +168,39 @@ def error_response() -> dict[str, Any]:
     return _object({"error": error}, ["error"])
 
 
+def event() -> dict[str, Any]:
+    """Return the schema of what a hook is sent: Standard Webhooks' `type`, `timestamp` and `data`."""
+    text = {"type": ["string", "null"]}
+    data = {
+        "object_type": {"type": "string"},
+        "object_id": {"type": "string"},
+        "actor": {"type": "string"},
+        "changed_by": text,
+        "reason": text,
+        "seq": {"type": "integer", "minimum": 1},
+        "changes": {
+            "type": "object",
+            "additionalProperties": {
+                "type": "object",
+                "properties": {"before": {}, "after": {}},
+                "required": ["before", "after"],
+            },
+        },
+        "key": {"type": "object", "properties": _key_properties()},
+    }
+    properties = {
+        "type": {"enum": sorted(events.ACTIONS)},
+        "timestamp": {"type": "string", "format": "date-time"},
+        "data": {
+            "type": "object",
+            "properties": data,
+            "required": [name for name in data if name != "key"],
+            "additionalProperties": False,
+        },
+    }
+    return _object(properties, list(properties))
+
+
 def rule_table() -> list[dict[str, Any]]:
     """Return every rule: its id, whom it binds, whether it can be overridden, what it demands."""
     return [
@@ -206,6 +239,7 @@ SCHEMAS: Final[dict[str, Callable[[], dict[str, Any]]]] = {
     "info-response": info_response,
     "verify-response": verify_response,
     "error-response": error_response,
+    "event": event,
     "team-policy": _model(Policy),
     "team": _model(TeamRequest),
     "user": _model(UserRequest),

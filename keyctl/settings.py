@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
+from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
-from keyctl import durations, hashing
+from keyctl import durations, events, hashing
 from keyctl.errors import ConfigurationError, MalformedRequestError
 from keyctl.policy.documents import (
     Bounds,
@@ -20,7 +21,7 @@ from keyctl.policy.documents import (
     PersonalPolicy,
     Policy,
 )
-from keyctl.requests import DurationText, GraceText, Name, Strict, refusal, validate
+from keyctl.requests import DurationText, Email, GraceText, Name, Strict, refusal, validate
 from keyctl.sinks.templates import check_template
 
 SYSTEM_FILE: Final = Path("/etc/keyctl/config.toml")
@@ -79,6 +80,86 @@ class PythonSink(Strict):
     timeout: SinkTimeout = "10s"
 
 
+def _url(text: str) -> str:
+    parts = urlsplit(text)
+    local = parts.hostname in ("localhost", "127.0.0.1", "::1")
+    if not (parts.scheme == "https" or (parts.scheme == "http" and local)) or not parts.hostname:
+        raise refusal("must begin with https://; http:// is for this host only")
+    if parts.username or parts.password:
+        raise refusal("must hold no user and no password")
+    return text
+
+
+def _path(text: str) -> str:
+    if not os.path.isabs(text):
+        raise refusal("must be an absolute path")
+    return text
+
+
+def _pattern(text: str) -> str:
+    if not events.matching(text):
+        raise refusal("is no event, and begins none; keyctl schema event lists them")
+    return text
+
+
+Url = Annotated[str, AfterValidator(_url)]
+AbsolutePath = Annotated[str, AfterValidator(_path)]
+EventPatterns = Annotated[
+    list[Annotated[str, AfterValidator(_pattern)]], Field(min_length=1, max_length=100)
+]
+HookName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+
+
+class HookSettings(Strict):
+    """What all hooks share: which events, and how long sending one may take."""
+
+    events: EventPatterns = Field(default_factory=lambda: list(events.USUAL))
+    timeout: SinkTimeout = "10s"
+
+
+class WebhookHook(HookSettings):
+    """A hook that posts each event to a web server, signed."""
+
+    type: Literal["webhook"]
+    url: Url
+    secret_file: AbsolutePath
+
+
+class MailHook(HookSettings):
+    """A hook that mails each event to one address, by the server in `smtp`."""
+
+    type: Literal["mail"]
+    to: Email
+
+
+class PythonHook(HookSettings):
+    """A hook that calls a Python function with each event."""
+
+    type: Literal["python"]
+    function: Function
+
+
+class Smtp(Strict):
+    """The server that mail goes to, under LiteLLM's names without their `SMTP_`."""
+
+    host: Name
+    port: Annotated[int, Field(ge=1, le=65535)] = 587
+    tls: Literal["starttls", "tls", "none"] = "starttls"
+    sender_email: Email
+    username: Name | None = None
+    password_file: AbsolutePath | None = None
+    timeout: SinkTimeout = "10s"
+    fetch: Template | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> "Smtp":
+        if (self.username is None) != (self.password_file is None):
+            raise refusal("username and password_file are only given together")
+        if self.tls == "none" and self.host not in ("localhost", "127.0.0.1", "::1"):
+            raise refusal('tls = "none" is for a server on this host only')
+        return self
+
+
 class KeyDefaultsEverywhere(KeyDefaults):
     """Defaults of the configuration, which alone may also name an owner and a team."""
 
@@ -113,6 +194,19 @@ class Settings(Strict):
         Name, Annotated[FileSink | CommandSink | PythonSink, Field(discriminator="type")]
     ] = Field(default_factory=dict)
     default_sink: Name | None = None
+    hooks: dict[
+        HookName, Annotated[WebhookHook | MailHook | PythonHook, Field(discriminator="type")]
+    ] = Field(default_factory=dict)
+    smtp: Smtp | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> "Settings":
+        if self.default_sink is not None and self.default_sink not in self.sinks:
+            raise refusal(f"default_sink names no sink: {self.default_sink!r}")
+        mailing = [name for name, hook in self.hooks.items() if hook.type == "mail"]
+        if mailing and self.smtp is None:
+            raise refusal(f"hook {mailing[0]!r} sends mail, and there is no [smtp]")
+        return self
 
 
 def find_file(given: str | None) -> Path | None:
@@ -161,19 +255,17 @@ def load(path: Path | None) -> Settings:
         raise ConfigurationError(f"{path} is not TOML: {error}") from error
     _check_writers(path, mode, document)
     try:
-        settings = validate(Settings, document, what=str(path), schema="configuration")
+        return validate(Settings, document, what=str(path), schema="configuration")
     except MalformedRequestError as error:
         raise ConfigurationError(
             error.message, hint=error.hint, violations=error.violations
         ) from error
-    if settings.default_sink is not None and settings.default_sink not in settings.sinks:
-        raise ConfigurationError(f"{path}: default_sink names no sink: {settings.default_sink!r}")
-    return settings
 
 
 def _check_writers(path: Path, mode: os.stat_result, document: Mapping[str, Any]) -> None:
-    """Refuse a file that says what to run, and that somebody else could have written."""
-    runs = [name for name in ("sinks", "hooks", "custom_key_generate") if name in document]
+    """Refuse a file that says what to run or where events go, and that others could have written."""
+    names = ("sinks", "hooks", "smtp", "custom_key_generate")
+    runs = [name for name in names if name in document]
     if not runs:
         return
     if mode.st_mode & (stat.S_IWGRP | stat.S_IWOTH):

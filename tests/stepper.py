@@ -21,6 +21,7 @@ import keyctl.services.generate
 import keyctl.services.rotate
 from keyctl.db import queries
 from keyctl.entry import main
+from keyctl.hooks.webhook import Webhook
 from keyctl.services.generate import GenerateService
 from keyctl.services.rotate import RotateService
 from keyctl.sinks.command import CommandSink
@@ -167,12 +168,16 @@ def answer_lost() -> None:
 
 
 WITH_A_COMMAND = {**STEPS, "child_killed_too": child_killed_too}
+WITH_A_WEBHOOK: dict[str, Callable[[], None]] = {
+    "sending": lambda: before(Webhook, "send"),
+    "sent": lambda: after(Webhook, "send"),
+}
 
 
 if __name__ == "__main__":
     split = sys.argv.index("--")
     step, *rest = sys.argv[1:split]
     NUMBER = getattr(signal, rest[0]) if rest else signal.SIGKILL
-    {**WITH_A_COMMAND, "answer_lost": answer_lost}[step]()
+    {**WITH_A_COMMAND, **WITH_A_WEBHOOK, "answer_lost": answer_lost}[step]()
     sys.argv[1:] = sys.argv[split + 1 :]
     main()

@@ -15,6 +15,7 @@ PACKAGE = Path(keyctl.__file__).parent
 PURE = {
     "errors",
     "durations",
+    "events",
     "hashing",
     "jsontext",
     "keystring",
@@ -29,6 +30,7 @@ ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "records": set(),
     "durations": {"errors"},
+    "events": set(),
     "jsontext": {"errors"},
     "keystring": {"errors"},
     "money": {"errors"},
@@ -40,9 +42,10 @@ ALLOWED: dict[str, set[str]] = {
     "principals": {"errors", "policy", "records", "requests"},
     "db": PURE,
     "sinks": PURE,
+    "hooks": PURE | {"sinks"},
     "settings": PURE | {"policy", "requests", "sinks"},
-    "schemas": {"lifecycle", "policy", "principals", "records", "requests", "settings"},
-    "services": PURE | {"db", "policy", "principals", "requests", "settings", "sinks"},
+    "schemas": {"events", "lifecycle", "policy", "principals", "records", "requests", "settings"},
+    "services": PURE | {"db", "hooks", "policy", "principals", "requests", "settings", "sinks"},
     "gateway": PURE | {"db", "services"},
     "cli": PURE
     | {"__init__", "db", "policy", "principals", "requests", "schemas", "services"}
@@ -60,6 +63,7 @@ LIBRARIES: dict[str, set[str]] = {
     "rich": {"cli"},
     "simplejson": {"jsontext"},
     "sqlalchemy": {"db", "services"},
+    "standardwebhooks": {"hooks"},
     "typer": {"cli"},
 }
 # What asks for the time of day.  `time.monotonic` measures lengths, which is another thing.

@@ -32,6 +32,7 @@ COMMANDS: Final = {
     "user": ("directory", "Users: who owns keys, and with which role."),
     "org": ("directory", "Organizations: what teams belong to."),
     "audit": ("audit", "The audit trail: who changed what."),
+    "events": ("events", "The outbox: events on their way to hooks."),
     "db": ("database", "The database: its schema, and what crashes left."),
     "config": ("config", "The configuration."),
     "schema": ("schema", "Print the JSON Schema of a request, an answer or the policy."),

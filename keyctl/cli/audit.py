@@ -1,13 +1,18 @@
 """keyctl audit."""
 
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from keyctl.cli.command import command
+from keyctl.cli.progress import progress
 from keyctl.cli.session import Session
-from keyctl.cli.tables import show_table
+from keyctl.cli.tables import csv_text, show_table
 from keyctl.errors import UsageError
+
+if TYPE_CHECKING:
+    from keyctl.db.audit import Head
+    from keyctl.services.audit import EventFilter
 
 COLUMNS: Final = (
     "seq",
@@ -19,6 +24,11 @@ COLUMNS: Final = (
     "object_id",
     "reason",
 )
+Key = Annotated[str | None, typer.Option("--key", help="Only events of this key.")]
+Actor = Annotated[str | None, typer.Option("--actor", help="Only what this actor did.")]
+Action = Annotated[str | None, typer.Option("--action", help="Only this: key_generated, …")]
+Since = Annotated[str | None, typer.Option("--since", help="From this instant on.")]
+Until = Annotated[str | None, typer.Option("--until", help="Before this instant.")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -34,34 +44,21 @@ def add_to(app: typer.Typer) -> None:
     @command(group, "list", outputs=("auto", "json", "jsonl", "table"))
     def list_(
         session: Session,
-        key: Annotated[str | None, typer.Option("--key", help="Only events of this key.")] = None,
-        actor: Annotated[
-            str | None, typer.Option("--actor", help="Only what this actor did.")
-        ] = None,
-        action: Annotated[
-            str | None, typer.Option("--action", help="Only this: key_generated, …")
-        ] = None,
-        since: Annotated[str | None, typer.Option("--since", help="From this instant on.")] = None,
-        until: Annotated[str | None, typer.Option("--until", help="Before this instant.")] = None,
+        key: Key = None,
+        actor: Actor = None,
+        action: Action = None,
+        since: Since = None,
+        until: Until = None,
         limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="How many.")] = 100,
         after: Annotated[
             int | None, typer.Option("--after", help="Go on behind this event.")
         ] = None,
     ) -> None:
         """List events, the newest first."""
-        from keyctl.requests import parse_instant
         from keyctl.services.audit import AuditService
 
-        try:
-            first = None if since is None else parse_instant(since)
-            last = None if until is None else parse_instant(until)
-        except ValueError as error:
-            raise UsageError(
-                f"--since or --until: {error}", hint="such as 2030-01-31T12:00:00Z"
-            ) from None
-        events, following = AuditService(session.workspace).page(
-            key=key, actor=actor, action=action, since=first, until=last, after=after, limit=limit
-        )
+        wanted = _filter(key, actor, action, since, until)
+        events, following = AuditService(session.workspace).page(wanted, after=after, limit=limit)
         if session.wants_json:
             session.console.json({"events": events, "next": following})
         elif session.output == "jsonl":
@@ -70,6 +67,48 @@ def add_to(app: typer.Typer) -> None:
             show_table(session.console, COLUMNS, events)
         if following is not None and not session.wants_json:
             session.console.note(f"more: --after {following}")
+
+    @command(group, "export", outputs=("auto", "jsonl", "csv"))
+    def export(
+        session: Session,
+        key: Key = None,
+        actor: Actor = None,
+        action: Action = None,
+        since: Since = None,
+        until: Until = None,
+    ) -> None:
+        """Print every event with its hashes, the oldest first, one JSON object a line."""
+        from keyctl.services.audit import AuditService
+
+        events = AuditService(session.workspace).export(_filter(key, actor, action, since, until))
+        if session.output == "csv":
+            session.console.write(csv_text(COLUMNS, [], heading=True))
+            for event in events:
+                session.console.write(csv_text(COLUMNS, [event], heading=False))
+        else:
+            session.console.lines(events)
+
+    @command(group, "verify")
+    def verify(
+        session: Session,
+        expect_head: Annotated[
+            str | None, typer.Option("--expect-head", help="A hash that was kept elsewhere.")
+        ] = None,
+        at_seq: Annotated[
+            int | None, typer.Option("--at-seq", min=1, help="The event that it is the hash of.")
+        ] = None,
+    ) -> None:
+        """Walk the whole chain; exit 11, naming the first bad event, if it does not hold."""
+        from keyctl.services.audit import AuditService
+
+        expected = _expected(expect_head, at_seq)
+        service = AuditService(session.workspace)
+        with progress("verifying", service.count()) as advance:
+            head = service.verify(expected=expected, step=advance)
+        if session.wants_json:
+            session.console.json({"valid": True, "seq": head.seq, "head": head.hash})
+        else:
+            session.console.write(f"{head.seq} events, unbroken: {head.hash}\n")
 
     @command(group, "head")
     def head(session: Session) -> None:
@@ -81,3 +120,36 @@ def add_to(app: typer.Typer) -> None:
             session.console.json(found)
         else:
             session.console.write(f"{found['seq']} {found['head']}\n")
+
+
+def _filter(
+    key: str | None, actor: str | None, action: str | None, since: str | None, until: str | None
+) -> "EventFilter":
+    from keyctl.events import ACTIONS
+    from keyctl.requests import parse_instant
+    from keyctl.services.audit import EventFilter
+
+    if action is not None and action not in ACTIONS:
+        raise UsageError(f"there is no action {action!r}", hint="keyctl schema event lists them")
+    try:
+        first = None if since is None else parse_instant(since)
+        last = None if until is None else parse_instant(until)
+    except ValueError as error:
+        raise UsageError(
+            f"--since or --until: {error}", hint="such as 2030-01-31T12:00:00Z"
+        ) from None
+    return EventFilter(key=key, actor=actor, action=action, since=first, until=last)
+
+
+def _expected(hash_: str | None, seq: int | None) -> "Head | None":
+    from keyctl.db.audit import Head
+
+    if (hash_ is None) != (seq is None):
+        raise UsageError(
+            "--expect-head and --at-seq go together", hint="keyctl audit head prints both"
+        )
+    if hash_ is None or seq is None:
+        return None
+    if len(hash_) != 64 or set(hash_) - set("0123456789abcdef"):
+        raise UsageError("--expect-head takes 64 hex digits", hint="as keyctl audit head printed")
+    return Head(seq, hash_)

@@ -25,7 +25,7 @@ def add_to(app: typer.Typer) -> None:
         from keyctl.services.callers import require_admin
 
         if session.acts_by_key:
-            require_admin(session.caller, "upgrade the database")
+            require_admin(session.workspace, "upgrade the database", "database")
         before, after = session.database.upgrade()
         _show(session, {"database": session.database.shown, "before": before, "after": after})
 

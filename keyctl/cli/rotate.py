@@ -10,6 +10,7 @@ import typer
 from keyctl.cli import delivery, inputs
 from keyctl.cli.command import command
 from keyctl.cli.keys import named
+from keyctl.cli.progress import progress
 from keyctl.cli.session import Session
 from keyctl.cli.tables import cell
 from keyctl.errors import BatchError, UsageError
@@ -186,16 +187,12 @@ def _rotate_due(
 
 
 def _with_progress(lines: "Iterator[Line]", total: int) -> "Iterator[Line]":
-    """Draw a bar on stderr while the keys are rotated, and give the lines when it is done."""
-    from rich.console import Console as RichConsole
-    from rich.progress import Progress
-
+    """Draw a bar while the keys are rotated, and give the lines when it is done."""
     collected = []
-    with Progress(console=RichConsole(stderr=True), transient=True) as progress:
-        task = progress.add_task("rotating", total=total)
+    with progress("rotating", total) as advance:
         for line in lines:
             collected.append(line)
-            progress.advance(task)
+            advance()
     yield from collected
 
 
@@ -213,7 +210,8 @@ def _show_lines(session: Session, lines: "Iterable[Line]") -> dict[str, int]:
             why = f": {line.reason}" if line.reason else ""
             session.console.write(f"{line.key_id}{named_as} {line.result}{why}\n")
     if session.wants_json:
-        session.console.json({"results": collected})
+        anchor = next((view["audit"] for view in reversed(collected) if view["audit"]), None)
+        session.console.json({"results": collected, "audit": anchor})
     return counts
 
 
@@ -243,4 +241,5 @@ def _reset_budgets(session: Session, *, dry_run: bool) -> None:
                 f"{item.object_type} {item.object_id}: ${cell(view['previous_spend'])} -> ${cell(view['spend'])}\n"
             )
     if session.wants_json:
-        session.console.json({"results": collected})
+        anchor = next((view["audit"] for view in reversed(collected) if view["audit"]), None)
+        session.console.json({"results": collected, "audit": anchor})

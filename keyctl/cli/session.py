@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
 from keyctl.cli.console import Console
-from keyctl.errors import SecretInArgumentError, UsageError
+from keyctl.errors import KeyctlError, SecretInArgumentError, UsageError
 
 if TYPE_CHECKING:
     from keyctl.db.engine import Database
@@ -50,8 +50,24 @@ class Session:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if "workspace" in self.__dict__ and self.workspace.outgoing:
+            self._send_events()
         if "database" in self.__dict__:
             self.database.engine.dispose()
+
+    def _send_events(self) -> None:
+        """Send what the command put into the outbox: the change is made, whatever comes of this."""
+        from keyctl.services.events import EventService
+
+        try:
+            failed = [item for item in EventService(self.workspace).deliver_own() if item.reason]
+            waiting = {item.hook: item.reason for item in failed}
+        except KeyctlError as error:
+            waiting = {"events": error.message}
+        except KeyboardInterrupt:
+            waiting = {"events": "interrupted"}
+        for hook, reason in waiting.items():
+            self.console.note(f"warning: {hook}: {reason}; tried again by keyctl events deliver")
 
     @property
     def wants_json(self) -> bool:

@@ -1,15 +1,16 @@
 """The audit chain: append events to it, walk it, ask for them."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, Text, insert, select, type_coerce, update
 
 from keyctl import jsontext
 from keyctl.db.tables import audit_events, audit_head
+from keyctl.db.types import UtcDateTime
 
 GENESIS: Final = "0" * 64
 
@@ -118,17 +119,8 @@ def find_events(
 ) -> list[dict[str, Any]]:
     """Return the newest events first, at most *limit*, older than *before_seq*."""
     table = audit_events
-    query = select(table).order_by(table.c.seq.desc()).limit(limit)
-    if key_ids is not None:
-        query = query.where(table.c.object_type == "key", table.c.object_id.in_(key_ids))
-    if actor is not None:
-        query = query.where(table.c.actor == actor)
-    if action is not None:
-        query = query.where(table.c.action == action)
-    if since is not None:
-        query = query.where(table.c.at >= since)
-    if until is not None:
-        query = query.where(table.c.at < until)
+    query = _filtered(select(table), key_ids, actor, action, since, until)
+    query = query.order_by(table.c.seq.desc()).limit(limit)
     if before_seq is not None:
         query = query.where(table.c.seq < before_seq)
     return [dict(row) for row in connection.execute(query).mappings()]
@@ -140,10 +132,102 @@ def events_by_seq(connection: Connection, numbers: Sequence[int]) -> list[dict[s
     return [dict(row) for row in connection.execute(query).mappings()]
 
 
-def walk(connection: Connection, *, batch: int = 1000) -> Iterator[dict[str, Any]]:
-    """Yield every event in order without holding more than *batch* of them."""
-    rows = connection.execution_options(yield_per=batch).execute(
-        select(audit_events).order_by(audit_events.c.seq)
-    )
+def export(
+    connection: Connection,
+    *,
+    key_ids: Sequence[str] | None = None,
+    actor: str | None = None,
+    action: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    batch: int = 1000,
+) -> Generator[dict[str, Any]]:
+    """Yield events in order, the oldest first, without holding more than *batch* of them."""
+    query = _filtered(select(audit_events), key_ids, actor, action, since, until)
+    rows = connection.execution_options(yield_per=batch).execute(query.order_by(audit_events.c.seq))
     for row in rows.mappings():
         yield dict(row)
+
+
+def check_chain(connection: Connection, *, batch: int = 1000) -> Generator[Head]:
+    """Walk the whole chain and yield where each event is, if it fits; hold *batch* of them at most.
+
+    Every event must have the number after the one before, that one's hash, and its own; the head
+    must be the last one.  The connection must see one snapshot: others go on writing.
+
+    Raises:
+        BrokenLinkError: Something does not fit.  It names the first event that does not.
+    """
+    columns = [_as_stored(column, connection) for column in audit_events.c]
+    names = audit_events.c.keys()
+    query = select(*columns).order_by(audit_events.c.seq)
+    last = Head(0, GENESIS)
+    with connection.execution_options(yield_per=batch).execute(query) as rows:
+        for values in rows:
+            last = _next_link(dict(zip(names, values, strict=True)), last)
+            yield last
+    heads = [Head(row.seq, row.hash) for row in connection.execute(select(audit_head))]
+    if heads != [last]:
+        raise BrokenLinkError(
+            last.seq + 1, f"the chain ends at event {last.seq}, the head says otherwise"
+        )
+
+
+class BrokenLinkError(Exception):
+    """The audit chain does not hold; `seq` is the first event that does not fit."""
+
+    def __init__(self, seq: object, why: str) -> None:
+        super().__init__(why)
+        self.seq = seq
+
+
+def _as_stored(column: Any, connection: Connection) -> Any:
+    """Return *column* as it lies in the database.
+
+    SQLite keeps an instant as text, and SQLAlchemy cannot read one that was tampered with: that is
+    a finding, and no reason to stop.
+    """
+    if isinstance(column.type, UtcDateTime) and connection.dialect.name == "sqlite":
+        return type_coerce(column, Text)
+    return column
+
+
+def _next_link(row: dict[str, Any], last: Head) -> Head:
+    seq = row["seq"]
+    if seq != last.seq + 1 or not isinstance(seq, int):
+        raise BrokenLinkError(
+            last.seq + 1, f"event {last.seq + 1} is missing: event {seq!r} is next"
+        )
+    if row["prev_hash"] != last.hash:
+        raise BrokenLinkError(seq, f"event {seq} does not follow the event before it")
+    try:
+        if isinstance(row["at"], str):
+            row["at"] = datetime.fromisoformat(row["at"]).replace(tzinfo=UTC)
+        fits = event_hash(row) == row["hash"]
+    except (TypeError, ValueError):
+        fits = False  # a value of a kind that keyctl never writes
+    if not fits:
+        raise BrokenLinkError(seq, f"event {seq} is not what was written")
+    return Head(seq, row["hash"])
+
+
+def _filtered(
+    query: Any,
+    key_ids: Sequence[str] | None,
+    actor: str | None,
+    action: str | None,
+    since: datetime | None,
+    until: datetime | None,
+) -> Any:
+    table = audit_events
+    if key_ids is not None:
+        query = query.where(table.c.object_type == "key", table.c.object_id.in_(key_ids))
+    if actor is not None:
+        query = query.where(table.c.actor == actor)
+    if action is not None:
+        query = query.where(table.c.action == action)
+    if since is not None:
+        query = query.where(table.c.at >= since)
+    if until is not None:
+        query = query.where(table.c.at < until)
+    return query

@@ -20,6 +20,8 @@ Clock = Callable[[], datetime]
 
 WRITE: Final[dict[str, Any]] = {"keyctl_write": True}
 _READ: Final[dict[str, Any]] = {"postgresql_readonly": True}
+# SQLite's readers see one snapshot anyway; PostgreSQL's a new one with every statement.
+_SNAPSHOT: Final[dict[str, Any]] = {**_READ, "isolation_level": "REPEATABLE READ"}
 _BUSY_MS: Final = 20_000
 
 
@@ -54,10 +56,13 @@ class Database:
         return self.url.render_as_string(hide_password=True)
 
     @contextmanager
-    def read(self, *, fresh: bool = False, oldest: str = HEAD) -> Iterator[Connection]:
+    def read(
+        self, *, fresh: bool = False, oldest: str = HEAD, snapshot: bool = False
+    ) -> Iterator[Connection]:
         """Read in one transaction that cannot write; on a new connection if *fresh*.
 
-        *oldest* is the oldest schema revision that what is read has been in.
+        *oldest* is the oldest schema revision that what is read has been in; with *snapshot* all
+        statements see the database as it was at the first.
 
         Raises:
             DatabaseError: It cannot be reached or read.
@@ -71,8 +76,9 @@ class Database:
                 )
             if fresh:
                 self.engine.dispose()
+            options = _SNAPSHOT if snapshot and not self.is_sqlite else _READ
             with (
-                self.engine.connect().execution_options(**_READ) as connection,
+                self.engine.connect().execution_options(**options) as connection,
                 connection.begin(),
             ):
                 check_readable(current_revision(connection), oldest=oldest)

@@ -65,6 +65,12 @@ Index(
     sqlite_where=text("state = 'staged'"),
     postgresql_where=text("state = 'staged'"),
 )
+Index(
+    "ix_secrets_retiring",
+    secrets.c.not_after,
+    sqlite_where=text("state = 'retiring'"),
+    postgresql_where=text("state = 'retiring'"),
+)
 Index("uq_secrets_lookup", secrets.c.lookup, unique=True)
 Index(
     "uq_secrets_active",

@@ -1,55 +1,50 @@
 """The audit trail, for who may read it."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
+
+from sqlalchemy import Connection
 
 from keyctl import jsontext
 from keyctl.db import audit
-from keyctl.errors import KeyNotFoundError
+from keyctl.db.audit import Head
+from keyctl.errors import BrokenChainError, KeyNotFoundError
 from keyctl.services import keys
 from keyctl.services.callers import require_overseer
 from keyctl.services.workspace import Workspace
 
+_ADVICE: Final = "compare the database with a backup; keyctl audit export shows what is there"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventFilter:
+    """Which events are wanted; what is None does not matter."""
+
+    key: str | None = None
+    actor: str | None = None
+    action: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
 
 @dataclass(frozen=True, slots=True)
 class AuditService:
-    """Reads the chain of audit events."""
+    """Reads the chain of audit events, and checks it."""
 
     workspace: Workspace
 
     def page(
-        self,
-        *,
-        key: str | None = None,
-        actor: str | None = None,
-        action: str | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        after: int | None = None,
-        limit: int,
+        self, wanted: EventFilter, *, after: int | None = None, limit: int
     ) -> tuple[list[dict[str, Any]], int | None]:
-        """Return one page of events, the newest first, and the sequence number to go on after.
-
-        Raises:
-            KeyNotFoundError: *key* names none.
-        """
+        """Return one page of events, the newest first, and the sequence number to go on after."""
         require_overseer(self.workspace.caller, "the audit trail")
         with self.workspace.database.read() as connection:
-            key_ids = None
-            if key is not None:
-                # A denied request is on record under the alias it asked for.
-                try:
-                    key_ids = [keys.find(connection, key).id, key]
-                except KeyNotFoundError:
-                    key_ids = [key]
             rows = audit.find_events(
                 connection,
-                key_ids=key_ids,
-                actor=actor,
-                action=action,
-                since=since,
-                until=until,
+                **_asked(connection, wanted),
                 before_seq=after,
                 limit=limit + 1,
             )
@@ -62,6 +57,75 @@ class AuditService:
         with self.workspace.database.read() as connection:
             head = audit.find_head(connection)
         return {"seq": head.seq, "head": head.hash}
+
+    def export(self, wanted: EventFilter) -> Iterator[dict[str, Any]]:
+        """Yield every event, the oldest first, so that a million of them need no memory."""
+        require_overseer(self.workspace.caller, "the audit trail")
+        with (
+            self.workspace.database.read(snapshot=True) as connection,
+            closing(audit.export(connection, **_asked(connection, wanted))) as rows,
+        ):
+            for row in rows:
+                yield _view(row)
+
+    def count(self) -> int:
+        """Return how many events there should be."""
+        with self.workspace.database.read() as connection:
+            return audit.find_head(connection).seq
+
+    def verify(self, *, expected: Head | None = None, step: Callable[[], None]) -> Head:
+        """Walk the chain and return its head; *step* is called after each event.
+
+        *expected* is a head that was kept elsewhere: the event of that number must still be there
+        with that hash, which a cut or rewritten chain cannot have.
+
+        Raises:
+            BrokenChainError: The chain does not hold; it names the first event that does not fit.
+        """
+        require_overseer(self.workspace.caller, "the audit trail")
+        head, kept = Head(0, audit.GENESIS), expected is None
+        with (
+            self.workspace.database.read(snapshot=True) as connection,
+            closing(audit.check_chain(connection)) as links,
+        ):
+            try:
+                for head in links:
+                    if expected is not None and head.seq == expected.seq:
+                        _check_kept(head, expected)
+                        kept = True
+                    step()
+            except audit.BrokenLinkError as error:
+                raise _broken(error) from error
+        if expected is not None and not kept:
+            raise BrokenChainError(
+                f"the audit chain ends at event {head.seq}: event {expected.seq} is missing",
+                hint=_ADVICE,
+            )
+        return head
+
+
+def _asked(connection: Connection, wanted: EventFilter) -> dict[str, Any]:
+    """Return the conditions of *wanted* for the query, the key by its id."""
+    asked = asdict(wanted)
+    key = asked.pop("key")
+    if key is not None:
+        # A denied request is on record under the alias it asked for.
+        try:
+            asked["key_ids"] = [keys.find(connection, key).id, key]
+        except KeyNotFoundError:
+            asked["key_ids"] = [key]
+    return asked
+
+
+def _check_kept(head: Head, expected: Head) -> None:
+    if head.hash != expected.hash:
+        raise BrokenChainError(
+            f"event {head.seq} has another hash than the head that was kept", hint=_ADVICE
+        )
+
+
+def _broken(error: audit.BrokenLinkError) -> BrokenChainError:
+    return BrokenChainError(f"the audit chain is broken: {error}", hint=_ADVICE)
 
 
 def _view(row: dict[str, Any]) -> dict[str, Any]:

@@ -26,6 +26,7 @@ class Reset:
     previous_spend: int
     spend: int
     budget_reset_at: Any
+    audit: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ class BudgetService:
         Spend starts at zero, or with `budget_rollover` at what was overspent; periods that were
         missed are skipped.  Rows that another run is resetting are left to it.
         """
-        require_admin(self.workspace.caller, "reset budgets")
+        require_admin(self.workspace, "reset budgets", "budget")
         while chunk := self._chunk():
             yield from chunk
 
@@ -64,7 +65,7 @@ class BudgetService:
 
     def _set(self, given: str, spend_of: Any) -> dict[str, Any]:
         caller = self.workspace.caller
-        require_admin(caller, "change what a key has spent")
+        require_admin(self.workspace, "change what a key has spent", "key", given)
         with writing(self.workspace) as unit:
             key = live_key(unit.connection, given, caller)
             spend = spend_of(key)
@@ -90,7 +91,11 @@ class BudgetService:
     def _chunk(self) -> list[Reset]:
         with writing(self.workspace) as unit:
             rows = queries.budgets_due(unit.connection, now=unit.now, limit=_CHUNK)
-            return [self._begin_period(unit, row) for row in rows]
+            begun = [self._begin_period(unit, row) for row in rows]
+        return [
+            replace(item, audit={"seq": head.seq, "head": head.hash})
+            for item, head in zip(begun, unit.heads, strict=False)  # more events may follow
+        ]
 
     def _begin_period(self, unit: Unit, row: Key | Principal) -> Reset:
         period = row.budget_duration or ""

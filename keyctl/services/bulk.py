@@ -297,8 +297,14 @@ class BulkService:
             queries.confirm_keys(unit.connection, run.id, at=unit.now)
             before = {"confirmed_at": None, "updated_at": batch.staged_at}
             after = {"confirmed_at": unit.now, "updated_at": unit.now}
-            for key_id in batch.key_ids:
-                unit.record("key_generated", "key", key_id, before=before, after=after)
+            for secret in batch.secrets:
+                unit.record(
+                    "key_generated",
+                    "key",
+                    secret["key_id"],
+                    before=before,
+                    after={**after, "secret_id": secret["id"]},
+                )
         return unit.heads
 
     def _take_back(self, batch: _Batch, run: Run, *, why: str) -> None:

@@ -5,8 +5,9 @@ from keyctl.db.engine import Database
 from keyctl.errors import CallerDeniedError, DeniedError
 from keyctl.policy.facts import Caller
 from keyctl.records import Organization, Team
-from keyctl.services.unit import local_actor
+from keyctl.services.unit import local_actor, writing
 from keyctl.services.verify import identify
+from keyctl.services.workspace import Workspace
 from keyctl.settings import Settings
 
 
@@ -59,14 +60,24 @@ def authenticated(database: Database, text: str, *, changed_by: str | None) -> C
     )
 
 
-def require_admin(caller: Caller, what: str) -> None:
-    """Let only admins do *what*.
+def require_admin(workspace: Workspace, what: str, object_type: str, object_id: str = "") -> None:
+    """Let only admins do *what* to this object; a refusal goes on record.
 
     Raises:
         DeniedError: The caller is none.
     """
-    if not caller.is_admin:
-        raise DeniedError(f"only an admin may {what}", hint="ask an admin, or use an admin's key")
+    if not workspace.caller.is_admin:
+        error = DeniedError(f"only an admin may {what}", hint="ask an admin, or use an admin's key")
+        record_refusal(workspace, error, object_type, object_id)
+        raise error
+
+
+def record_refusal(
+    workspace: Workspace, error: DeniedError, object_type: str, object_id: str
+) -> None:
+    """Put on record that the caller was refused something."""
+    with writing(workspace) as unit:
+        unit.record("denied", object_type, object_id, reason=error.message)
 
 
 def require_overseer(caller: Caller, what: str) -> None:

@@ -32,7 +32,7 @@ class CheckService:
 
     def repair(self) -> dict[str, Any]:
         """Archive what nobody depends on, rotate anew what has a sink, and name the command for the rest."""
-        require_admin(self.workspace.caller, "repair the database")
+        require_admin(self.workspace, "repair the database", "database")
         left = []
         with runs.begun(self.workspace.runs_folder) as run:
             for entry in list(self._left(run)):
@@ -81,7 +81,7 @@ class CheckService:
                 return "taken over by another run"
             archive_pending(unit, key, reason="db check --repair")
         if claim is not None:
-            run.bury(claim)
+            run.bury(claim.run_id)
         return "archived"
 
 

@@ -23,7 +23,7 @@ from keyctl.errors import (
 )
 from keyctl.policy.facts import Caller
 from keyctl.records import Organization, Principal, Team, User
-from keyctl.services.callers import require_admin
+from keyctl.services.callers import record_refusal, require_admin
 from keyctl.services.keys import OVERSEERS
 from keyctl.services.unit import Unit, row_of, writing
 from keyctl.services.workspace import Workspace
@@ -58,7 +58,7 @@ class DirectoryService:
         """
         caller = self.workspace.caller
         word = WORD[kind]
-        require_admin(caller, f"create a {word}")
+        require_admin(self.workspace, f"create a {word}", word, object_id)
         with writing(self.workspace) as unit:
             _check_organization(unit.connection, values)
             record = kind(
@@ -90,7 +90,7 @@ class DirectoryService:
         """
         caller = self.workspace.caller
         word = WORD[kind]
-        require_admin(caller, f"change a {word}")
+        require_admin(self.workspace, f"change a {word}", word, object_id)
         with writing(self.workspace) as unit:
             _check_organization(unit.connection, values)
             before = require(unit.connection, kind, object_id, lock=True)
@@ -116,7 +116,7 @@ class DirectoryService:
         """
         caller = self.workspace.caller
         word = WORD[kind]
-        require_admin(caller, f"delete a {word}")
+        require_admin(self.workspace, f"delete a {word}", word, object_id)
         with writing(self.workspace) as unit:
             connection = unit.connection
             before = require(connection, kind, object_id, lock=True)
@@ -240,15 +240,15 @@ class DirectoryService:
     ) -> Iterator[tuple[Unit, str | None]]:
         """Lock both sides and yield the user's role as it is."""
         caller = self.workspace.caller
-        with writing(self.workspace) as unit:
-            record = require(unit.connection, kind, object_id, lock=True)
-            if not (caller.is_admin or _administers(caller, record)):
-                raise DeniedError(
-                    f"only an admin of {WORD[kind]} {object_id!r} may change its members",
-                    hint="ask one of them",
-                )
-            require(unit.connection, User, user_id, lock=True)
-            yield unit, directory.member_role(unit.connection, kind, object_id, user_id)
+        try:
+            with writing(self.workspace) as unit:
+                record = require(unit.connection, kind, object_id, lock=True)
+                _require_administrator(caller, record)
+                require(unit.connection, User, user_id, lock=True)
+                yield unit, directory.member_role(unit.connection, kind, object_id, user_id)
+        except DeniedError as error:
+            record_refusal(self.workspace, error, WORD[kind], object_id)
+            raise
 
 
 def require(connection: Connection, kind: type[P], object_id: str, *, lock: bool = False) -> P:
@@ -286,6 +286,14 @@ def _with_period(record: P, before: Principal | None, now: datetime) -> P:
         return replace(record, budget_anchor_at=None, budget_reset_at=None)
     following = durations.next_reset(record.budget_duration, anchor=now, now=now)
     return replace(record, budget_anchor_at=now, budget_reset_at=following)
+
+
+def _require_administrator(caller: Caller, record: Principal) -> None:
+    if not (caller.is_admin or _administers(caller, record)):
+        raise DeniedError(
+            f"only an admin of {WORD[type(record)]} {record.id!r} may change its members",
+            hint="ask one of them",
+        )
 
 
 def _administers(caller: Caller, record: Principal) -> bool:

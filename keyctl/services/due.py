@@ -6,7 +6,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -18,7 +18,7 @@ from keyctl.records import Claim, Key
 from keyctl.requests import parse_grace
 from keyctl.services import runs
 from keyctl.services.delivery import named_sink, target_of
-from keyctl.services.rotate import RotateService, Staged
+from keyctl.services.rotate import RotateService, Staged, anchor
 from keyctl.services.runs import Run
 from keyctl.services.staging import Written, check_written, persist, uninterrupted
 from keyctl.services.unit import writing
@@ -37,6 +37,7 @@ class Line:
     key_alias: str | None
     result: str
     reason: str | None = None
+    audit: dict[str, Any] | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -162,7 +163,7 @@ class DueService:
                 queries.insert_claim(unit.connection, *claims)
         run.claimed.update(key.id for key, _, _ in chunk)
         for claim in buried:
-            run.bury(claim)
+            run.bury(claim.run_id)
         return chunk, lines
 
     def _candidates(
@@ -257,7 +258,7 @@ class DueService:
             )
             rotating.deliver(staged, sink, run)
             with uninterrupted():
-                _, _, back = rotating.confirm_delivered(staged, run)
+                heads, _, back = rotating.confirm_delivered(staged, run)
         except (BusyError, PolicyDeniedError, KeyNotFoundError) as error:
             # What others did to the key since it was claimed.
             self._release([key.id], run)
@@ -267,7 +268,9 @@ class DueService:
             self._release([key.id], run)
             return _line(key, "failed", f"{error.code}: {error.message}")
         written.append(back)
-        return _line(key, "rotated")
+        return replace(
+            _line(key, "rotated"), audit=anchor(heads[-1] if heads else staged.heads[-1])
+        )
 
     def _release(self, key_ids: Sequence[str], run: Run) -> None:
         if key_ids:

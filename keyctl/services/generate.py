@@ -292,7 +292,7 @@ class GenerateService:
             )
         run.claimed.add(verdict.key.id)
         if place is not None:
-            run.bury(place)
+            run.bury(place.run_id)
         answer = answer_of(
             verdict, secret["id"], unit.heads[-1], self.workspace.settings, now=unit.now
         )
@@ -523,7 +523,13 @@ class GenerateService:
                 unit.connection, staged.secret["id"], state="active", not_after=key.expires
             )
             queries.update_key(unit.connection, key.id, confirmed_at=unit.now, updated_at=unit.now)
-            unit.record("key_generated", "key", key.id, before=row_of(key), after=row_of(confirmed))
+            unit.record(
+                "key_generated",
+                "key",
+                key.id,
+                before=row_of(key),
+                after={**row_of(confirmed), "secret_id": staged.secret["id"]},
+            )
         return unit.heads
 
     def _take_back(self, staged: _Staged, run: Run, *, why: str) -> None:
@@ -644,6 +650,8 @@ def warnings_about(key: Key, settings: Settings) -> list[str]:
         found.append(
             "auto_rotate has no sink that needs no person: keyctl rotate --due will report it as failed (no_sink)"
         )
+    if key.send_invite_email and settings.smtp is None:
+        found.append("send_invite_email: the configuration has no [smtp], so no mail is sent")
     if (
         key.soft_budget is not None
         and key.max_budget is not None

@@ -202,7 +202,7 @@ class RotateService:
             )
         run.claimed.add(key.id)
         if dead is not None:
-            run.bury(dead)
+            run.bury(dead.run_id)
         own = self.workspace.settings.grace if key.grace_period is None else key.grace_period
         text = own if grace is None else grace
         return Staged(

@@ -32,17 +32,21 @@ class Run:
     claimed: set[str] = field(default_factory=set)
 
     def is_alive(self, claim: Claim, *, now: datetime) -> bool:
-        """Tell whether the run that holds *claim* may still act on it.
+        """Tell whether the run that holds *claim* may still act on it."""
+        return self.may_act(claim.run_id, until=claim.deadline_at, now=now)
+
+    def may_act(self, run_id: str, *, until: datetime, now: datetime) -> bool:
+        """Tell whether a run that claimed something *until* then may still act on it.
 
         Past its deadline a claim is dead, locked or not.  Before it, only a lock file that this
         process can lock proves death; one that is absent or closed to us is another host's.
         """
-        if claim.deadline_at <= now:
+        if until <= now:
             return False
-        if claim.run_id == self.id:
+        if run_id == self.id:
             return True
         try:
-            handle = os.open(_lock_path(self.folder, claim.run_id), os.O_RDONLY | os.O_CLOEXEC)
+            handle = os.open(_lock_path(self.folder, run_id), os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             return True
         try:
@@ -53,10 +57,10 @@ class Run:
             os.close(handle)
         return False
 
-    def bury(self, claim: Claim) -> None:
+    def bury(self, run_id: str) -> None:
         """Remove the lock file of a dead run whose claim is gone."""
         with suppress(OSError):
-            _lock_path(self.folder, claim.run_id).unlink()
+            _lock_path(self.folder, run_id).unlink()
 
 
 @contextmanager

@@ -14,7 +14,8 @@ from keyctl import money
 from keyctl.db import audit, queries
 from keyctl.db.audit import Event, Head
 from keyctl.policy.facts import Caller
-from keyctl.records import Key, Record
+from keyctl.records import Key, Record, Secret
+from keyctl.services import outbox
 from keyctl.services.workspace import Workspace
 
 _SWEEP: Final = 100
@@ -63,19 +64,41 @@ class Unit:
 def writing(workspace: Workspace) -> Iterator[Unit]:
     """Run the block in one transaction that ends with its audit events.
 
-    The first one of a process also archives what crashed runs left pending past its deadline.
+    Events that hooks want are put into the outbox with them.  The first one of a process also
+    archives what crashed runs left pending past its deadline, and records the graces that ended.
     """
     database = workspace.database
     with database.write() as connection:
         unit = Unit(connection, database.now(connection), workspace.caller)
+        posted: list[str] = []
         yield unit
         # Last, and skipping locked rows: so it can wait for nobody and nobody for it.
         if not database.is_swept:
             for key in queries.pending_keys(connection, dead_at=unit.now, limit=_SWEEP):
                 archive_pending(unit, key, reason="its run died before the key was confirmed")
+            for secret in queries.secrets_past_grace(connection, now=unit.now, limit=_SWEEP):
+                _end_grace(unit, secret)
         if unit.events:
             unit.heads = audit.append(connection, unit.events, at=unit.now)
+            posted = outbox.post(
+                connection, workspace.settings, unit.events, unit.heads, now=unit.now
+            )
+    # After the commit: what was rolled back is not sent.
+    workspace.outgoing.extend(posted)
     database.is_swept = True
+
+
+def _end_grace(unit: Unit, secret: Secret) -> None:
+    """Record that a secret has ended: it stopped authenticating at its `not_after`, by itself."""
+    queries.update_secret(unit.connection, secret.id, state="revoked")
+    told = {"secret_id": secret.id, "not_after": secret.not_after}
+    unit.record(
+        "grace_ended",
+        "key",
+        secret.key_id,
+        before={**told, "state": "retiring"},
+        after={**told, "state": "revoked"},
+    )
 
 
 def archive_pending(unit: Unit, key: Key, *, reason: str) -> None:

@@ -1,7 +1,7 @@
 """What every service works with."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from keyctl import keystring
@@ -13,10 +13,14 @@ from keyctl.settings import Settings
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workspace:
-    """A database, the settings, who acts, and where runs show that they are alive."""
+    """A database, the settings, who acts, and where runs show that they are alive.
+
+    `outgoing` are the ids of events that this process put into the outbox.
+    """
 
     database: Database
     settings: Settings
     caller: Caller
     runs_folder: Path
     mint: Callable[[], KeyString] = keystring.mint
+    outgoing: list[str] = field(default_factory=list)

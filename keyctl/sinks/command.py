@@ -51,7 +51,7 @@ class CommandSink:
     def deliver(self, parcel: Parcel) -> None:
         """Run the command with the key on its standard input."""
         hand_over(
-            self.name,
+            f"sink {self.name}",
             self._argv,
             rendered(parcel, self._form, env_var=self._env_var),
             timeout=self.timeout,
@@ -95,17 +95,17 @@ def hand_over(
         finally:
             os.close(reader)
     except OSError as error:
-        raise NotTakenError(f"sink {name}: {error.strerror}") from error
+        raise NotTakenError(f"{name}: {error.strerror}") from error
     try:
         status = process.wait(timeout.total_seconds())
     except subprocess.TimeoutExpired:
         _end(process)
-        raise UnknownError(f"sink {name} took longer than {timeout}") from None
+        raise UnknownError(f"{name} took longer than {timeout}") from None
     except BaseException:
         _end(process)
         raise
     if status != 0:
-        raise UnknownError(f"sink {name} ended with status {status}")
+        raise UnknownError(f"{name} ended with status {status}")
 
 
 def _filled_pipe(data: bytes) -> int:

@@ -12,7 +12,7 @@ from keyctl.sinks.base import Parcel, Target
 from keyctl.sinks.command import hand_over
 
 _CHILD: Final = "from keyctl.sinks.python import receive; receive()"
-_WITHHELD: Final = ("KEYCTL_API_KEY", "KEYCTL_DATABASE_URL")
+WITHHELD: Final = ("KEYCTL_API_KEY", "KEYCTL_DATABASE_URL")
 
 
 class PythonSink:
@@ -36,7 +36,7 @@ class PythonSink:
             DeliveryError: It cannot be imported or called.
         """
         try:
-            function = _imported(self._path)
+            function = imported(self._path)
         except (Exception, SystemExit) as error:
             raise DeliveryError(
                 f"sink {self.name}: {self._path} cannot be imported: {type(error).__name__}",
@@ -52,24 +52,23 @@ class PythonSink:
         """Call the function with the key string and the answer as JSON values."""
         document = {"key": parcel.key.reveal(), "answer": parcel.answer}
         hand_over(
-            self.name,
+            f"sink {self.name}",
             # -P: never from the current folder.
             [sys.executable, "-P", "-c", _CHILD, self._path],
             jsontext.dumps(document).encode(),
             timeout=self.timeout,
             lock=parcel.lock,
-            environment={
-                name: value for name, value in os.environ.items() if name not in _WITHHELD
-            },
+            environment={name: value for name, value in os.environ.items() if name not in WITHHELD},
         )
 
 
 def receive() -> None:
     """Call the function that the first argument names with what standard input holds."""
     document = jsontext.loads(sys.stdin.read())
-    _imported(sys.argv[1])(document["key"], document["answer"])
+    imported(sys.argv[1])(document["key"], document["answer"])
 
 
-def _imported(path: str) -> Any:
+def imported(path: str) -> Any:
+    """Return the function that ``module:function`` names."""
     module, _, name = path.partition(":")
     return getattr(importlib.import_module(module), name)

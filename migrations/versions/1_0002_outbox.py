@@ -1,6 +1,6 @@
-"""Add the outbox, and the recorders of usage.
+"""Add the outbox, the recorders of usage, and an index to find the graces that end.
 
-Only new tables: what verifies keys does not read them, so it goes on working on 1_0001 too.
+Only additions: what verifies keys does not read them, so it goes on working on 1_0001 too.
 """
 
 import sqlalchemy as sa
@@ -13,7 +13,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Create both tables."""
+    """Create both tables and the index."""
     op.create_table(
         "outbox",
         sa.Column("event_id", sa.String(length=32), nullable=False),
@@ -55,9 +55,18 @@ def upgrade() -> None:
         sa.Column("flushed_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_recorders")),
     )
+    op.create_index(
+        "ix_secrets_retiring",
+        "secrets",
+        ["not_after"],
+        unique=False,
+        sqlite_where=sa.text("state = 'retiring'"),
+        postgresql_where=sa.text("state = 'retiring'"),
+    )
 
 
 def downgrade() -> None:
-    """Drop both tables: what was not sent is lost, the changes themselves are not."""
+    """Drop them: what was not sent is lost, the changes themselves are not."""
+    op.drop_index("ix_secrets_retiring", table_name="secrets")
     op.drop_table("recorders")
     op.drop_table("outbox")

@@ -24,6 +24,15 @@ def find_key(connection: Connection, key_id: str, *, lock: bool = False) -> Key 
     return Key.of(row) if row else None
 
 
+def find_keys(connection: Connection, key_ids: Sequence[str], *, batch: int = 500) -> list[Key]:
+    """Return the keys with these ids, archived or not, asked for in batches."""
+    found: list[Key] = []
+    for start in range(0, len(key_ids), batch):
+        query = select(keys).where(keys.c.id.in_(key_ids[start : start + batch]))
+        found += [Key.of(row) for row in connection.execute(query).mappings()]
+    return found
+
+
 def find_key_by_alias(connection: Connection, alias: str, *, lock: bool = False) -> Key | None:
     """Return the live key with this alias."""
     query = select(keys).where(keys.c.key_alias == alias, keys.c.deleted_at.is_(None))

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
@@ -74,6 +75,18 @@ def secrets_by_id(connection: Connection, secret_ids: Sequence[str]) -> dict[str
     """Return those of these secrets that exist, by id."""
     query = select(secrets).where(secrets.c.id.in_(secret_ids))
     return {row["id"]: Secret(**row) for row in connection.execute(query).mappings()}
+
+
+def secrets_past_grace(connection: Connection, *, now: datetime, limit: int) -> list[Secret]:
+    """Return retiring secrets that have ended by *now*, locked; what others have is passed over."""
+    query = (
+        select(secrets)
+        .where(secrets.c.state == "retiring", secrets.c.not_after <= now)
+        .order_by(secrets.c.not_after)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    return [Secret(**row) for row in connection.execute(query).mappings()]
 
 
 def find_secret_by_lookup(connection: Connection, lookup: str) -> Secret | None:

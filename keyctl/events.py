@@ -1,0 +1,62 @@
+"""The events that keyctl records: their names, and which of them a hook asked for.  Pure."""
+
+from collections.abc import Iterable
+from typing import Final
+
+_OBJECTS: Final = ("team", "user", "organization")
+
+# Every action of the audit trail, under LiteLLM's name where it has one.  A test holds the code to it.
+ACTIONS: Final = frozenset(
+    {
+        "budget_reset",
+        "denied",
+        "event_discarded",
+        "grace_ended",
+        "key_archived",
+        "key_block_denied",
+        "key_blocked",
+        "key_delete_denied",
+        "key_deleted",
+        "key_denied",
+        "key_generated",
+        "key_rotate_denied",
+        "key_rotated",
+        "key_rotation_failed",
+        "key_rotation_staged",
+        "key_sink_suspect",
+        "key_spend_changed",
+        "key_staged",
+        "key_unblocked",
+        "key_update_denied",
+        "key_updated",
+        "rule_overridden",
+        "secret_revoked",
+        *(f"{word}_{done}" for word in _OBJECTS for done in ("created", "updated", "deleted")),
+        *(
+            f"{word}_member_{done}"
+            for word in ("team", "organization")
+            for done in ("added", "updated", "removed")
+        ),
+    }
+)
+# What a hook gets that does not say which: the changes of a key that LiteLLM tells about.
+USUAL: Final = (
+    "key_generated",
+    "key_updated",
+    "key_rotated",
+    "key_deleted",
+    "key_blocked",
+    "key_unblocked",
+)
+
+
+def matching(pattern: str) -> frozenset[str]:
+    """Return the actions that *pattern* means: one by its name, or all that begin so for ``name*``."""
+    if pattern.endswith("*"):
+        return frozenset(name for name in ACTIONS if name.startswith(pattern[:-1]))
+    return ACTIONS & {pattern}
+
+
+def is_wanted(action: str, patterns: Iterable[str]) -> bool:
+    """Tell whether one of *patterns* means *action*."""
+    return any(action in matching(pattern) for pattern in patterns)

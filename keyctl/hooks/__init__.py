@@ -1,0 +1,1 @@
+"""Where events are sent when they are committed: web servers, mailboxes, functions."""

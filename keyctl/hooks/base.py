@@ -1,0 +1,51 @@
+"""What is sent to a hook, and what it means that a hook failed."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+
+
+class HookFailedError(Exception):
+    """The hook did not take the event, or nobody knows; it is sent again later."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One event on its way to one hook.
+
+    `id` is the same at every attempt, so that who gets an event twice can tell.  `body` is the JSON
+    text that was committed with the change, `data` what its `data` holds.
+    """
+
+    id: str
+    event: str
+    at: datetime
+    body: str
+    data: dict[str, Any]
+
+
+class Hook(Protocol):
+    """A place that takes events, one at a time."""
+
+    def send(self, message: Message, *, sent_at: datetime, timeout: float) -> None:
+        """Send *message* within *timeout* seconds.  Returning means that it arrived.
+
+        Raises:
+            HookFailedError: It did not, or nobody knows.
+        """
+
+
+def secret_in(path: str) -> str:
+    """Return what the file at *path* holds, without white space around it.
+
+    Raises:
+        HookFailedError: It cannot be read, or is empty.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            text = file.read(4096).strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise HookFailedError(f"{path} cannot be read: {type(error).__name__}") from error
+    if not text:
+        raise HookFailedError(f"{path} is empty")
+    return text

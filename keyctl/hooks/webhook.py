@@ -1,0 +1,80 @@
+"""Webhooks, signed after the Standard Webhooks specification (https://www.standardwebhooks.com)."""
+
+import binascii
+import http.client
+import ssl
+import urllib.error
+import urllib.request
+from datetime import datetime
+from email.message import Message as Headers
+from typing import IO, Final, NoReturn
+
+from standardwebhooks import Webhook as Signer
+
+from keyctl.hooks.base import HookFailedError, Message, secret_in
+
+_AGENT: Final = "keyctl"
+
+
+class Webhook:
+    """Posts events as JSON; any answer but a 2xx is a failure, a redirect too."""
+
+    def __init__(self, url: str, *, secret_file: str) -> None:
+        self._url = url
+        self._secret_file = secret_file
+
+    def send(self, message: Message, *, sent_at: datetime, timeout: float) -> None:
+        """Post *message*, signed as of *sent_at*: receivers refuse signatures older than minutes."""
+        headers = {
+            "content-type": "application/json",
+            "user-agent": _AGENT,
+            "webhook-id": message.id,
+            "webhook-timestamp": str(int(sent_at.timestamp())),
+            "webhook-signature": self._signature(message, sent_at),
+        }
+        request = urllib.request.Request(  # noqa: S310  # the configuration allows http and https only
+            self._url, message.body.encode(), headers, method="POST"
+        )
+        try:
+            with _opener().open(request, timeout=timeout):
+                return
+        except urllib.error.HTTPError as error:
+            error.close()
+            raise HookFailedError(f"HTTP {error.code}") from error
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise HookFailedError(_why(error)) from error
+
+    def _signature(self, message: Message, sent_at: datetime) -> str:
+        try:
+            signer = Signer(secret_in(self._secret_file))
+        except (binascii.Error, RuntimeError, ValueError) as error:
+            raise HookFailedError(f"{self._secret_file} holds no webhook secret") from error
+        return signer.sign(message.id, sent_at, message.body)
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """Follow nothing: whoever can redirect could send the event to a place that nobody configured."""
+
+    def redirect_request(
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: Headers,
+        newurl: str,
+    ) -> NoReturn:
+        """Refuse."""
+        raise urllib.error.HTTPError(req.full_url, code, "redirect", headers, fp)
+
+
+def _opener() -> urllib.request.OpenerDirector:
+    return urllib.request.build_opener(
+        _NoRedirect, urllib.request.HTTPSHandler(context=ssl.create_default_context())
+    )
+
+
+def _why(error: Exception) -> str:
+    reason = error.reason if isinstance(error, urllib.error.URLError) else error
+    said = getattr(reason, "strerror", None) or str(reason)
+    return f"{type(reason).__name__}: {said}"[:200]

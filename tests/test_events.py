@@ -1,0 +1,523 @@
+"""Events that leave the program: written with the change, sent at least once, never in the way of it."""
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from datetime import timedelta
+from email import message_from_bytes, policy
+from email.message import EmailMessage
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness import Cli
+from receivers import SECRET, MailServer, WebServer, lines_of, mail_server, web_server
+
+from keyctl.services.events import pause_after
+
+WEBHOOK = """
+bcrypt_cost = 4
+[hooks.siem]
+type = "webhook"
+url = "{url}"
+secret_file = "{home}/webhook-secret"
+timeout = "2s"
+events = {events}
+"""
+EVERYTHING = '["*"]'
+USUAL = '["key_generated", "key_rotated", "key_deleted", "key_updated", "key_blocked"]'
+MAIL = """
+bcrypt_cost = 4
+[smtp]
+host = "localhost"
+port = {port}
+tls = "{tls}"
+sender_email = "keys@example.com"
+username = "keyctl"
+password_file = "{home}/smtp-password"
+timeout = "5s"
+{fetch}
+[hooks.ops]
+type = "mail"
+to = "ops@example.com"
+events = ["key_deleted"]
+"""
+FUNCTION = """
+import json, sys, time
+from pathlib import Path
+
+FOLDER = Path(__file__).parent
+
+def note(event):
+    with open(FOLDER / "noted", "a") as file:
+        file.write(json.dumps(event) + "\\n")
+
+def fail(event):
+    raise ValueError(event)
+
+def hang(event):
+    time.sleep(60)
+"""
+
+
+@pytest.fixture(name="web")
+def _web() -> Iterator[WebServer]:
+    """A web server that verifies signatures."""
+    with web_server() as server:
+        yield server
+
+
+@pytest.fixture(name="hooked")
+def _hooked(cli: Cli, web: WebServer) -> Cli:
+    """The program with a webhook for the usual events."""
+    return with_webhook(cli, web, USUAL)
+
+
+def with_webhook(cli: Cli, web: WebServer, events: str) -> Cli:
+    """Configure a webhook for *events*."""
+    (cli.home / "webhook-secret").write_text(f"{SECRET}\n")
+    cli.configure(WEBHOOK.format(url=web.url, home=cli.home, events=events))
+    return cli
+
+
+def waiting(cli: Cli, *options: str) -> list[Any]:
+    """Return what the outbox holds."""
+    return list(cli("events", "list", *options, "-o", "json", check=True).json["events"])
+
+
+def make_due(cli: Cli) -> None:
+    """Let every pause be over."""
+    cli.execute("UPDATE outbox SET next_at = '2020-01-01 00:00:00', claimed_until = NULL")
+
+
+def told(web: WebServer) -> list[tuple[str, str]]:
+    """Return the type of each event that arrived and the object it is about."""
+    return [(item.body["type"], item.body["data"]["object_id"]) for item in web.received]
+
+
+class TestWebhook:
+    def test_a_change_is_told_signed_as_soon_as_it_is_committed(
+        self, hooked: Cli, web: WebServer
+    ) -> None:
+        """Each change of a key arrives once, in order, verified by the specification's library."""
+        answer = hooked("generate", "--alias", "ci", "-o", "json", check=True).json
+        hooked("update", "ci", "--max-budget", "5", check=True)
+        hooked("rotate", "ci", check=True)
+        hooked("block", "ci", check=True)
+        hooked("delete", "ci", check=True)
+
+        names = ["key_generated", "key_updated", "key_rotated", "key_blocked", "key_deleted"]
+        assert told(web) == [(name, answer["key_id"]) for name in names]
+        assert len({item.id for item in web.received}) == 5
+        assert waiting(hooked) == []
+        assert [row["event"] for row in waiting(hooked, "--delivered")] == names
+
+    def test_the_event_tells_who_what_and_how_the_key_is_now(
+        self, hooked: Cli, web: WebServer
+    ) -> None:
+        """It names actor, audit number, what changed, and the key's fields as `info` shows them."""
+        hooked("generate", "--alias", "ci", "--max-budget", "2", check=True)
+
+        result = hooked(
+            "update", "ci", "--max-budget", "5.5", "--changed-by", "alice", "-o", "json"
+        )
+
+        body = web.received[-1].body
+        assert set(body) == {"type", "timestamp", "data"}
+        data = body["data"]
+        assert (data["changed_by"], data["seq"]) == ("alice", result.json["audit"]["seq"])
+        assert data["changes"]["max_budget"] == {"before": "2", "after": "5.5"}
+        assert data["key"]["max_budget"] == 5.5
+        assert data["key"]["key_alias"] == "ci"
+
+    def test_an_event_keeps_to_the_schema_that_keyctl_prints(
+        self, cli: Cli, web: WebServer
+    ) -> None:
+        """`keyctl schema event` describes what arrives, whatever the event."""
+        import jsonschema
+
+        with_webhook(cli, web, EVERYTHING)
+        cli("team", "create", "web", check=True)
+        cli("generate", "--team", "web", "--alias", "ci", check=True)
+        cli("generate", "--alias", "ci")
+        cli("rotate", "ci", check=True)
+        schema = cli("schema", "event", check=True).json
+
+        assert {"team_created", "key_staged", "key_rotated"} <= {kind for kind, _ in told(web)}
+        for item in web.received:
+            jsonschema.validate(item.body, schema)
+
+    def test_nothing_that_leaves_holds_a_key_string(self, cli: Cli, web: WebServer) -> None:
+        """Neither the outbox nor a request carries any of it."""
+        with_webhook(cli, web, EVERYTHING)
+        keys = [cli.key("--alias", "ci"), cli("rotate", "ci", check=True).stdout.strip()]
+        web.behaviour = "500"
+        keys.append(cli.key("--alias", "other"))
+
+        sent = repr([item.body for item in web.received]) + repr(waiting(cli))
+        assert not [key for key in keys if key in sent or key[-40:] in sent]
+
+    @pytest.mark.parametrize("behaviour", ["500", "301", "404", "hang", "reset", "drip"])
+    def test_a_server_that_fails_neither_fails_nor_delays_the_command(
+        self, hooked: Cli, web: WebServer, behaviour: str
+    ) -> None:
+        """Exit 0 with the key, within the time-out, a warning on stderr, and a row to retry."""
+        web.behaviour = behaviour
+        begun = time.monotonic()
+
+        result = hooked("generate", "--alias", "ci")
+
+        assert time.monotonic() - begun < 2 + 8  # the time-out, and a start on a busy machine
+        assert result.exit_code == 0
+        assert hooked.verdict(result.stdout.strip())["valid"]
+        assert "warning: hooks.siem: " in result.stderr
+        (row,) = waiting(hooked, "--failed")
+        assert (row["event"], row["attempts"]) == ("key_generated", 1)
+        assert web.attempts == 1  # a redirect is not followed
+
+    def test_a_server_that_is_not_there_is_a_row_to_retry(
+        self, hooked: Cli, web: WebServer
+    ) -> None:
+        """A refused connection says so; the event is sent when the server is back."""
+        good = hooked.config.read_text()
+        hooked.configure(good.replace(web.url, "http://127.0.0.1:9/"))
+        assert "refused" in hooked("generate", "--alias", "ci").stderr.lower()
+        hooked.configure(good)
+        assert hooked("events", "deliver").stdout == ""  # not due yet
+
+        result = hooked("events", "retry", "--all", "-o", "json")
+
+        assert [item["result"] for item in result.json["results"]] == ["delivered"]
+        assert [kind for kind, _ in told(web)] == ["key_generated"]
+
+    def test_a_retry_has_the_same_id(self, hooked: Cli, web: WebServer) -> None:
+        """Who takes an event twice can tell by its id."""
+        web.behaviour = "500"
+        hooked("generate", "--alias", "ci", check=True)
+        (row,) = waiting(hooked)
+        web.behaviour = "200"
+        make_due(hooked)
+
+        result = hooked("events", "deliver", "-o", "jsonl")
+
+        assert (result.exit_code, [item.id for item in web.received]) == (0, [row["event_id"]])
+        assert [line["result"] for line in lines_of(result.stdout)] == ["delivered"]
+
+    def test_what_fails_again_is_exit_9_and_waits_longer(self, hooked: Cli, web: WebServer) -> None:
+        """A run in which some events failed says which and when they are tried again."""
+        web.behaviour = "500"
+        hooked("generate", "--alias", "ci", check=True)
+        make_due(hooked)
+
+        result = hooked("events", "deliver", "-o", "json")
+
+        assert result.exit_code == 9
+        (line,) = result.json["results"]
+        assert (line["result"], line["reason"]) == ("failed", "HTTP 500")
+        (row,) = waiting(hooked, "--failed")
+        assert (row["attempts"], row["last_error"]) == (2, "HTTP 500")
+
+    def test_a_hook_that_keeps_failing_is_left_alone_for_the_run(
+        self, hooked: Cli, web: WebServer
+    ) -> None:
+        """After three failures in a row the rest stays due: a dead server does not cost hours."""
+        web.behaviour = "500"
+        hooked("generate", "--count", "10", "--alias", "c-{n}", "-o", "jsonl", check=True)
+        make_due(hooked)
+        web.attempts = 0
+
+        assert hooked("events", "deliver").exit_code == 9
+
+        assert web.attempts == 3
+        assert len(waiting(hooked)) == 10
+
+    def test_a_missing_secret_file_fails_the_event_only(self, hooked: Cli, web: WebServer) -> None:
+        """Nothing is sent unsigned."""
+        (hooked.home / "webhook-secret").unlink()
+
+        result = hooked("generate", "--alias", "ci")
+
+        assert (result.exit_code, web.attempts) == (0, 0)
+        assert "webhook-secret cannot be read" in result.stderr
+
+    def test_a_hook_that_the_configuration_forgot_strands_its_events(
+        self, hooked: Cli, web: WebServer
+    ) -> None:
+        """They are neither lost nor tried; `deliver` says so, and `discard` gives them up on record."""
+        web.behaviour = "500"
+        hooked("generate", "--alias", "ci", check=True)
+        hooked.configure("bcrypt_cost = 4\n")
+        make_due(hooked)
+
+        result = hooked("events", "deliver")
+
+        assert result.exit_code == 0
+        assert result.stderr == "1 events wait for hooks.siem, which is not configured here\n"
+        (row,) = waiting(hooked)
+        hooked("events", "discard", row["event_id"], "--reason", "moved away", check=True)
+        assert waiting(hooked) == []
+        found = hooked(
+            "audit", "list", "--action", "event_discarded", "-o", "json", check=True
+        ).json
+        assert [event["reason"] for event in found["events"]] == ["moved away"]
+
+    def test_an_event_that_is_not_there_is_exit_3(self, hooked: Cli) -> None:
+        """Retry and discard say so."""
+        hooked.key()
+        assert hooked("events", "retry", "evt_none").exit_code == 3
+        assert hooked("events", "discard", "evt_none", "--reason", "x").exit_code == 3
+
+
+class TestWhenItIsSent:
+    @pytest.mark.slow
+    @pytest.mark.parametrize("step", ["staged", "delivered", "confirm_uncommitted"])
+    def test_a_change_that_was_not_committed_is_never_told(
+        self, hooked: Cli, web: WebServer, step: str
+    ) -> None:
+        """A run killed before its confirm is committed leaves nothing in the outbox."""
+        hooked.killed(step, "generate", "--alias", "ci")
+
+        assert waiting(hooked) == []
+        assert hooked("events", "deliver").exit_code == 0
+        assert web.received == []
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("step", ["confirmed", "sending", "sent"])
+    def test_a_change_that_was_committed_is_told_at_least_once(
+        self, hooked: Cli, web: WebServer, step: str
+    ) -> None:
+        """However a run is killed after its commit, the next delivery tells of it, under one id."""
+        hooked.killed(step, "generate", "--alias", "ci")
+
+        result = hooked("events", "deliver", "-o", "jsonl")
+
+        assert [line["result"] for line in lines_of(result.stdout)] == ["delivered"]
+        assert len(web.received) == (2 if step == "sent" else 1)
+        assert len({item.id for item in web.received}) == 1
+        assert waiting(hooked) == []
+
+    @pytest.mark.slow
+    def test_every_key_of_a_bulk_run_is_told(self, hooked: Cli, web: WebServer) -> None:
+        """What the time-out left over is sent by the next delivery; nothing twice."""
+        hooked("generate", "--count", "50", "--alias", "c-{n}", "-o", "jsonl", check=True)
+        hooked("events", "deliver", check=True)
+
+        aliases = Counter(item.body["data"]["key"]["key_alias"] for item in web.received)
+        assert aliases == {f"c-{number}": 1 for number in range(1, 51)}
+
+    @pytest.mark.slow
+    def test_any_number_of_deliveries_send_each_event_once(
+        self, hooked: Cli, web: WebServer
+    ) -> None:
+        """Six processes at once on 60 events: each arrives once, and all of them succeed."""
+        web.behaviour = "500"
+        hooked("generate", "--count", "60", "--alias", "c-{n}", "-o", "jsonl", check=True)
+        web.behaviour = "200"
+        make_due(hooked)
+
+        results = hooked.race([["events", "deliver", "-o", "jsonl"]] * 6)
+
+        assert [result.exit_code for result in results] == [0] * 6, [r.stderr for r in results]
+        assert sum(len(result.stdout.splitlines()) for result in results) == 60
+        assert Counter(Counter(item.id for item in web.received).values()) == {1: 60}
+        assert waiting(hooked) == []
+
+    def test_the_pauses_double_up_to_six_hours(self) -> None:
+        """30 s, 1 min, 2 min, …, each times a half to one by chance."""
+        longest = [pause_after(attempts, jitter=1) for attempts in range(1, 13)]
+
+        minutes = [0.5, 1, 2, 4, 8, 16, 32, 64, 128, 256, 360, 360]
+        assert longest == [timedelta(minutes=length) for length in minutes]
+        assert [pause_after(attempts, jitter=0) * 2 for attempts in range(1, 13)] == longest
+        assert pause_after(1000, jitter=1) == timedelta(hours=6)
+
+
+class TestMail:
+    @pytest.fixture(name="mail", params=["starttls", "tls"])
+    def _mail(
+        self, request: pytest.FixtureRequest, cli: Cli, tmp_path: Path
+    ) -> Iterator[MailServer]:
+        """An SMTP server with TLS and a login, and the program configured for it."""
+        with mail_server(tmp_path, tls=request.param) as server:
+            (cli.home / "smtp-password").write_text("s3cret\n")
+            configure_mail(cli, server, request.param)
+            cli.environment["SSL_CERT_FILE"] = str(server.certificate)
+            cli("user", "create", "alice", "--email", "alice@example.com", check=True)
+            yield server
+
+    def test_an_owner_is_invited_without_the_key(self, cli: Cli, mail: MailServer) -> None:
+        """The mail names key, limits and how to fetch it; it goes over TLS and holds no key string."""
+        asked = ("--user", "alice", "--alias", "ci", "--max-budget", "5", "--send-invite-email")
+
+        key = cli.key(*asked)
+
+        ((encrypted, letter),) = letters(mail)
+        text = letter.get_content().replace("\r\n", "\n")
+        assert encrypted
+        assert (letter["to"], letter["from"]) == ("alice@example.com", "keys@example.com")
+        assert letter["subject"] == "API key ci was made"
+        assert letter.get_content_type() == "text/plain"
+        assert "budget in USD:        5\n" in text
+        assert "The key itself is never sent by mail." in text
+        assert "if it is lost: keyctl rotate key_" in text
+        assert key not in letter.as_string()
+        assert key[-20:] not in letter.as_string()
+
+    def test_without_the_wish_nobody_is_invited(self, cli: Cli, mail: MailServer) -> None:
+        """Neither is an owner without an address."""
+        cli("user", "create", "bob", check=True)
+        cli.key("--user", "alice")
+        cli.key("--user", "bob", "--send-invite-email")
+
+        assert letters(mail) == []
+
+    def test_a_rotation_tells_the_owner_how_to_fetch_the_new_secret(
+        self, cli: Cli, mail: MailServer
+    ) -> None:
+        """`smtp.fetch` is a template, filled in with the key's own names."""
+        configure_mail(cli, mail, None, fetch='fetch = "vault kv get llm/{alias}"')
+        cli.key("--user", "alice", "--alias", "ci", "--send-invite-email")
+        cli("rotate", "ci", check=True)
+
+        subjects = [letter["subject"] for _, letter in letters(mail)]
+        assert subjects == ["API key ci was made", "API key ci has a new secret"]
+        assert all("vault kv get llm/ci" in letter.get_content() for _, letter in letters(mail))
+
+    def test_a_mail_hook_writes_to_its_address(self, cli: Cli, mail: MailServer) -> None:
+        """It gets the events it asked for and no others; the Message-ID is the event's."""
+        cli.key("--alias", "ci")
+        cli("delete", "ci", check=True)
+
+        ((_, letter),) = letters(mail)
+        (row,) = waiting(cli, "--delivered")
+        assert (letter["to"], letter["subject"]) == ("ops@example.com", "API key ci was deleted")
+        assert letter["message-id"] == f"<{row['event_id']}@example.com>"
+
+    def test_a_server_that_refuses_is_a_row_to_retry(self, cli: Cli, mail: MailServer) -> None:
+        """The key is made, the warning says which answer came, and a later delivery succeeds."""
+        mail.refuses = True
+        result = cli("generate", "--user", "alice", "--send-invite-email")
+        assert result.exit_code == 0
+        assert "warning: smtp: SMTP 451" in result.stderr
+
+        mail.refuses = False
+        cli("events", "retry", "--all", check=True)
+
+        assert len(letters(mail)) == 1
+
+    def test_a_server_that_nobody_vouches_for_gets_nothing(
+        self, cli: Cli, mail: MailServer
+    ) -> None:
+        """Without trust in its certificate neither password nor mail is sent."""
+        del cli.environment["SSL_CERT_FILE"]
+
+        result = cli("generate", "--user", "alice", "--send-invite-email")
+
+        assert result.exit_code == 0
+        assert "SSLCertVerificationError" in result.stderr
+        assert letters(mail) == []
+
+
+@pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+class TestMailIsWhatPeopleTyped:
+    def test_an_alias_cannot_write_a_header_or_a_paragraph(self, cli: Cli, tmp_path: Path) -> None:
+        """What a person typed stays in one line."""
+        with mail_server(tmp_path, tls="starttls") as mail:
+            (cli.home / "smtp-password").write_text("s3cret\n")
+            configure_mail(cli, mail, "starttls")
+            cli.environment["SSL_CERT_FILE"] = str(mail.certificate)
+            cli.key("--alias", "Bcc: eve@example.com, =?utf-8?q?x?=")
+            cli("delete", "Bcc: eve@example.com, =?utf-8?q?x?=", check=True)
+
+            ((_, letter),) = letters(mail)
+            assert letter["bcc"] is None
+            assert letter["to"] == "ops@example.com"
+            assert mail.letters[0][1].rcpt_tos == ["ops@example.com"]
+
+    def test_without_a_server_a_wish_for_mail_is_warned_about(self, cli: Cli) -> None:
+        """The key is made, and the answer says that no mail goes out."""
+        result = cli("generate", "--send-invite-email")
+
+        assert result.exit_code == 0
+        assert "warning: send_invite_email: the configuration has no [smtp]" in result.stderr
+
+
+@pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+class TestPythonFunction:
+    def test_it_is_called_with_the_event(self, cli: Cli) -> None:
+        """It gets id, type, timestamp and data, and none of keyctl's credentials."""
+        with_function(cli, "note")
+        cli("generate", "--alias", "ci", check=True)
+
+        (event,) = lines_of((cli.home / "noted").read_text())
+        assert (event["type"], event["data"]["key"]["key_alias"]) == ("key_generated", "ci")
+        assert event["id"].startswith("evt_")
+
+    @pytest.mark.parametrize("name", ["fail", "hang", "missing"])
+    def test_one_that_fails_hangs_or_is_missing_is_a_row_to_retry(
+        self, cli: Cli, name: str
+    ) -> None:
+        """The command succeeds and warns."""
+        with_function(cli, name)
+
+        result = cli("generate", "--alias", "ci")
+
+        assert result.exit_code == 0
+        assert "warning: hooks.ledger: hook ledger " in result.stderr
+        assert len(waiting(cli, "--failed")) == 1
+
+
+@pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+class TestConfiguration:
+    @pytest.mark.parametrize(
+        ("text", "said"),
+        [
+            ('type = "webhook"\nurl = "http://example.com/"\nsecret_file = "/s"', "https://"),
+            ('type = "webhook"\nurl = "https://u:p@example.com/"\nsecret_file = "/s"', "password"),
+            ('type = "webhook"\nurl = "https://example.com/"\nsecret_file = "s"', "absolute"),
+            ('type = "webhook"\nurl = "https://example.com/"', "secret_file"),
+            ('type = "mail"\nto = "ops@example.com"', "there is no [smtp]"),
+            ('type = "python"\nfunction = "not a function"', "module:function"),
+            ('type = "python"\nfunction = "a:b"\nevents = ["key_exploded"]', "is no event"),
+            ('type = "python"\nfunction = "a:b"\nevents = []', "at least 1"),
+        ],
+    )
+    def test_a_hook_that_cannot_work_is_refused(self, cli: Cli, text: str, said: str) -> None:
+        """Exit 2, before anything is written, with what is wrong."""
+        cli.configure(f"[hooks.x]\n{text}\n")
+
+        result = cli("generate")
+
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert said in result.stderr
+
+    def test_mail_without_encryption_stays_on_this_host(self, cli: Cli) -> None:
+        """`tls = "none"` is refused for another one."""
+        cli.configure('[smtp]\nhost = "mail.example.com"\ntls = "none"\nsender_email = "a@b"\n')
+
+        assert 'tls = "none" is for a server on this host only' in cli("generate").stderr
+
+
+def with_function(cli: Cli, name: str) -> None:
+    """Configure a hook that is a Python function."""
+    (cli.home / "acme_hook.py").write_text(FUNCTION)
+    cli.environment["PYTHONPATH"] = str(cli.home)
+    cli.configure(
+        "bcrypt_cost = 4\n[hooks.ledger]\n"
+        f'type = "python"\nfunction = "acme_hook:{name}"\ntimeout = "2s"\n'
+    )
+
+
+def configure_mail(cli: Cli, server: MailServer, tls: str | None, *, fetch: str = "") -> None:
+    """Configure the SMTP server; *tls* None keeps what is configured."""
+    if tls is None:
+        tls = "starttls" if '"starttls"' in cli.config.read_text() else "tls"
+    cli.configure(MAIL.format(port=server.port, tls=tls, home=cli.home, fetch=fetch))
+
+
+def letters(server: MailServer) -> list[tuple[bool, EmailMessage]]:
+    """Return the mails that came in, each with whether it came over TLS."""
+    return [
+        (encrypted, message_from_bytes(envelope.content, policy=policy.default))
+        for encrypted, envelope in server.letters
+    ]
