@@ -43,6 +43,7 @@ from keyctl.db.queries.secrets import (
     Presented,
     bound_secrets,
     delete_secret,
+    find_all_presented,
     find_presented,
     find_secret,
     find_secret_by_lookup,
@@ -52,12 +53,14 @@ from keyctl.db.queries.secrets import (
     secrets_of,
     update_secret,
 )
+from keyctl.db.queries.usage import Usage, forget_recorders, record_usage
 
 __all__ = [
     "Allocation",
     "KeyFilter",
     "Presented",
     "RequestId",
+    "Usage",
     "add_spend",
     "allocations",
     "begin_period",
@@ -68,6 +71,7 @@ __all__ = [
     "count_keys_due",
     "delete_claim",
     "delete_secret",
+    "find_all_presented",
     "find_claim",
     "find_key",
     "find_key_by_alias",
@@ -75,6 +79,7 @@ __all__ = [
     "find_request_id",
     "find_secret",
     "find_secret_by_lookup",
+    "forget_recorders",
     "forget_request_ids",
     "insert_claim",
     "insert_key",
@@ -86,6 +91,7 @@ __all__ = [
     "keys_with_suspect_sink",
     "list_keys",
     "pending_keys",
+    "record_usage",
     "release_claim",
     "release_claims",
     "renew_claim",
