@@ -43,7 +43,7 @@ ALLOWED: dict[str, set[str]] = {
     "settings": PURE | {"policy", "requests", "sinks"},
     "schemas": {"lifecycle", "policy", "principals", "records", "requests", "settings"},
     "services": PURE | {"db", "policy", "principals", "requests", "settings", "sinks"},
-    "gateway": PURE | {"db", "services"},
+    "gateway": PURE | {"db", "policy", "services"},
     "cli": PURE
     | {"__init__", "db", "policy", "principals", "requests", "schemas", "services"}
     | {"settings", "sinks"},
@@ -54,6 +54,7 @@ ALLOWED: dict[str, set[str]] = {
 LIBRARIES: dict[str, set[str]] = {
     "alembic": {"db"},
     "bcrypt": {"hashing"},
+    "cachetools": {"gateway"},
     "platformdirs": {"cli", "settings"},
     "pydantic": {"policy", "principals", "requests", "schemas", "settings"},
     "pydantic_core": {"requests"},
