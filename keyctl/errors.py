@@ -256,6 +256,12 @@ class UnconfirmedError(DatabaseError):
     code = "unconfirmed"
 
 
+class UnavailableError(DatabaseError):
+    """A key cannot be verified now, or usage not be written; a gateway answers 503."""
+
+    code = "unavailable"
+
+
 # --- 7: busy
 
 

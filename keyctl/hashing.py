@@ -30,7 +30,12 @@ def hash_digest(digest: str, *, cost: int) -> str:
 
 def matches(key: KeyString, *, hashed: str) -> bool:
     """Tell whether *hashed* was made from *key*; a malformed hash matches nothing."""
+    return digest_matches(key.digest(), hashed=hashed)
+
+
+def digest_matches(digest: str, *, hashed: str) -> bool:
+    """Tell whether *hashed* was made from the key string with this SHA-256 *digest* in hex."""
     try:
-        return bcrypt.checkpw(key.digest().encode("ascii"), hashed.encode("ascii"))
+        return bcrypt.checkpw(digest.encode("ascii"), hashed.encode("ascii"))
     except (ValueError, UnicodeError, binascii.Error):
         return False

@@ -51,6 +51,24 @@ def rejection(
     The order is LiteLLM's at request time with expiry right after block, so that an expired key
     never gets a budget error.
     """
+    reason = suspension(secret, key, team=team, organization=organization, user=user, now=now)
+    if reason is None and any(
+        record is not None and record.is_over_budget() for record in (key, team, organization, user)
+    ):
+        return "budget_exceeded"
+    return reason
+
+
+def suspension(
+    secret: Secret,
+    key: Key,
+    *,
+    team: Team | None,
+    organization: Organization | None,
+    user: User | None,
+    now: datetime,
+) -> str | None:
+    """Return the first reason of `rejection` that has nothing to do with what is asked for or spent."""
     if secret.state == "revoked" or key.deleted_at is not None:
         return "revoked"
     if key.blocked:
@@ -67,6 +85,4 @@ def rejection(
     for reason, owner in owners:
         if owner is not None and (owner.blocked or owner.deleted_at is not None):
             return reason
-    if key.is_over_budget() or any(owner and owner.is_over_budget() for _, owner in owners):
-        return "budget_exceeded"
     return None

@@ -62,6 +62,16 @@ class TestWhatIsNotImported:
         assert imported(cli, ["verify", "-"], *UNUSED, stdin=key) == []
 
 
+def test_the_gateway_s_library_needs_no_command_line() -> None:
+    """A gateway pays for neither Typer nor Alembic nor the ORM."""
+    unused = ("typer", "rich", "alembic", "sqlalchemy.orm")
+    source = f"import sys, keyctl.gateway; print(*[n for n in {unused} if n in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", source], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.split() == []
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_table_of_commands_tells_what_each_says_of_itself(name: str) -> None:
     """The line in keyctl's help is how the command's own help begins."""

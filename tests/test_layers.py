@@ -46,7 +46,7 @@ ALLOWED: dict[str, set[str]] = {
     "settings": PURE | {"policy", "requests", "sinks"},
     "schemas": {"events", "lifecycle", "policy", "principals", "records", "requests", "settings"},
     "services": PURE | {"db", "hooks", "policy", "principals", "requests", "settings", "sinks"},
-    "gateway": PURE | {"db", "services"},
+    "gateway": PURE | {"db", "policy", "services"},
     "cli": PURE
     | {"__init__", "db", "policy", "principals", "requests", "schemas", "services"}
     | {"settings", "sinks"},
@@ -57,6 +57,7 @@ ALLOWED: dict[str, set[str]] = {
 LIBRARIES: dict[str, set[str]] = {
     "alembic": {"db"},
     "bcrypt": {"hashing"},
+    "cachetools": {"gateway"},
     "platformdirs": {"cli", "settings"},
     "pydantic": {"policy", "principals", "requests", "schemas", "settings"},
     "pydantic_core": {"requests"},

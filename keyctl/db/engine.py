@@ -4,25 +4,20 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy import Connection, Pool, make_url, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, OperationalError
 
+from keyctl.db.connect import READ, SNAPSHOT, WRITE, engine_of
 from keyctl.db.failures import translated
-from keyctl.db.schema import HEAD, check_readable, check_writable, current_revision
-from keyctl.errors import DatabaseError, UsageError
+from keyctl.db.schema import HEAD, RECORDABLE, check_readable, check_writable, current_revision
+from keyctl.db.watch import Watch
+from keyctl.errors import DatabaseError, SchemaError, UsageError
 
 Clock = Callable[[], datetime]
-
-WRITE: Final[dict[str, Any]] = {"keyctl_write": True}
-_READ: Final[dict[str, Any]] = {"postgresql_readonly": True}
-# SQLite's readers see one snapshot anyway; PostgreSQL's a new one with every statement.
-_SNAPSHOT: Final[dict[str, Any]] = {**_READ, "isolation_level": "REPEATABLE READ"}
-_BUSY_MS: Final = 20_000
 
 
 def utcnow() -> datetime:
@@ -31,14 +26,23 @@ def utcnow() -> datetime:
 
 
 class Database:
-    """One SQL database, SQLite or PostgreSQL.  Every block of `read` and `write` is one transaction."""
+    """One SQL database, SQLite or PostgreSQL.
 
-    def __init__(self, url: str, *, clock: Clock | None = None) -> None:
+    Every block of `read`, `write` and `recording` is one transaction.  With *patience* a server that
+    does not answer for that long is given up, however it is that it does not answer.
+    """
+
+    def __init__(
+        self, url: str, *, clock: Clock | None = None, patience: timedelta | None = None
+    ) -> None:
         self.url = parse_url(url)
         self._clock = clock
+        self._patience = patience
         self._prepared = False
         self.is_swept = False  # set by who has archived what crashed runs left
-        self.engine = _engine(self.url)
+        self.engine = engine_of(self.url, patience=patience)
+        self._watch = Watch()
+        self._inherited: list[Pool] = []
 
     @property
     def is_sqlite(self) -> bool:
@@ -69,16 +73,13 @@ class Database:
             SchemaError: Its schema cannot be read by this version.
         """
         with self._translated():
-            if self.path is not None and not self.path.exists():
-                raise DatabaseError(
-                    f"there is no database at {self.path}",
-                    hint="the first writing command creates it: keyctl generate, or keyctl db upgrade",
-                )
+            self._require_file()
             if fresh:
                 self.engine.dispose()
-            options = _SNAPSHOT if snapshot and not self.is_sqlite else _READ
+            options = SNAPSHOT if snapshot and not self.is_sqlite else READ
             with (
                 self.engine.connect().execution_options(**options) as connection,
+                self._watched(connection),
                 connection.begin(),
             ):
                 check_readable(current_revision(connection), oldest=oldest)
@@ -103,6 +104,33 @@ class Database:
                 check_writable(current_revision(connection))
                 self._prepared = True
                 yield connection
+
+    @contextmanager
+    def recording(self) -> Iterator[Connection]:
+        """Record usage in one transaction; nothing is created or migrated for it.
+
+        Raises:
+            DatabaseError: It cannot be reached or written.
+            SchemaError: Its schema is of another major version, or older than usage records.
+            BusyError: Somebody else held a lock for too long.
+        """
+        with self._translated():
+            self._require_file()
+            with (
+                self.engine.connect().execution_options(**WRITE) as connection,
+                # Nobody waits for it, and it may be of many statements.
+                self._watched(connection, times=10),
+                connection.begin(),
+            ):
+                check_readable(current_revision(connection), oldest=RECORDABLE)
+                yield connection
+
+    def leave_connections(self) -> None:
+        """Begin anew in a child process: the connections are the parent's."""
+        # Kept: a connection that is collected would be closed, and the parent's with it.
+        self._inherited.append(self.engine.pool)
+        self.engine.dispose(close=False)
+        self._watch = Watch()
 
     def now(self, connection: Connection) -> datetime:
         """Return the time that deadlines count by: the server's on PostgreSQL, else the host's."""
@@ -146,9 +174,26 @@ class Database:
         try:
             with translated(self.shown):
                 yield
+        except SchemaError:
+            raise
         except DatabaseError:
             self.engine.dispose()
             raise
+
+    @contextmanager
+    def _watched(self, connection: Connection, *, times: int = 1) -> Iterator[None]:
+        if self._patience is None or self.is_sqlite:
+            yield
+            return
+        with self._watch.over(connection, self._patience * times):
+            yield
+
+    def _require_file(self) -> None:
+        if self.path is not None and not self.path.exists():
+            raise DatabaseError(
+                f"there is no database at {self.path}",
+                hint="the first writing command creates it: keyctl generate, or keyctl db upgrade",
+            )
 
     def _prepare(self) -> None:
         if self.revision() != HEAD:
@@ -186,57 +231,6 @@ def parse_url(text_url: str) -> URL:
             raise UsageError("the database URL names no SQLite file", hint=accepted)
         url = url.set(database=os.path.abspath(os.path.expanduser(url.database)))
     return url
-
-
-def _engine(url: URL) -> Engine:
-    if url.get_backend_name() == "sqlite":
-        engine = create_engine(url, hide_parameters=True)
-        event.listen(engine, "connect", _configure_sqlite)
-        event.listen(engine, "begin", _begin_sqlite)
-        return engine
-    try:
-        engine = create_engine(
-            url,
-            hide_parameters=True,
-            # Prepared statements do not survive a transaction pooler such as PgBouncer.
-            connect_args={
-                "connect_timeout": 10,
-                "application_name": "keyctl",
-                "prepare_threshold": None,
-            },
-        )
-    except ModuleNotFoundError as error:
-        raise DatabaseError(
-            f"the PostgreSQL driver is missing: {error}",
-            hint="install it with: pip install 'keyctl[postgres]'",
-        ) from error
-    event.listen(engine, "connect", _configure_postgres)
-    return engine
-
-
-def _configure_sqlite(dbapi: Any, _record: object) -> None:
-    # Stop the driver from deciding when transactions start: it does not open one for DDL, so a
-    # failed migration would be left half applied.
-    dbapi.isolation_level = None
-    cursor = dbapi.cursor()
-    cursor.execute("PRAGMA foreign_keys = ON")
-    cursor.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
-    cursor.execute("PRAGMA synchronous = FULL")
-    cursor.close()
-
-
-def _begin_sqlite(connection: Connection) -> None:
-    # A read that turns into a write under plain BEGIN fails busy at once, whatever the timeout.
-    writes = connection.get_execution_options().get("keyctl_write", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-
-
-def _configure_postgres(dbapi: Any, _record: object) -> None:
-    cursor = dbapi.cursor()
-    cursor.execute(f"SET lock_timeout = {_BUSY_MS}")
-    cursor.execute("SET timezone = 'UTC'")
-    cursor.close()
-    dbapi.commit()
 
 
 def _create_file(path: Path) -> None:

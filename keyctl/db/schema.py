@@ -11,6 +11,8 @@ from keyctl.errors import SchemaError
 HEAD: Final = "1_0002"
 # The oldest revision that keys can be verified on: what came later only added what that does not read.
 VERIFIABLE: Final = "1_0001"
+# The oldest revision that usage can be recorded in: it has the table of recorders.
+RECORDABLE: Final = "1_0002"
 
 
 def current_revision(connection: Connection) -> str | None:

@@ -6,6 +6,7 @@ from typing import Final
 from keyctl.errors import Violation
 from keyctl.policy.facts import Facts
 from keyctl.policy.rule import Rule
+from keyctl.records import Key, Organization, Team, User
 
 INHERIT: Final = "all-team-models"
 EVERYTHING: Final = ("*", "all-proxy-models", "all-team-models")
@@ -38,6 +39,18 @@ def is_allowed(model: str, allowed: Sequence[str]) -> bool:
     if not allowed or any(name in EVERYTHING for name in allowed):
         return True
     return model != "all-proxy-models" and any(glob_matches(name, model) for name in allowed)
+
+
+def may_use(
+    model: str, key: Key, *, team: Team | None, organization: Organization | None, user: User | None
+) -> bool:
+    """Tell whether a request for *model* is within every list: the key's, and its owners' as they are now."""
+    if user is not None and NO_PERSONAL in user.models:
+        if team is None:
+            return False
+        user = None
+    owners = (team, organization, user)
+    return all(is_allowed(model, record.models) for record in (key, *owners) if record is not None)
 
 
 def _check(facts: Facts, name: str, allowed: Sequence[str] | None) -> Iterable[Violation]:

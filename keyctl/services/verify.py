@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from keyctl import hashing, keystring, lifecycle
 from keyctl.db import queries
@@ -56,15 +57,17 @@ def identify(database: Database, text: str) -> tuple[Verdict, queries.Presented 
         user=found.user,
         now=now,
     )
-    verdict = Verdict(
-        valid=reason is None,
-        reason=reason,
-        key_id=found.key.id,
-        key_alias=found.key.key_alias,
-        team_id=found.key.team_id,
-        user_id=found.key.user_id,
-        secret_id=found.secret.id,
-        secret_state=lifecycle.secret_state(found.secret, now=now),
-        expires=found.key.expires,
-    )
-    return verdict, found
+    return Verdict(valid=reason is None, reason=reason, **names_of(found, now=now)), found
+
+
+def names_of(found: queries.Presented, *, now: datetime) -> dict[str, Any]:
+    """Return what a verdict tells about a key string that matched: whose it is, and until when."""
+    return {
+        "key_id": found.key.id,
+        "key_alias": found.key.key_alias,
+        "team_id": found.key.team_id,
+        "user_id": found.key.user_id,
+        "secret_id": found.secret.id,
+        "secret_state": lifecycle.secret_state(found.secret, now=now),
+        "expires": found.key.expires,
+    }

@@ -59,6 +59,7 @@ from keyctl.db.queries.secrets import (
     Presented,
     bound_secrets,
     delete_secret,
+    find_all_presented,
     find_presented,
     find_secret,
     find_secret_by_lookup,
@@ -69,6 +70,7 @@ from keyctl.db.queries.secrets import (
     secrets_past_grace,
     update_secret,
 )
+from keyctl.db.queries.usage import Usage, forget_recorders, record_usage
 
 __all__ = [
     "Allocation",
@@ -76,6 +78,7 @@ __all__ = [
     "Outgoing",
     "Presented",
     "RequestId",
+    "Usage",
     "add_spend",
     "allocations",
     "begin_period",
@@ -88,6 +91,7 @@ __all__ = [
     "delete_claim",
     "delete_outgoing",
     "delete_secret",
+    "find_all_presented",
     "find_claim",
     "find_key",
     "find_key_by_alias",
@@ -98,6 +102,7 @@ __all__ = [
     "find_secret",
     "find_secret_by_lookup",
     "forget_delivered",
+    "forget_recorders",
     "forget_request_ids",
     "hasten_outgoing",
     "hooks_with_mail",
@@ -115,6 +120,7 @@ __all__ = [
     "outgoing_due",
     "outgoing_runs",
     "pending_keys",
+    "record_usage",
     "release_claim",
     "release_claims",
     "release_outgoing",

@@ -1,0 +1,101 @@
+"""What is known of a key since it was last read, and what that makes of a request."""
+
+from functools import partial
+from math import inf
+
+from keyctl import lifecycle
+from keyctl.db.queries import Presented
+from keyctl.gateway import routes
+from keyctl.gateway.clock import Clock, ticks
+from keyctl.gateway.recorder import Recorder
+from keyctl.gateway.usage import Purse, objects_of
+from keyctl.gateway.verdict import Verdict
+from keyctl.policy import models
+from keyctl.services.verify import names_of
+
+
+class Entry:
+    """A key as it was read at `loaded_at` ticks.  Judging a request by it costs no database access."""
+
+    __slots__ = (
+        "_changes_at",
+        "_charge",
+        "_clock",
+        "_purses",
+        "_standing",
+        "found",
+        "is_refreshing",
+        "loaded_at",
+    )
+
+    def __init__(
+        self,
+        found: Presented,
+        *,
+        loaded_at: float,
+        clock: Clock,
+        recorder: Recorder,
+        purses: tuple[Purse, ...],
+    ) -> None:
+        self.found = found
+        self.loaded_at = loaded_at
+        self.is_refreshing = False
+        self._clock = clock
+        charged = [(table, name) for table, name, _, _ in objects_of(found)]
+        self._charge = partial(recorder.add, charged)
+        self._purses = purses
+        self._stand()
+
+    def age(self) -> float:
+        """Return the seconds since the database confirmed what is known."""
+        return ticks() - self.loaded_at
+
+    def judge(self, model: str | None, route: str | None) -> Verdict:
+        """Return the verdict on a request, now: the first reason of the fixed order wins."""
+        if self._clock.seconds() >= self._changes_at:
+            self._stand()
+        standing = self._standing
+        if not standing.valid:
+            return standing
+        key = self.found.key
+        if route is not None and not routes.is_allowed(route, key.allowed_routes):
+            return self._verdict("route_denied")
+        if model is not None and not self._may_use(model):
+            return self._verdict("model_denied")
+        for purse in self._purses:
+            if purse.is_empty():
+                return self._verdict("budget_exceeded")
+        return standing
+
+    def _stand(self) -> None:
+        """Judge by time and state alone, and note when time will change it."""
+        found, now = self.found, self._clock.now()
+        reason = lifecycle.suspension(
+            found.secret,
+            found.key,
+            team=found.team,
+            organization=found.organization,
+            user=found.user,
+            now=now,
+        )
+        self._standing = self._verdict(reason)
+        ends = (found.key.expires, found.secret.not_after)
+        self._changes_at = min(
+            (end.timestamp() for end in ends if end is not None and end > now), default=inf
+        )
+
+    def _verdict(self, reason: str | None) -> Verdict:
+        names = names_of(self.found, now=self._clock.now())
+        verdict = Verdict(valid=reason is None, reason=reason, **names)
+        return verdict.charging(self.found, self._charge)
+
+    def _may_use(self, model: str) -> bool:
+        found = self.found
+        aliases: dict[str, str] = found.key.gateway.get("aliases") or {}
+        return models.may_use(
+            aliases.get(model, model),
+            found.key,
+            team=found.team,
+            organization=found.organization,
+            user=found.user,
+        )

@@ -1,0 +1,115 @@
+"""Read keys from the database, and know whether it is away."""
+
+import logging
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Final
+
+from keyctl.db import queries
+from keyctl.db.engine import Database
+from keyctl.db.schema import VERIFIABLE
+from keyctl.errors import BusyError, DatabaseError, DatabaseLostError, UnavailableError
+from keyctl.gateway.clock import Clock, ticks
+from keyctl.gateway.entry import Entry
+from keyctl.gateway.recorder import Recorder
+
+log = logging.getLogger("keyctl.gateway")
+
+_PROBE_EVERY: Final = 1.0
+
+
+class AwayError(UnavailableError):
+    """The database is away, so that nothing is known to have changed."""
+
+
+class Source:
+    """Where entries come from.  While the database is away one thread asks for it, and nobody else waits."""
+
+    def __init__(self, database: Database, clock: Clock, recorder: Recorder) -> None:
+        self._database = database
+        self._clock = clock
+        self._recorder = recorder
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin in a new process, which finds out for itself."""
+        self.is_away = False
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
+
+    def load(self, lookups: Sequence[str]) -> Mapping[str, Entry]:
+        """Return what the database holds for these lookups, of those that it knows.
+
+        Raises:
+            AwayError: It does not answer.
+        """
+        if self.is_away:
+            raise AwayError("the database is away", hint="it is asked for once a second")
+        try:
+            with suppress(DatabaseLostError):
+                return self._read_consistently(lookups)
+            # A server that was restarted has cut the connections in the pool: try a new one.
+            return self._read_consistently(lookups)
+        except (DatabaseError, BusyError) as error:
+            raise self._leave(error) from error
+
+    def close(self) -> None:
+        """Stop asking for a database that is away."""
+        self._closed.set()
+
+    def _read_consistently(self, lookups: Sequence[str]) -> Mapping[str, Entry]:
+        entries = None
+        while entries is None:
+            entries = self._read(lookups)
+        return entries
+
+    def _read(self, lookups: Sequence[str]) -> Mapping[str, Entry] | None:
+        """Return entries, or None when usage was written meanwhile that they may or may not include."""
+        loaded_at = ticks()
+        asked = self._recorder.position()
+        with self._database.read(oldest=VERIFIABLE) as connection:
+            asked_at = ticks()
+            self._clock.set(self._database.now(connection), asked_at=asked_at)
+            found, batch = queries.find_all_presented(connection, lookups, recorder=asked[0])
+        entries = {}
+        for lookup, presented in found.items():
+            purses = self._recorder.purses(presented, asked=asked, batch=batch)
+            if purses is None:
+                return None
+            entries[lookup] = Entry(
+                presented,
+                loaded_at=loaded_at,
+                clock=self._clock,
+                recorder=self._recorder,
+                purses=purses,
+            )
+        return entries
+
+    def _leave(self, error: DatabaseError | BusyError) -> AwayError:
+        """Note that the database is away, and ask for it until it is back."""
+        with self._lock:
+            if not self.is_away:
+                self.is_away = True
+                log.warning("the database is away: %s", error.message)
+                threading.Thread(
+                    target=self._await_return,
+                    args=(self._closed,),
+                    name="keyctl-probe",
+                    daemon=True,
+                ).start()
+        return AwayError(f"the database is away: {error.message}", hint=error.hint)
+
+    def _await_return(self, closed: threading.Event) -> None:
+        while not closed.wait(_PROBE_EVERY):
+            try:
+                with self._database.read(oldest=VERIFIABLE):
+                    pass
+            except (DatabaseError, BusyError):
+                continue
+            except Exception:
+                log.exception("the database cannot be asked for")
+                continue
+            self.is_away = False
+            log.warning("the database is back")
+            return

@@ -1,0 +1,197 @@
+"""The two verifiers: one for threads, one for an event loop."""
+
+import asyncio
+import os
+from concurrent.futures import Future
+from contextlib import suppress
+from datetime import timedelta
+from math import isfinite
+from types import TracebackType
+from typing import Final, Self
+
+from keyctl import hashing
+from keyctl.db.engine import Database
+from keyctl.gateway.checks import Matcher
+from keyctl.gateway.core import Core, Landed, Limits, Waiting
+from keyctl.gateway.verdict import Verdict
+
+_MAX_SECONDS: Final = 86_400.0
+_MAX_COUNT: Final = 10_000_000
+
+
+class _Gateway:
+    """One database's keys: what both verifiers are made of."""
+
+    def __init__(
+        self,
+        database_url: str,
+        *,
+        cache_ttl: float = 5.0,
+        cache_size: int = 20_000,
+        negative_ttl: float = 5.0,
+        negative_size: int = 20_000,
+        outage_grace: float = 300.0,
+        flush_interval: float = 1.0,
+        bcrypt_workers: int | None = None,
+        timeout: float = 10.0,
+        database_timeout: float = 3.0,
+        matches: Matcher = hashing.digest_matches,
+    ) -> None:
+        """Prepare to verify; nothing is opened before the first key.  All lengths are seconds.
+
+        - *cache_ttl*: after that long a revocation is seen at the latest
+        - *cache_size*: how many keys are remembered, at about 8 KB each
+        - *negative_ttl*, *negative_size*: the same for strings that are no key
+        - *outage_grace*: how long a key goes on working after the database last confirmed it, if
+          the database is away; it still expires, and what it spends still counts.  0: not at all
+        - *flush_interval*: how often recorded usage is written
+        - *bcrypt_workers*: how many keys are hashed at once; by default one core is left over
+        - *timeout*: how long a request waits at most
+        - *database_timeout*: how long a silent database is waited for
+        - *matches*: how a digest is held against a stored hash
+
+        Raises:
+            ValueError: A length or size is out of range.
+            UsageError: *database_url* is no URL of a database that keyctl can use.
+        """
+        limits = Limits(
+            cache_ttl=_seconds("cache_ttl", cache_ttl),
+            cache_size=_count("cache_size", cache_size),
+            negative_ttl=_seconds("negative_ttl", negative_ttl),
+            negative_size=_count("negative_size", negative_size),
+            outage_grace=_seconds("outage_grace", outage_grace, at_least=0.0),
+            bcrypt_workers=_count(
+                "bcrypt_workers",
+                max(1, (os.cpu_count() or 1) - 1) if bcrypt_workers is None else bcrypt_workers,
+            ),
+        )
+        interval = _seconds("flush_interval", flush_interval)
+        patience = timedelta(seconds=_seconds("database_timeout", database_timeout))
+        self._timeout = _seconds("timeout", timeout)
+        self._core = Core(
+            Database(database_url, patience=patience),
+            limits,
+            flush_interval=interval,
+            matches=matches,
+        )
+
+
+class Verifier(_Gateway):
+    """Verifies presented keys from any number of threads; made once, and shared by them."""
+
+    def verify(self, key: str, *, model: str | None = None, route: str | None = None) -> Verdict:
+        """Return the verdict on a presented *key*, for a request to *route* for *model* if given.
+
+        The route is the decoded path of the request.
+
+        Raises:
+            UnavailableError: It cannot be verified now: answer 503.
+        """
+        answer = self._core.ask(key, model, route)
+        if isinstance(answer, Verdict):
+            return answer
+        with suppress(TimeoutError):
+            answer.flight.exception(self._timeout)
+        return self._core.conclude(answer)
+
+    def flush(self) -> None:
+        """Write what is recorded now, without waiting for the interval.
+
+        Raises:
+            UnavailableError: The database cannot take it; it is kept.
+        """
+        self._core.recorder.flush()
+
+    def close(self) -> None:
+        """Write what is recorded, and stop.
+
+        Raises:
+            UnavailableError: The database cannot take it; closing again tries again.
+        """
+        self._core.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class AsyncVerifier(_Gateway):
+    """Verifies presented keys on an event loop, of which nothing here is a part: one serves several."""
+
+    async def verify(
+        self, key: str, *, model: str | None = None, route: str | None = None
+    ) -> Verdict:
+        """Return the verdict on a presented *key*, for a request to *route* for *model* if given.
+
+        The route is the decoded path of the request.  Nothing blocks the loop; who is cancelled
+        while it waits cancels nobody else.
+
+        Raises:
+            UnavailableError: It cannot be verified now: answer 503.
+        """
+        answer = self._core.ask(key, model, route)
+        if isinstance(answer, Verdict):
+            return answer
+        await self._landing(answer)
+        return self._core.conclude(answer)
+
+    async def flush(self) -> None:
+        """Write what is recorded now, without waiting for the interval.
+
+        Raises:
+            UnavailableError: The database cannot take it; it is kept.
+        """
+        await asyncio.to_thread(self._core.recorder.flush)
+
+    async def close(self) -> None:
+        """Write what is recorded, and stop.
+
+        Raises:
+            UnavailableError: The database cannot take it; closing again tries again.
+        """
+        await asyncio.to_thread(self._core.close)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def _landing(self, waiting: Waiting) -> None:
+        """Wait until the flight has landed, or for the time that a request has."""
+        loop = asyncio.get_running_loop()
+        has_landed = asyncio.Event()
+
+        def land(_: Future[Landed]) -> None:
+            # Who waited may be gone, with its loop.
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(has_landed.set)
+
+        waiting.flight.add_done_callback(land)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._timeout):
+                await has_landed.wait()
+
+
+def _seconds(name: str, value: float, *, at_least: float = 0.001) -> float:
+    if not isfinite(value) or not at_least <= value <= _MAX_SECONDS:
+        raise ValueError(f"{name} must be {at_least:g} to {_MAX_SECONDS:g} seconds, not {value}")
+    return float(value)
+
+
+def _count(name: str, value: int) -> int:
+    if not 1 <= value <= _MAX_COUNT:
+        raise ValueError(f"{name} must be 1 to {_MAX_COUNT}, not {value}")
+    return value
