@@ -58,6 +58,8 @@ LIBRARIES: dict[str, set[str]] = {
     "alembic": {"db"},
     "bcrypt": {"hashing"},
     "cachetools": {"gateway"},
+    "fastapi": {"gateway"},
+    "litellm": {"gateway"},
     "platformdirs": {"cli", "settings"},
     "pydantic": {"policy", "principals", "requests", "schemas", "settings"},
     "pydantic_core": {"requests"},

@@ -5,6 +5,7 @@ import os
 from concurrent.futures import Future
 from contextlib import suppress
 from datetime import timedelta
+from decimal import Decimal
 from math import isfinite
 from types import TracebackType
 from typing import Final, Self
@@ -74,6 +75,25 @@ class _Gateway:
             flush_interval=interval,
             matches=matches,
         )
+
+    def record(
+        self,
+        cost: Decimal | float,
+        *,
+        key_id: str,
+        team_id: str | None = None,
+        user_id: str | None = None,
+        organization_id: str | None = None,
+    ) -> None:
+        """Charge a key and its owners, as `Verdict.record`, for who has only kept their names.
+
+        Raises:
+            ValueError: It is no amount of money.
+            UnavailableError: The verifier is closed.
+        """
+        owners = {"teams": team_id, "users": user_id, "organizations": organization_id}
+        named = [(table, name) for table, name in owners.items() if name is not None]
+        self._core.recorder.add([("keys", key_id), *named], cost)
 
 
 class Verifier(_Gateway):

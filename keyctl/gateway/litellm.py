@@ -1,0 +1,248 @@
+"""The adapter for LiteLLM's proxy: keyctl's keys as its `custom_auth`, and what they spend as a callback.
+
+```yaml
+general_settings:
+  custom_auth: keyctl.gateway.litellm.user_api_key_auth
+  custom_auth_run_common_checks: true
+litellm_settings:
+  enable_post_custom_auth_checks: true
+  callbacks: keyctl.gateway.litellm.logger
+```
+
+The proxy enforces from what `user_api_key_auth` returns: requests and tokens a minute, parallel requests,
+routes and models.  It enforces neither blocks nor ends nor budgets of keys that are not in its own
+database, so this module does.  Tried with LiteLLM 1.109.
+"""
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+from fastapi import Request
+from litellm.integrations.custom_logger import CustomLogger
+from litellm.proxy._types import ProxyErrorTypes, ProxyException, UserAPIKeyAuth
+from litellm.proxy.auth.auth_utils import get_model_from_request, get_request_route
+from litellm.proxy.common_utils.http_parsing_utils import _read_request_body
+
+from keyctl.db.queries import Presented
+from keyctl.errors import UnavailableError
+from keyctl.gateway.verdict import Verdict
+from keyctl.gateway.verifier import AsyncVerifier
+
+log = logging.getLogger("keyctl.gateway")
+
+# What a key may be used for that does not say: otherwise any accepted key reaches settings pages.
+_ROUTES: Final = ("llm_api_routes",)
+_OPTIONS: Final = {
+    "KEYCTL_GATEWAY_CACHE_TTL": "cache_ttl",
+    "KEYCTL_GATEWAY_OUTAGE_GRACE": "outage_grace",
+    "KEYCTL_GATEWAY_FLUSH_INTERVAL": "flush_interval",
+}
+# Under which name the key and its owners come back with the cost.
+_CHARGED: Final = "keyctl"
+# openai's clients try again what is answered with 429, unless they are told not to.
+_FINAL: Final = {"x-should-retry": "false"}
+_WHY: Final = {
+    "malformed": "it is no key",
+    "unknown": "there is no such key",
+    "revoked": "the key is revoked",
+    "blocked": "the key is blocked",
+    "team_blocked": "the key's team is blocked",
+    "org_blocked": "the key's organization is blocked",
+    "user_blocked": "the key's owner is blocked",
+}
+
+
+async def user_api_key_auth(request: Request, api_key: str) -> UserAPIKeyAuth:
+    """Return what the key that a request presents may do; LiteLLM's `custom_auth`.
+
+    Raises:
+        ProxyException: 401 for a key that is not valid, 403 for a route or a model that is not its
+            own, 429 when a budget is spent, 503 when nobody can tell.
+    """
+    route = get_request_route(request)
+    found = await _verified(api_key.removeprefix("Bearer "), await _models(request, route), route)
+    return _allowed(found)
+
+
+class KeyctlLogger(CustomLogger):  # type: ignore[misc]  # LiteLLM's classes are not there to be checked
+    """Charges keys with what their requests cost."""
+
+    async def async_log_success_event(
+        self, kwargs: Mapping[str, Any], response_obj: Any, start_time: Any, end_time: Any
+    ) -> None:
+        """Charge the key of a request that succeeded; a stream is one request, told of at its end."""
+        told = (kwargs.get("standard_logging_object") or {}).get("metadata") or {}
+        charged = (told.get("user_api_key_auth_metadata") or {}).get(_CHARGED)
+        if charged is None:
+            return  # a request that LiteLLM made for itself
+        try:
+            _verifier().record(_cost(kwargs.get("response_cost")), **charged)
+        except (ValueError, UnavailableError) as error:
+            log.error("key %s was not charged: %s", charged["key_id"], error)  # noqa: TRY400
+
+
+logger = KeyctlLogger()
+
+
+async def _verified(key: str, models: Sequence[str | None], route: str) -> Presented:
+    """Return the key and its owners, if it is valid for every one of *models*."""
+    verifier = _verifier()
+    found: Presented | None = None
+    for model in models:
+        try:
+            verdict = await verifier.verify(key, model=model, route=route)
+        except UnavailableError as error:
+            raise ProxyException(
+                message=f"Authentication Error, the key cannot be verified now: {error}",
+                type=ProxyErrorTypes.no_db_connection,
+                param=None,
+                code=503,
+                headers={"retry-after": "1"},
+            ) from None
+        found = verdict.found
+        if not verdict.valid or found is None:
+            raise _refusal(verdict, model=model, route=route)
+    if found is None:
+        raise ValueError("a request is for one model or for none, which is asked about too")
+    return found
+
+
+def _refusal(verdict: Verdict, *, model: str | None, route: str) -> ProxyException:
+    """Return the error in LiteLLM's shape; it names the key by its id only."""
+    named = "" if verdict.key_id is None else f" Key: {verdict.key_id}."
+    if verdict.reason == "budget_exceeded":
+        return ProxyException(
+            message=f"Budget has been exceeded!{named}",
+            type=ProxyErrorTypes.budget_exceeded,
+            param=None,
+            code=429,
+            headers=dict(_FINAL),
+        )
+    if verdict.reason == "model_denied":
+        return ProxyException(
+            message=f"key not allowed to access model.{named} Tried to access {model}",
+            type=ProxyErrorTypes.key_model_access_denied,
+            param="model",
+            code=403,
+        )
+    if verdict.reason == "route_denied":
+        return ProxyException(
+            message=f"key not allowed to call this route.{named} Tried to call {route}",
+            type=ProxyErrorTypes.auth_error,
+            param=None,
+            code=403,
+        )
+    if verdict.reason == "expired":
+        return ProxyException(
+            message=f"Authentication Error - Expired Key.{named}",
+            type=ProxyErrorTypes.expired_key,
+            param=None,
+            code=401,
+        )
+    is_unknown = verdict.reason in ("malformed", "unknown")
+    return ProxyException(
+        message=f"Authentication Error, {_WHY.get(str(verdict.reason), verdict.reason)}.{named}",
+        type=ProxyErrorTypes.token_not_found_in_db if is_unknown else ProxyErrorTypes.auth_error,
+        param="key",
+        code=401,
+    )
+
+
+def _allowed(found: Presented) -> UserAPIKeyAuth:
+    """Return what the proxy enforces.
+
+    Under the key's id, not under the hash of the string that was presented: old and new secret of
+    a rotation share one limit.  Neither budgets nor ends: those are judged here, by the database's
+    clock and by what is spent, and the proxy would judge them by its own.
+    """
+    key, team, user, organization = found.key, found.team, found.user, found.organization
+    return UserAPIKeyAuth(
+        api_key=key.id,
+        token=key.id,
+        key_name=f"sk-{found.secret.id}…",
+        key_alias=key.key_alias,
+        user_id=key.user_id,
+        user_email=user.email if user else None,
+        team_id=key.team_id,
+        team_alias=team.name if team else None,
+        org_id=key.organization_id,
+        models=key.models or (team.models if team else []),
+        aliases=key.gateway.get("aliases") or {},
+        allowed_routes=key.allowed_routes or list(_ROUTES),
+        permissions=key.permissions,
+        rpm_limit=key.rpm_limit,
+        tpm_limit=key.tpm_limit,
+        max_parallel_requests=key.max_parallel_requests,
+        team_rpm_limit=team.rpm_limit if team else None,
+        team_tpm_limit=team.tpm_limit if team else None,
+        user_rpm_limit=user.rpm_limit if user else None,
+        user_tpm_limit=user.tpm_limit if user else None,
+        organization_rpm_limit=organization.rpm_limit if organization else None,
+        organization_tpm_limit=organization.tpm_limit if organization else None,
+        team_metadata=_model_limits(team),
+        organization_metadata=_model_limits(organization),
+        metadata={
+            **_model_limits(key),
+            "tags": key.tags,
+            "guardrails": key.guardrails,
+            _CHARGED: {
+                "key_id": key.id,
+                "team_id": key.team_id,
+                "user_id": key.user_id,
+                "organization_id": key.organization_id,
+            },
+        },
+    )
+
+
+def _cost(told: float | None) -> Decimal:
+    """Return what LiteLLM reckoned, without the noise of its floating point: 0.1 + 0.2 is 0.3.
+
+    What is left is rounded up to a nano-dollar; the noise alone would be one with each request.
+    """
+    return Decimal(f"{told or 0.0:.12f}")
+
+
+def _model_limits(owner: Any) -> dict[str, Any]:
+    limits = {
+        name: getattr(owner, name, None) or {} for name in ("model_rpm_limit", "model_tpm_limit")
+    }
+    return {name: value for name, value in limits.items() if value}
+
+
+async def _models(request: Request, route: str) -> Sequence[str | None]:
+    """Return the models that a request is for, as LiteLLM itself finds them; None for no model."""
+    body = await _read_request_body(request=request)
+    found = get_model_from_request(
+        body, route, request.headers, request.query_params, request=request
+    )
+    if isinstance(found, str):
+        return [name.strip() for name in found.split(",")]
+    return found or [None]
+
+
+@cache
+def _verifier() -> AsyncVerifier:
+    """Return the process's verifier, made from the environment at the first request.
+
+    One for all, in forked workers too: it begins anew in a child by itself.
+    """
+    options: dict[str, Any] = {
+        option: float(os.environ[name]) for name, option in _OPTIONS.items() if name in os.environ
+    }
+    return AsyncVerifier(_database_url(), **options)
+
+
+def _database_url() -> str:
+    """Return the URL in KEYCTL_DATABASE_URL, or in the file that KEYCTL_DATABASE_URL_FILE names."""
+    url = os.environ.get("KEYCTL_DATABASE_URL")
+    if not url and (path := os.environ.get("KEYCTL_DATABASE_URL_FILE")):
+        url = Path(path).read_text(encoding="utf-8").strip()
+    if not url:
+        raise RuntimeError("set KEYCTL_DATABASE_URL or KEYCTL_DATABASE_URL_FILE")
+    return url

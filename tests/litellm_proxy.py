@@ -1,0 +1,111 @@
+"""LiteLLM's real proxy with keyctl's adapter, on loopback, answering from `mock_response`."""
+
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+STARTED_WITHIN = 90
+# Of a mock completion: so many tokens come in and go out, at a cent each.
+CONFIG = """
+model_list:
+  - model_name: gpt-4o
+    litellm_params: {model: openai/gpt-4o, api_key: none, mock_response: Hello}
+    model_info: {input_cost_per_token: 0.01, output_cost_per_token: 0.01}
+  - model_name: claude
+    litellm_params: {model: openai/claude, api_key: none, mock_response: Bonjour}
+    model_info: {input_cost_per_token: 0.01, output_cost_per_token: 0.01}
+general_settings:
+  custom_auth: CUSTOM_AUTH
+  custom_auth_run_common_checks: true
+litellm_settings:
+  enable_post_custom_auth_checks: true
+  callbacks: keyctl.gateway.litellm.logger
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """A running proxy: where it listens, and what it writes to its log."""
+
+    url: str
+    log: Path
+    process: "subprocess.Popen[bytes]"
+
+    def client(self, key: str) -> Any:
+        """Return OpenAI's client with this key; it tries nothing twice."""
+        import openai
+
+        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, timeout=30)
+
+
+@contextmanager
+def proxy(
+    folder: Path,
+    database_url: str,
+    *,
+    workers: int = 1,
+    custom_auth: str = "keyctl.gateway.litellm.user_api_key_auth",
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[Proxy]:
+    """Run a proxy in a process group of its own until the block ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config, log = folder / "proxy.yaml", folder / "proxy.log"
+    config.write_text(CONFIG.replace("CUSTOM_AUTH", custom_auth))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    program = Path(sys.executable).with_name("litellm")
+    arguments = ["--config", str(config), "--host", "127.0.0.1", "--port", str(port)]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [program, *arguments, "--telemetry", "False", "--num_workers", str(workers)],
+            env={
+                "HOME": str(folder),
+                "PATH": os.environ["PATH"],
+                "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+                "LITELLM_MASTER_KEY": f"sk-{secrets.token_hex(16)}",
+                "KEYCTL_DATABASE_URL": database_url,
+                "KEYCTL_GATEWAY_CACHE_TTL": "1",
+                "KEYCTL_GATEWAY_FLUSH_INTERVAL": "0.2",
+                **(environment or {}),
+            },
+            cwd=folder,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        running = Proxy(f"http://127.0.0.1:{port}", log, process)
+        _await_start(running)
+        yield running
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait(10)
+
+
+def _await_start(running: Proxy) -> None:
+    end, alive = time.monotonic() + STARTED_WITHIN, f"{running.url}/health/liveliness"
+    while time.monotonic() < end:
+        if running.process.poll() is not None:
+            break
+        try:
+            with urllib.request.urlopen(alive, timeout=5):  # noqa: S310  # it is our own
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.2)
+    raise AssertionError(f"the proxy did not start:\n{running.log.read_text()[-3000:]}")
