@@ -127,7 +127,7 @@ class TestKeysThatWork:
             ]
             return str(shown)
 
-        assert until(spent, str([3 * COST] * 4)) == str([3 * COST] * 4)
+        assert until(spent, str([0.9] * 4)) == str([0.9] * 4)
         assert cli("info", owner, "-o", "json").json["last_used_at"] is not None
 
     def test_a_key_shows_its_own_models_only(self, cli: Cli, running: Proxy) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Final
 
 from sqlalchemy import Connection, Pool, make_url, text
 from sqlalchemy.engine import URL
@@ -13,11 +14,19 @@ from sqlalchemy.exc import ArgumentError, OperationalError
 
 from keyctl.db.connect import READ, SNAPSHOT, WRITE, engine_of
 from keyctl.db.failures import translated
-from keyctl.db.schema import HEAD, RECORDABLE, check_readable, check_writable, current_revision
+from keyctl.db.schema import (
+    HEAD,
+    RECORDABLE,
+    check_readable,
+    check_writable,
+    current_revision,
+    revision_and_time,
+)
 from keyctl.db.watch import Watch
 from keyctl.errors import DatabaseError, SchemaError, UsageError
 
 Clock = Callable[[], datetime]
+_BEGAN_AT: Final = "keyctl_began_at"
 
 
 def utcnow() -> datetime:
@@ -101,7 +110,8 @@ class Database:
                 self.engine.connect().execution_options(**WRITE) as connection,
                 connection.begin(),
             ):
-                check_writable(current_revision(connection))
+                revision, connection.info[_BEGAN_AT] = revision_and_time(connection)
+                check_writable(revision)
                 self._prepared = True
                 yield connection
 
@@ -140,6 +150,11 @@ class Database:
             return utcnow()
         moment: datetime = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
         return moment.astimezone(UTC)
+
+    def began_at(self, connection: Connection) -> datetime:
+        """Return the time, as `now`, at which a transaction of `write` began; it costs no question."""
+        moment: datetime | None = connection.info.get(_BEGAN_AT)
+        return self.now(connection) if moment is None or self._clock is not None else moment
 
     def revision(self) -> str | None:
         """Return the schema revision, None for a database that keyctl was not installed in."""

@@ -1,5 +1,6 @@
 """Which schema this version works with, checked with one SELECT and without Alembic."""
 
+from datetime import UTC, datetime
 from typing import Final
 
 from sqlalchemy import Connection, text
@@ -20,12 +21,23 @@ def current_revision(connection: Connection) -> str | None:
 
     After None the transaction is over on PostgreSQL: a failed statement ends it.
     """
+    return revision_and_time(connection)[0]
+
+
+def revision_and_time(connection: Connection) -> tuple[str | None, datetime | None]:
+    """Return the revision, and on PostgreSQL what the server's clock says, in one question."""
+    asked = "version_num"
+    if connection.dialect.name == "postgresql":
+        asked += ", clock_timestamp()"
     try:
-        return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+        row = connection.execute(text(f"SELECT {asked} FROM alembic_version")).first()  # noqa: S608
     except DBAPIError as error:
         if _is_missing_table(error):
-            return None
+            return None, None
         raise
+    if row is None:
+        return None, None
+    return row[0], row[1].astimezone(UTC) if len(row) > 1 else None
 
 
 def check_writable(revision: str | None) -> None:

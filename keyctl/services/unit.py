@@ -69,7 +69,7 @@ def writing(workspace: Workspace) -> Iterator[Unit]:
     """
     database = workspace.database
     with database.write() as connection:
-        unit = Unit(connection, database.now(connection), workspace.caller)
+        unit = Unit(connection, database.began_at(connection), workspace.caller)
         posted: list[str] = []
         yield unit
         # Last, and skipping locked rows: so it can wait for nobody and nobody for it.
