@@ -1,5 +1,6 @@
 """Make engines: what every connection is set to, and how long it waits."""
 
+from contextlib import nullcontext
 from datetime import timedelta
 from math import ceil
 from typing import Any, Final
@@ -7,6 +8,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL
 
+from keyctl.db.watch import Watch
 from keyctl.errors import DatabaseError
 
 WRITE: Final[dict[str, Any]] = {"keyctl_write": True}
@@ -16,15 +18,17 @@ SNAPSHOT: Final[dict[str, Any]] = {**READ, "isolation_level": "REPEATABLE READ"}
 _BUSY: Final = timedelta(seconds=20)
 
 
-def engine_of(url: URL, *, patience: timedelta | None = None) -> Engine:
+def engine_of(url: URL, watch: Watch, *, patience: timedelta | None = None) -> Engine:
     """Return an engine whose connections give up after *patience*; a command is rather patient.
+
+    What a new connection is set to is set under the *watch*.
 
     Raises:
         DatabaseError: The driver is missing.
     """
     if url.get_backend_name() == "sqlite":
         return _sqlite_engine(url, busy=patience or _BUSY)
-    return _postgres_engine(url, patience)
+    return _postgres_engine(url, watch, patience)
 
 
 def _sqlite_engine(url: URL, *, busy: timedelta) -> Engine:
@@ -51,7 +55,7 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
-def _postgres_engine(url: URL, patience: timedelta | None) -> Engine:
+def _postgres_engine(url: URL, watch: Watch, patience: timedelta | None) -> Engine:
     waits: dict[str, Any] = {"connect_timeout": 10}
     limits = [f"SET lock_timeout = {_milliseconds(patience or _BUSY)}"]
     if patience is not None:
@@ -80,9 +84,10 @@ def _postgres_engine(url: URL, patience: timedelta | None) -> Engine:
 
     def configure(dbapi: Any, _record: object) -> None:
         cursor = dbapi.cursor()
-        cursor.execute("; ".join(["SET timezone = 'UTC'", *limits]))
+        with nullcontext() if patience is None else watch.over(dbapi.fileno(), patience):
+            cursor.execute("; ".join(["SET timezone = 'UTC'", *limits]))
+            dbapi.commit()
         cursor.close()
-        dbapi.commit()
 
     event.listen(engine, "connect", configure)
     return engine

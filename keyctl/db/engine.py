@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import Connection, Pool, make_url, text
 from sqlalchemy.engine import URL
@@ -49,8 +49,8 @@ class Database:
         self._patience = patience
         self._prepared = False
         self.is_swept = False  # set by who has archived what crashed runs left
-        self.engine = engine_of(self.url, patience=patience)
         self._watch = Watch()
+        self.engine = engine_of(self.url, self._watch, patience=patience)
         self._inherited: list[Pool] = []
 
     @property
@@ -140,7 +140,7 @@ class Database:
         # Kept: a connection that is collected would be closed, and the parent's with it.
         self._inherited.append(self.engine.pool)
         self.engine.dispose(close=False)
-        self._watch = Watch()
+        self._watch.begin()
 
     def now(self, connection: Connection) -> datetime:
         """Return the time that deadlines count by: the server's on PostgreSQL, else the host's."""
@@ -200,7 +200,8 @@ class Database:
         if self._patience is None or self.is_sqlite:
             yield
             return
-        with self._watch.over(connection, self._patience * times):
+        dbapi: Any = connection.connection.dbapi_connection
+        with self._watch.over(dbapi.fileno(), self._patience * times):
             yield
 
     def _require_file(self) -> None:

@@ -11,20 +11,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 
-from sqlalchemy import Connection
-
 
 class Watch:
     """One thread, begun when it is first needed, that shuts the sockets that are past their deadline."""
 
     def __init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin with nothing to watch; a forked child has no thread yet."""
         self._changed = threading.Condition()
         self._watched: dict[object, tuple[float, int]] = {}
         self._thread: threading.Thread | None = None
 
     @contextmanager
-    def over(self, connection: Connection, patience: timedelta) -> Iterator[None]:
-        """Shut the connection's socket if the block lasts longer than *patience*."""
+    def over(self, number: int, patience: timedelta) -> Iterator[None]:
+        """Shut the socket with this file descriptor if the block lasts longer than *patience*."""
         deadline = time.monotonic() + patience.total_seconds()
         mark = object()
         with self._changed:
@@ -33,8 +35,7 @@ class Watch:
                 # when usage is written for the last time.
                 self._thread = threading.Thread(target=self._run, name="keyctl-watch", daemon=True)
                 self._thread.start()
-            dbapi = connection.connection.dbapi_connection
-            self._watched[mark] = (deadline, dbapi.fileno())  # type: ignore[union-attr]  # psycopg's
+            self._watched[mark] = (deadline, number)
             self._changed.notify()
         try:
             yield
