@@ -6,11 +6,11 @@ import tomllib
 from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
-from keyctl import durations, hashing
+from keyctl import hashing
 from keyctl.errors import ConfigurationError, MalformedRequestError
 from keyctl.policy.documents import (
     Bounds,
@@ -20,63 +20,10 @@ from keyctl.policy.documents import (
     PersonalPolicy,
     Policy,
 )
-from keyctl.requests import DurationText, GraceText, Name, Strict, refusal, validate
-from keyctl.sinks.templates import check_template
+from keyctl.requests import GraceText, Name, Strict, validate
+from keyctl.sinksettings import AnySink, Function, Timeout
 
 SYSTEM_FILE: Final = Path("/etc/keyctl/config.toml")
-
-
-def _function(text: str) -> str:
-    module, _, function = text.partition(":")
-    if not all(part.isidentifier() for part in [*module.split("."), function]):
-        raise refusal('must be "module:function"')
-    return text
-
-
-Function = Annotated[str, AfterValidator(_function)]
-
-
-def _timeout(text: str) -> str:
-    if not 1 <= durations.parse_duration(text).seconds <= 3600:
-        raise refusal("must be from 1s to 1h")
-    return text
-
-
-def _template(text: str) -> str:
-    try:
-        check_template(text)
-    except ConfigurationError as error:
-        raise refusal(f"{error.message}; {error.hint}") from None
-    return text
-
-
-SinkTimeout = Annotated[DurationText, AfterValidator(_timeout)]
-Template = Annotated[Name, AfterValidator(_template)]
-
-
-class FileSink(Strict):
-    """A sink that writes each key to a file of its own."""
-
-    type: Literal["file"]
-    path: Template
-    format: Literal["key", "json", "env"] = "key"
-
-
-class CommandSink(Strict):
-    """A sink that hands each key to a command on its standard input."""
-
-    type: Literal["command"]
-    argv: Annotated[list[Template], Field(min_length=1, max_length=100)]
-    timeout: SinkTimeout = "10s"
-    format: Literal["key", "json", "env"] = "key"
-
-
-class PythonSink(Strict):
-    """A sink that calls a Python function with each key string and its answer."""
-
-    type: Literal["python"]
-    function: Function
-    timeout: SinkTimeout = "10s"
 
 
 class KeyDefaultsEverywhere(KeyDefaults):
@@ -102,16 +49,14 @@ class Settings(Strict):
     key_alias_pattern: Pattern | None = None
     disable_custom_api_keys: bool = False
     custom_key_generate: Function | None = None
-    custom_key_generate_timeout: SinkTimeout = "10s"
+    custom_key_generate_timeout: Timeout = "10s"
     bcrypt_cost: Annotated[int, Field(ge=hashing.MIN_COST, le=hashing.MAX_COST)] = (
         hashing.DEFAULT_COST
     )
     grace: GraceText = "24h"
     require_caller_key: bool = False
     budget_rollover: bool = False
-    sinks: dict[
-        Name, Annotated[FileSink | CommandSink | PythonSink, Field(discriminator="type")]
-    ] = Field(default_factory=dict)
+    sinks: dict[Name, AnySink] = Field(default_factory=dict)
     default_sink: Name | None = None
 
 

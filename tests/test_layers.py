@@ -40,9 +40,11 @@ ALLOWED: dict[str, set[str]] = {
     "principals": {"errors", "policy", "records", "requests"},
     "db": PURE,
     "sinks": PURE,
-    "settings": PURE | {"policy", "requests", "sinks"},
+    "sinksettings": PURE | {"requests", "sinks"},
+    "settings": PURE | {"policy", "requests", "sinksettings"},
     "schemas": {"lifecycle", "policy", "principals", "records", "requests", "settings"},
-    "services": PURE | {"db", "policy", "principals", "requests", "settings", "sinks"},
+    "services": PURE
+    | {"db", "policy", "principals", "requests", "settings", "sinks", "sinksettings"},
     "gateway": PURE | {"db", "services"},
     "cli": PURE
     | {"__init__", "db", "policy", "principals", "requests", "schemas", "services"}
@@ -54,9 +56,14 @@ ALLOWED: dict[str, set[str]] = {
 LIBRARIES: dict[str, set[str]] = {
     "alembic": {"db"},
     "bcrypt": {"hashing"},
+    "boto3": {"sinks"},
+    "botocore": {"sinks"},
+    "hvac": {"sinks"},
+    "kubernetes": {"sinks"},
     "platformdirs": {"cli", "settings"},
-    "pydantic": {"policy", "principals", "requests", "schemas", "settings"},
+    "pydantic": {"policy", "principals", "requests", "schemas", "settings", "sinksettings"},
     "pydantic_core": {"requests"},
+    "requests": {"sinks"},
     "rich": {"cli"},
     "simplejson": {"jsontext"},
     "sqlalchemy": {"db", "services"},
