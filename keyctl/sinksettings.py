@@ -8,13 +8,13 @@ from pydantic import AfterValidator, Field, model_validator
 from keyctl import durations
 from keyctl.errors import ConfigurationError
 from keyctl.requests import DurationText, Name, Strict, refusal
+from keyctl.sinks.kubernetes import LABEL, SUBDOMAIN
 from keyctl.sinks.store import is_private
 from keyctl.sinks.templates import check_template, fill
 from keyctl.sinks.vault import SERVICE_ACCOUNT
 
 _VAULT_PATH = re.compile(r"[^/\s]+(/[^/\s]+)*")
 _AWS_NAME = re.compile(r"[A-Za-z0-9/_+=.@-]+")
-_SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _ENTRY = re.compile(r"[-._a-zA-Z0-9]{1,253}")
 
 
@@ -53,8 +53,14 @@ def _aws_name(text: str) -> str:
 
 
 def _subdomain(text: str) -> str:
-    if _SUBDOMAIN.fullmatch(fill(text, "a")) is None:
+    if SUBDOMAIN.fullmatch(fill(text, "a")) is None:
         raise refusal("must be a DNS name in lower case, such as keyctl-{alias}")
+    return text
+
+
+def _label(text: str) -> str:
+    if LABEL.fullmatch(fill(text, "a")) is None:
+        raise refusal("must be the name of a namespace, such as team-{team}")
     return text
 
 
@@ -74,7 +80,6 @@ Function = Annotated[str, AfterValidator(_function)]
 Timeout = Annotated[DurationText, AfterValidator(_timeout)]
 Template = Annotated[Name, AfterValidator(_template)]
 Server = Annotated[Name, AfterValidator(_server)]
-DnsTemplate = Annotated[Template, AfterValidator(_subdomain)]
 
 
 class FileSink(Strict):
@@ -152,8 +157,8 @@ class KubernetesSink(Strict):
     """
 
     type: Literal["kubernetes"]
-    namespace: DnsTemplate
-    name: DnsTemplate
+    namespace: Annotated[Template, AfterValidator(_label)]
+    name: Annotated[Template, AfterValidator(_subdomain)]
     entry: Annotated[Name, AfterValidator(_entry)] = "api-key"
     kubeconfig: Name | None = None
     context: Name | None = None

@@ -23,8 +23,8 @@ from keyctl.sinks.templates import dns_encoded, expand
 
 _KEY_ID: Final = "keyctl/key-id"
 _WHICH: Final = "keyctl/secret-id"
-_LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
-_SUBDOMAIN: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+SUBDOMAIN: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _LONGEST: Final = 253
 _CONFLICT: Final = 409
 _NOT_FOUND: Final = 404
@@ -68,8 +68,8 @@ class KubernetesSink(StoreSink):
     def _open(self, target: Target) -> None:
         from kubernetes.client import ApiClient, CoreV1Api  # noqa: PLC0415
 
-        self._namespace = self._named(self._namespace_template, target, _as_it_is, _LABEL)
-        self._secret = self._named(self._template, target, dns_encoded, _SUBDOMAIN)
+        self._namespace = self._named(self._namespace_template, target, _as_it_is, LABEL)
+        self._secret = self._named(self._template, target, dns_encoded, SUBDOMAIN)
         self._api = CoreV1Api(ApiClient(self._configuration()))
 
     def _place_name(self) -> str:
@@ -133,7 +133,7 @@ class KubernetesSink(StoreSink):
         )
         return deleted is not None
 
-    def _call(self, operation: str, *, none_if: int = 0, **parameters: Any) -> Any:
+    def _call(self, operation: str, *, none_if: int | None = None, **parameters: Any) -> Any:
         """Return the answer to one request, None to one refused with the status *none_if*."""
         from kubernetes.client import ApiException  # noqa: PLC0415
 
@@ -144,9 +144,13 @@ class KubernetesSink(StoreSink):
                 namespace=self._namespace, _request_timeout=self._time_left(), **parameters
             )
         except ApiException as error:
-            status = error.status or 0
+            status = error.status
         if status == none_if:
             return None
+        if not status:
+            raise UnknownError(
+                f"sink {self.name}: {self._place_name()}: no connection that is safe"
+            )
         raise self._refusal(status)
 
     def _configuration(self) -> Any:

@@ -103,10 +103,6 @@ class StoreSink(ABC):
     def _place_name(self) -> str:
         """Return the filled-in name for messages."""
 
-    def _failure(self, error: Exception) -> NotTakenError | UnknownError:
-        """Return what an exception of the client proves, in words that hold nothing of it."""
-        return UnknownError(f"sink {self.name}: {type(error).__name__}")
-
     def _refusal(
         self, status: int, code: str = "", *, forbidden: bool | None = None
     ) -> NotTakenError | UnknownError:
@@ -114,7 +110,7 @@ class StoreSink(ABC):
         said = (
             f"sink {self.name}: {self._place_name()}: the server answered {status} {code}".strip()
         )
-        if status == 403 if forbidden is None else forbidden:
+        if forbidden or (forbidden is None and status == 403):
             return ForbiddenError(said)
         return NotTakenError(said) if 400 <= status < 500 else UnknownError(said)
 
@@ -202,8 +198,8 @@ class StoreSink(ABC):
         except (KeyctlError, NotTakenError, UnknownError):
             raise
         except Exception as error:  # noqa: BLE001  # whatever it is, nobody knows then
-            failure = self._failure(error)
-        raise failure
+            kind = type(error).__name__
+        raise UnknownError(f"sink {self.name}: {self._place_name()}: {kind}")
 
     def _look(self) -> Found | None:
         try:

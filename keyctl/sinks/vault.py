@@ -100,8 +100,10 @@ class VaultSink(StoreSink):
     def _read(self) -> Found | None:
         found = self._read_version(None)
         if found is UNREADABLE:
-            # Vault says 403 for a token that is not good, too.
-            self._checked(self._client.auth.token.lookup_self())
+            # Vault says 403 for a token that is not good, too; a good one may look itself up.
+            answer = self._client.auth.token.lookup_self()
+            if answer.status_code != 200:
+                raise self._refusal(answer.status_code, forbidden=False)
             raise ForbiddenError(f"sink {self.name}: {self._place_name()} may not be read")
         return found
 
