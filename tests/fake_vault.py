@@ -5,6 +5,7 @@ check-and-set, delete versions), the AppRole and Kubernetes logins, and token lo
 """
 
 import json
+import ssl
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -16,8 +17,8 @@ KEPT = 10
 class FakeVault(Unruly):
     """One KV engine at ``secret``; `versions` are the documents of each path, None for a deleted one."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        super().__init__(tls)
         self.tokens = {"good-token"}
         self.namespaces: list[str | None] = []
         self.versions: dict[str, dict[int, dict[str, Any] | None]] = {}

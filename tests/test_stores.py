@@ -6,6 +6,9 @@ Vault and Kubernetes are fakes of their documented HTTP APIs, over real sockets;
 import base64
 import json
 import re
+import shutil
+import ssl
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -177,6 +180,46 @@ class TestVault:
         with pytest.raises(NotTakenError):
             bench.remove(key_id)
         assert bench.place.held("ci") != []
+
+
+@KIND
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+class TestTls:
+    def test_only_the_authority_that_the_configuration_names_is_believed(
+        self, workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A server with a certificate of its own gets no key until `ca_file` names it."""
+        monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
+        certificate, private = tmp_path / "server.pem", tmp_path / "server.key"
+        subprocess.run(
+            [
+                *(
+                    "openssl",
+                    "req",
+                    "-x509",
+                    "-newkey",
+                    "ec",
+                    "-pkeyopt",
+                    "ec_paramgen_curve:P-256",
+                ),
+                *("-nodes", "-days", "2", "-subj", "/CN=vault", "-addext"),
+                *("subjectAltName=IP:127.0.0.1", "-keyout", private, "-out", certificate),
+            ],
+            check=True,
+            capture_output=True,
+            timeout=30,
+        )
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate, private)
+        with FakeVault(context) as server:
+            bench = bench_with(Vault(server), workspace, tmp_path, monkeypatch)
+            bench.failed(bench.generate)
+            assert server.asked == []
+
+            bench.configure(f'ca_file = "{certificate}"')
+            bench.generate()
+
+            assert bench.verdict().valid
 
 
 @KIND
