@@ -18,7 +18,7 @@ from fake_kubernetes import FakeKubernetes
 from fake_vault import FakeVault
 from hypothesis import given
 from hypothesis import strategies as st
-from places import Aws, Kubernetes, Place, Vault, configuration, place
+from places import Aws, Kubernetes, Place, Vault, configuration, kubeconfig, place
 from test_secret_managers import Bench
 from unruly import Answer, Request
 
@@ -403,14 +403,22 @@ class TestKubernetes:
         with pytest.raises(UsageError, match="no name that Kubernetes takes"):
             bench.generate("é" * 100)
 
-    def test_a_cluster_without_tls_gets_no_key(self, bench: Bench) -> None:
-        """A kubeconfig may name plain http; a key does not go there."""
-        path = bench.folder / "kubeconfig"
-        path.write_text(
-            re.sub(r"http://127.0.0.1:\d+", "http://kube.example.com", path.read_text())
-        )
+    @pytest.mark.parametrize(
+        ("server", "more"),
+        [
+            ("http://kube.example.com", {}),
+            ("https://kube.example.com", {"insecure-skip-tls-verify": True}),
+        ],
+    )
+    def test_a_cluster_that_proves_nothing_gets_no_key(
+        self, bench: Bench, server: str, more: dict[str, bool]
+    ) -> None:
+        """A kubeconfig may name plain http, or skip the look at the certificate: a key does not go there."""
+        document = kubeconfig(server)
+        document["clusters"][0]["cluster"].update(more)
+        (bench.folder / "kubeconfig").write_text(json.dumps(document))
         error = bench.failed(bench.generate)
-        assert "not https" in error.message
+        assert "certificate that is checked" in error.message
 
     def test_a_context_that_is_not_there_costs_nothing(self, bench: Bench) -> None:
         """It is found out before anything is written."""
