@@ -6,13 +6,13 @@ import tomllib
 from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
-from urllib.parse import urlsplit
+from typing import Annotated, Any, Final, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from keyctl import durations, events, hashing
+from keyctl import hashing
 from keyctl.errors import ConfigurationError, MalformedRequestError
+from keyctl.hooksettings import AnyHook, HookName, Smtp
 from keyctl.policy.documents import (
     Bounds,
     KeyDefaults,
@@ -21,143 +21,10 @@ from keyctl.policy.documents import (
     PersonalPolicy,
     Policy,
 )
-from keyctl.requests import DurationText, Email, GraceText, Name, Strict, refusal, validate
-from keyctl.sinks.templates import check_template
+from keyctl.requests import GraceText, Name, Strict, refusal, validate
+from keyctl.sinksettings import AnySink, Function, Timeout
 
 SYSTEM_FILE: Final = Path("/etc/keyctl/config.toml")
-
-
-def _function(text: str) -> str:
-    module, _, function = text.partition(":")
-    if not all(part.isidentifier() for part in [*module.split("."), function]):
-        raise refusal('must be "module:function"')
-    return text
-
-
-Function = Annotated[str, AfterValidator(_function)]
-
-
-def _timeout(text: str) -> str:
-    if not 1 <= durations.parse_duration(text).seconds <= 3600:
-        raise refusal("must be from 1s to 1h")
-    return text
-
-
-def _template(text: str) -> str:
-    try:
-        check_template(text)
-    except ConfigurationError as error:
-        raise refusal(f"{error.message}; {error.hint}") from None
-    return text
-
-
-SinkTimeout = Annotated[DurationText, AfterValidator(_timeout)]
-Template = Annotated[Name, AfterValidator(_template)]
-
-
-class FileSink(Strict):
-    """A sink that writes each key to a file of its own."""
-
-    type: Literal["file"]
-    path: Template
-    format: Literal["key", "json", "env"] = "key"
-
-
-class CommandSink(Strict):
-    """A sink that hands each key to a command on its standard input."""
-
-    type: Literal["command"]
-    argv: Annotated[list[Template], Field(min_length=1, max_length=100)]
-    timeout: SinkTimeout = "10s"
-    format: Literal["key", "json", "env"] = "key"
-
-
-class PythonSink(Strict):
-    """A sink that calls a Python function with each key string and its answer."""
-
-    type: Literal["python"]
-    function: Function
-    timeout: SinkTimeout = "10s"
-
-
-def _url(text: str) -> str:
-    parts = urlsplit(text)
-    local = parts.hostname in ("localhost", "127.0.0.1", "::1")
-    if not (parts.scheme == "https" or (parts.scheme == "http" and local)) or not parts.hostname:
-        raise refusal("must begin with https://; http:// is for this host only")
-    if parts.username or parts.password:
-        raise refusal("must hold no user and no password")
-    return text
-
-
-def _path(text: str) -> str:
-    if not os.path.isabs(text):
-        raise refusal("must be an absolute path")
-    return text
-
-
-def _pattern(text: str) -> str:
-    if not events.matching(text):
-        raise refusal("is no event, and begins none; keyctl schema event lists them")
-    return text
-
-
-Url = Annotated[str, AfterValidator(_url)]
-AbsolutePath = Annotated[str, AfterValidator(_path)]
-EventPatterns = Annotated[
-    list[Annotated[str, AfterValidator(_pattern)]], Field(min_length=1, max_length=100)
-]
-HookName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
-
-
-class HookSettings(Strict):
-    """What all hooks share: which events, and how long sending one may take."""
-
-    events: EventPatterns = Field(default_factory=lambda: list(events.USUAL))
-    timeout: SinkTimeout = "10s"
-
-
-class WebhookHook(HookSettings):
-    """A hook that posts each event to a web server, signed."""
-
-    type: Literal["webhook"]
-    url: Url
-    secret_file: AbsolutePath
-
-
-class MailHook(HookSettings):
-    """A hook that mails each event to one address, by the server in `smtp`."""
-
-    type: Literal["mail"]
-    to: Email
-
-
-class PythonHook(HookSettings):
-    """A hook that calls a Python function with each event."""
-
-    type: Literal["python"]
-    function: Function
-
-
-class Smtp(Strict):
-    """The server that mail goes to, under LiteLLM's names without their `SMTP_`."""
-
-    host: Name
-    port: Annotated[int, Field(ge=1, le=65535)] = 587
-    tls: Literal["starttls", "tls", "none"] = "starttls"
-    sender_email: Email
-    username: Name | None = None
-    password_file: AbsolutePath | None = None
-    timeout: SinkTimeout = "10s"
-    fetch: Template | None = None
-
-    @model_validator(mode="after")
-    def _whole(self) -> "Smtp":
-        if (self.username is None) != (self.password_file is None):
-            raise refusal("username and password_file are only given together")
-        if self.tls == "none" and self.host not in ("localhost", "127.0.0.1", "::1"):
-            raise refusal('tls = "none" is for a server on this host only')
-        return self
 
 
 class KeyDefaultsEverywhere(KeyDefaults):
@@ -183,24 +50,20 @@ class Settings(Strict):
     key_alias_pattern: Pattern | None = None
     disable_custom_api_keys: bool = False
     custom_key_generate: Function | None = None
-    custom_key_generate_timeout: SinkTimeout = "10s"
+    custom_key_generate_timeout: Timeout = "10s"
     bcrypt_cost: Annotated[int, Field(ge=hashing.MIN_COST, le=hashing.MAX_COST)] = (
         hashing.DEFAULT_COST
     )
     grace: GraceText = "24h"
     require_caller_key: bool = False
     budget_rollover: bool = False
-    sinks: dict[
-        Name, Annotated[FileSink | CommandSink | PythonSink, Field(discriminator="type")]
-    ] = Field(default_factory=dict)
+    sinks: dict[Name, AnySink] = Field(default_factory=dict)
     default_sink: Name | None = None
-    hooks: dict[
-        HookName, Annotated[WebhookHook | MailHook | PythonHook, Field(discriminator="type")]
-    ] = Field(default_factory=dict)
+    hooks: dict[HookName, AnyHook] = Field(default_factory=dict)
     smtp: Smtp | None = None
 
     @model_validator(mode="after")
-    def _whole(self) -> "Settings":
+    def _whole(self) -> Self:
         if self.default_sink is not None and self.default_sink not in self.sinks:
             raise refusal(f"default_sink names no sink: {self.default_sink!r}")
         mailing = [name for name, hook in self.hooks.items() if hook.type == "mail"]

@@ -35,7 +35,7 @@ def imported(cli: Cli, arguments: list[str], *names: str, stdin: str = "") -> li
 
 
 HEAVY = ("sqlalchemy", "alembic", "rich", "pydantic", "bcrypt", "psycopg")
-UNUSED = ("sqlalchemy.orm", "alembic", "rich", "smtplib")
+UNUSED = ("sqlalchemy.orm", "alembic", "rich", "smtplib", "boto3", "hvac", "kubernetes")
 DATABASE = ("sqlalchemy", "alembic", "rich", "bcrypt", "psycopg")  # pydantic comes with any command
 
 
@@ -56,7 +56,7 @@ class TestWhatIsNotImported:
 
     @pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
     def test_generate_and_verify_need_no_orm(self, cli: Cli) -> None:
-        """Off a terminal generate and verify import neither ORM nor Alembic nor Rich."""
+        """Off a terminal generate and verify import neither ORM nor Alembic nor Rich, and no vendor's client."""
         key = cli.key()
         assert imported(cli, ["generate"], *UNUSED) == []
         assert imported(cli, ["verify", "-"], *UNUSED, stdin=key) == []

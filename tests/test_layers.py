@@ -43,9 +43,13 @@ ALLOWED: dict[str, set[str]] = {
     "db": PURE,
     "sinks": PURE,
     "hooks": PURE | {"sinks"},
-    "settings": PURE | {"policy", "requests", "sinks"},
+    "sinksettings": PURE | {"requests", "sinks"},
+    "hooksettings": PURE | {"requests", "sinksettings"},
+    "settings": PURE | {"hooksettings", "policy", "requests", "sinksettings"},
     "schemas": {"events", "lifecycle", "policy", "principals", "records", "requests", "settings"},
-    "services": PURE | {"db", "hooks", "policy", "principals", "requests", "settings", "sinks"},
+    "services": PURE
+    | {"db", "hooks", "hooksettings", "policy", "principals", "requests", "settings", "sinks"}
+    | {"sinksettings"},
     "gateway": PURE | {"db", "policy", "services"},
     "cli": PURE
     | {"__init__", "db", "policy", "principals", "requests", "schemas", "services"}
@@ -60,9 +64,15 @@ LIBRARIES: dict[str, set[str]] = {
     "cachetools": {"gateway"},
     "fastapi": {"gateway"},
     "litellm": {"gateway"},
+    "boto3": {"sinks"},
+    "botocore": {"sinks"},
+    "hvac": {"sinks"},
+    "kubernetes": {"sinks"},
     "platformdirs": {"cli", "settings"},
-    "pydantic": {"policy", "principals", "requests", "schemas", "settings"},
+    "pydantic": {"hooksettings", "policy", "principals", "requests", "schemas"}
+    | {"settings", "sinksettings"},
     "pydantic_core": {"requests"},
+    "requests": {"sinks"},
     "rich": {"cli"},
     "simplejson": {"jsontext"},
     "sqlalchemy": {"db", "services"},

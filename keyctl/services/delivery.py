@@ -3,18 +3,19 @@
 from datetime import timedelta
 from pathlib import Path
 
-from keyctl import durations
+from keyctl import durations, sinksettings
 from keyctl.errors import UsageError
 from keyctl.records import Key
 from keyctl.services.replacing import replaceable
 from keyctl.services.workspace import Workspace
-from keyctl.settings import FileSink as FileSettings
-from keyctl.settings import PythonSink as PythonSettings
+from keyctl.sinks.aws import AwsSink
 from keyctl.sinks.base import Parcel, Sink, Target
 from keyctl.sinks.command import CommandSink
 from keyctl.sinks.file import FileSink
+from keyctl.sinks.kubernetes import KubernetesSink
 from keyctl.sinks.python import PythonSink
 from keyctl.sinks.templates import expand
+from keyctl.sinks.vault import Login, VaultSink
 
 ENV_VAR = "OPENAI_API_KEY"
 
@@ -25,7 +26,7 @@ class NamedFileSink:
     timeout = timedelta(0)
     shows_answer = False
 
-    def __init__(self, name: str, settings: FileSettings, workspace: Workspace) -> None:
+    def __init__(self, name: str, settings: sinksettings.FileSink, workspace: Workspace) -> None:
         self.name = name
         self._settings = settings
         self._workspace = workspace
@@ -58,12 +59,65 @@ def named_sink(workspace: Workspace, name: str) -> Sink:
     if settings is None:
         known = ", ".join(workspace.settings.sinks) or "none"
         raise UsageError(f"there is no sink {name!r}", hint=f"the configuration names: {known}")
-    if isinstance(settings, FileSettings):
+    if isinstance(settings, sinksettings.FileSink):
         return NamedFileSink(name, settings, workspace)
     timeout = timedelta(seconds=durations.parse_duration(settings.timeout).seconds)
-    if isinstance(settings, PythonSettings):
+    if isinstance(settings, sinksettings.PythonSink):
         return PythonSink(name, settings.function, timeout=timeout)
-    return CommandSink(name, settings.argv, timeout=timeout, form=settings.format, env_var=ENV_VAR)
+    if isinstance(settings, sinksettings.CommandSink):
+        return CommandSink(
+            name, settings.argv, timeout=timeout, form=settings.format, env_var=ENV_VAR
+        )
+    return _store(workspace, name, settings, timeout)
+
+
+def _store(
+    workspace: Workspace,
+    name: str,
+    settings: sinksettings.VaultSink | sinksettings.AwsSink | sinksettings.KubernetesSink,
+    timeout: timedelta,
+) -> Sink:
+    if isinstance(settings, sinksettings.VaultSink):
+        return VaultSink(
+            name,
+            url=settings.url,
+            mount=settings.mount,
+            path=settings.path,
+            namespace=settings.namespace,
+            ca_file=settings.ca_file,
+            login=Login(
+                token_file=settings.token_file,
+                role_id=settings.role_id,
+                secret_id_file=settings.secret_id_file,
+                kubernetes_role=settings.kubernetes_role,
+                kubernetes_token_file=settings.kubernetes_token_file,
+                mount=settings.auth_mount,
+            ),
+            timeout=timeout,
+            replaceable=replaceable(workspace),
+        )
+    if isinstance(settings, sinksettings.AwsSink):
+        return AwsSink(
+            name,
+            template=settings.name,
+            region=settings.region,
+            endpoint_url=settings.endpoint_url,
+            form=settings.format,
+            env_var=ENV_VAR,
+            kms_key_id=settings.kms_key_id,
+            timeout=timeout,
+            replaceable=replaceable(workspace),
+        )
+    return KubernetesSink(
+        name,
+        namespace=settings.namespace,
+        template=settings.name,
+        entry=settings.entry,
+        kubeconfig=settings.kubeconfig,
+        context=settings.context,
+        timeout=timeout,
+        replaceable=replaceable(workspace),
+    )
 
 
 def target_of(key: Key, *, key_id: str | None = None) -> Target:

@@ -475,7 +475,7 @@ class GenerateService:
 
     def _hand_over(self, staged: _Staged, draft: _Draft, sink: Sink, run: Run) -> Outcome:
         try:
-            sink.deliver(Parcel(draft.key, staged.answer, run.lock))
+            sink.deliver(Parcel(draft.key, staged.answer, run.lock, secret_id=staged.secret["id"]))
         except (NotTakenError, UnknownError) as error:
             self._take_back(staged, run, why=str(error))
             raise DeliveryError(

@@ -8,13 +8,11 @@ from keyctl import durations
 from keyctl.errors import UsageError
 from keyctl.hooks.base import Hook, Message
 from keyctl.hooks.mail import Mail, Server
+from keyctl.hooksettings import AnyHook, PythonHook, Smtp, WebhookHook
 from keyctl.services.outbox import INVITATION
 from keyctl.services.workspace import Workspace
-from keyctl.settings import MailHook, PythonHook, Smtp, WebhookHook
 from keyctl.sinks.base import Target
 from keyctl.sinks.templates import expand
-
-HookSettings = WebhookHook | MailHook | PythonHook
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +41,7 @@ def places(workspace: Workspace) -> dict[str, Place]:
     return found
 
 
-def _hook_for(name: str, hook: HookSettings, smtp: Smtp | None) -> Callable[[Message], Hook]:
+def _hook_for(name: str, hook: AnyHook, smtp: Smtp | None) -> Callable[[Message], Hook]:
     def build(message: Message) -> Hook:
         if isinstance(hook, WebhookHook):
             from keyctl.hooks.webhook import Webhook  # noqa: PLC0415  # urllib and its kin are slow

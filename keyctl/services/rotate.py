@@ -273,7 +273,7 @@ class RotateService:
         answer = answer_of(staged, confirmed_at=staged.fixed_at or staged.claim.staged_at)
         answer["audit"] = anchor(staged.heads[-1])
         try:
-            sink.deliver(Parcel(staged.key_string, answer, run.lock))
+            sink.deliver(Parcel(staged.key_string, answer, run.lock, secret_id=staged.secret["id"]))
         except NotTakenError as error:
             self._give_up(staged, run, why=str(error), revoke=True)
             raise DeliveryError(

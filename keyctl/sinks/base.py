@@ -1,8 +1,8 @@
 """What a sink is, and the three answers it may give."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from keyctl import jsontext
 from keyctl.keystring import KeyString
@@ -33,12 +33,14 @@ class Target:
 class Parcel:
     """What is delivered: the key string, and the answer that describes it without it.
 
-    `lock` is the descriptor of the run's lock file: whoever holds it keeps the claim alive.
+    `secret_id` is the id of the secret that the key string is.  `lock` is the descriptor of the
+    run's lock file: whoever holds it keeps the claim alive.
     """
 
     key: KeyString
     answer: dict[str, Any]
     lock: int | None = None
+    secret_id: str = field(kw_only=True)
 
 
 class Sink(Protocol):
@@ -64,18 +66,34 @@ class Sink(Protocol):
         """
 
 
+@runtime_checkable
+class Store(Sink, Protocol):
+    """A sink that can also remove what it stores."""
+
+    def remove(self, target: Target) -> bool:
+        """Remove what is stored of this key, and nothing of another that came under its name.
+
+        Returns False when nothing of this key is there: it is gone, or another key's by now.
+
+        Raises:
+            NotTakenError: It was certainly not removed.
+            UnknownError: It may have been removed.
+        """
+
+
 def rendered(parcel: Parcel, form: Format, *, env_var: str = "OPENAI_API_KEY") -> bytes:
     """Return the bytes of *parcel*: the bare key, ``NAME=key``, or the whole answer as JSON."""
-    text = parcel.key.reveal()
     if form == "env":
-        # Quoted: a caller-supplied key may hold characters that a shell reads.
-        text = f"{env_var}={_quoted(text)}"
+        text = env_line(parcel.key, env_var)
     elif form == "json":
-        text = jsontext.dumps({"key": text, **parcel.answer}, indent=2)
+        text = jsontext.dumps({"key": parcel.key.reveal(), **parcel.answer}, indent=2)
+    else:
+        text = parcel.key.reveal()
     return text.encode() + b"\n"
 
 
-def _quoted(text: str) -> str:
+def env_line(key: KeyString, env_var: str) -> str:
+    """Return ``NAME=key``, quoted: a caller-supplied key may hold characters that a shell reads."""
     import shlex  # noqa: PLC0415
 
-    return shlex.quote(text)
+    return f"{env_var}={shlex.quote(key.reveal())}"

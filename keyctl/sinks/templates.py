@@ -1,6 +1,7 @@
 """Names made from what is stable about a key, safe to use as a path or an argument."""
 
 import re
+from collections.abc import Callable
 from typing import Final
 from urllib.parse import quote
 
@@ -10,6 +11,8 @@ from keyctl.sinks.base import Target
 FIELDS: Final = ("key_id", "alias", "team", "user", "org")
 
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
+_DNS_PLAIN = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+_DNS_KEPT: Final = frozenset("0123456789abcdefghijklmnopqrstuvwyz-")  # all but the x
 
 
 def check_template(template: str) -> None:
@@ -26,11 +29,45 @@ def check_template(template: str) -> None:
             )
 
 
-def expand(template: str, target: Target) -> str:
-    """Return *template* with its placeholders filled in, each percent-encoded.
+def encoded(text: str) -> str:
+    """Return *text* percent-encoded: everything but ``A-Z a-z 0-9 _ @ -`` and dots inside.
 
-    Everything but ``A-Z a-z 0-9 _ @ -`` and dots inside is encoded, so that no name can leave its
-    folder, begin an option, or mean anything to another program.
+    So that no name can leave its folder, begin an option, or mean anything to another program;
+    dots at the ends too, because ``..`` is a folder.
+    """
+    inner = text.strip(".")
+    if not inner:
+        return "%2E" * len(text)
+    start = len(text) - len(text.lstrip("."))
+    end = len(text) - len(text.rstrip("."))
+    return "%2E" * start + quote(inner, safe="@").replace("~", "%7E") + "%2E" * end
+
+
+def dns_encoded(text: str) -> str:
+    """Return *text* in lower-case letters, digits and hyphens; different texts stay different.
+
+    A text that is a DNS name as it is, without ``--``, stays so.  Any other one is marked by
+    ``x--`` in front, and what has no place in a name, and the x, is its bytes in hexadecimal
+    after an x: ``a_b`` is ``x--ax5fb``.
+    """
+    if _DNS_PLAIN.fullmatch(text):
+        return text
+    last = len(text) - 1
+    return "x--" + "".join(
+        character
+        if character in _DNS_KEPT and not (character == "-" and index == last)
+        else "".join(f"x{byte:02x}" for byte in character.encode())
+        for index, character in enumerate(text)
+    )
+
+
+def fill(template: str, value: str) -> str:
+    """Return *template* with every placeholder replaced by the same *value*, to look at its form."""
+    return _PLACEHOLDER.sub(lambda _: value, template)
+
+
+def expand(template: str, target: Target, *, encode: Callable[[str], str] = encoded) -> str:
+    """Return *template* with its placeholders filled in, each value made harmless by *encode*.
 
     Raises:
         UsageError: A value is empty: the name would not be this key's own.
@@ -43,16 +80,6 @@ def expand(template: str, target: Target) -> str:
                 f"the sink names {{{found[1]}}}, and this key has none",
                 hint=f"give the key a {found[1]}, or use another sink",
             )
-        return encoded(text)
+        return encode(text)
 
     return _PLACEHOLDER.sub(value, template)
-
-
-def encoded(text: str) -> str:
-    """Return *text* percent-encoded; dots at its ends too, because ``..`` is a folder."""
-    inner = text.strip(".")
-    if not inner:
-        return "%2E" * len(text)
-    start = len(text) - len(text.lstrip("."))
-    end = len(text) - len(text.rstrip("."))
-    return "%2E" * start + quote(inner, safe="@").replace("~", "%7E") + "%2E" * end

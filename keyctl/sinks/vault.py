@@ -1,0 +1,242 @@
+"""The sink that writes a key to a KV version 2 engine of HashiCorp Vault or OpenBao."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+from keyctl.errors import DeliveryError
+from keyctl.sinks.base import Target, UnknownError
+from keyctl.sinks.file import Replaceable
+from keyctl.sinks.store import (
+    UNREADABLE,
+    Document,
+    ForbiddenError,
+    Found,
+    StoreSink,
+    hush,
+    missing,
+)
+from keyctl.sinks.templates import expand
+
+if TYPE_CHECKING:
+    from hvac import Client
+    from hvac.adapters import RawAdapter
+
+SERVICE_ACCOUNT: Final = "/var/run/secrets/kubernetes.io/serviceaccount/token"
+_LARGEST: Final = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Login:
+    """How to get a token: from a file, by an AppRole, by a Kubernetes role, else from ``VAULT_TOKEN``."""
+
+    token_file: str | None = None
+    role_id: str | None = None
+    secret_id_file: str | None = None
+    kubernetes_role: str | None = None
+    kubernetes_token_file: str = SERVICE_ACCOUNT
+    mount: str | None = None
+
+
+class VaultSink(StoreSink):
+    """Writes each key as a new version of one path, if that is still what was read before."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        url: str,
+        mount: str,
+        path: str,
+        namespace: str | None,
+        ca_file: str | None,
+        login: Login,
+        timeout: timedelta,
+        replaceable: Replaceable,
+    ) -> None:
+        super().__init__(name, timeout=timeout, replaceable=replaceable)
+        self._url = url
+        self._mount = mount
+        self._template = path
+        self._path = path
+        self._namespace = namespace
+        self._ca_file = ca_file
+        self._login = login
+        self._client: Client
+
+    def _load(self) -> None:
+        try:
+            import hvac  # noqa: F401, PLC0415  # only who uses it waits for it
+        except ImportError:
+            raise missing("vault") from None
+        hush("hvac", "urllib3")
+
+    def _open(self, target: Target) -> None:
+        from hvac import Client  # noqa: PLC0415
+        from requests import Session  # noqa: PLC0415
+
+        self._path = expand(self._template, target)
+        session = Session()
+        if self._url.startswith("http:"):
+            # Only to this machine, and then not by way of a proxy of the environment.
+            session.trust_env = False
+        session.verify = self._ca_file or True
+        self._client = Client(
+            url=self._url,
+            token="",  # hvac would look for one in places that the configuration does not name
+            session=session,
+            namespace=self._namespace,
+            # A session of `requests` tries nothing twice, and redirected is not answered.
+            allow_redirects=False,
+            adapter=_adapter(self._time_left),
+        )
+        self._client.token = self._token()
+
+    def _place_name(self) -> str:
+        return f"{self._mount}/{self._path}"
+
+    def _read(self) -> Found | None:
+        found = self._read_version(None)
+        if found is UNREADABLE:
+            # Vault says 403 for a token that is not good, too; a good one may look itself up.
+            answer = self._client.auth.token.lookup_self()
+            if answer.status_code != 200:
+                raise self._refusal(answer.status_code, forbidden=False)
+            raise ForbiddenError(f"sink {self.name}: {self._place_name()} may not be read")
+        return found
+
+    def _write(self, document: Document, found: Found | None) -> None:
+        version = 0 if found is None or found is UNREADABLE else int(found.place)
+        answer = self._checked(
+            self._client.secrets.kv.v2.create_or_update_secret(
+                self._path,
+                secret=document.fields(),
+                # Check and set: what somebody else wrote since it was read is not overwritten.
+                cas=None if found is UNREADABLE else version,
+                mount_point=self._mount,
+            )
+        )
+        if answer.status_code != 200 or answer.json()["data"]["version"] <= version:
+            raise UnknownError(
+                f"sink {self.name}: no new version; is {self._mount} a KV engine of version 2?"
+            )
+
+    def _is_current(self, document: Document) -> bool:
+        found = self._read()
+        return (
+            found is not None
+            and found.text == document.key.reveal()
+            and found.key_id == document.key_id
+        )
+
+    def _erase(self, key_id: str) -> bool:
+        """Delete, by their numbers, the versions that are this key's.
+
+        Deleting the path with its metadata would take what another key has written meanwhile
+        along.  Destroying the versions would be as exact, and final; it would gain nothing, because
+        their secrets are revoked, and a person could not undelete what a wrong template hit.
+        """
+        found = self._read()
+        versions = []
+        for number in range(found.place if found else 0, 0, -1):
+            older = self._read_version(number)
+            if older is None:
+                break  # it and all before it were pruned
+            if older.key_id == key_id:
+                versions.append(number)
+        if not versions:
+            return False
+        self._checked(
+            self._client.secrets.kv.v2.delete_secret_versions(
+                self._path, versions=versions, mount_point=self._mount
+            )
+        )
+        return True
+
+    def _read_version(self, version: int | None) -> Found | None:
+        """Return a version, the newest without a number; without text if it was deleted."""
+        answer = self._client.secrets.kv.v2.read_secret_version(
+            self._path, version=version, mount_point=self._mount, raise_on_deleted_version=False
+        )
+        if answer.status_code == 403:
+            return UNREADABLE
+        if answer.status_code != 404:
+            self._checked(answer)
+        body = answer.json()
+        if body.get("errors"):  # no such mount, for one; a path where nothing lies has no errors
+            raise self._refusal(answer.status_code)
+        if body.get("data") is None:
+            return None
+        data = body["data"]
+        fields: dict[str, Any] | None = data["data"]
+        place = data["metadata"]["version"]
+        if fields is None:
+            return Found(key_id=None, text=None, place=place)
+        return Found(key_id=fields.get("key_id"), text=str(fields.get("key", "")), place=place)
+
+    def _checked(self, answer: Any) -> Any:
+        """Return an answer that is a success; a redirection is none."""
+        if not 200 <= answer.status_code < 300:
+            raise self._refusal(answer.status_code)
+        return answer
+
+    def _token(self) -> str:
+        """Return a token, logging in for it where that is the way.
+
+        Raises:
+            DeliveryError: There are no credentials.
+            NotTakenError, UnknownError: The login failed.
+        """
+        login = self._login
+        if login.token_file is not None:
+            return self._content(login.token_file)
+        if login.role_id is not None:
+            answer = self._client.auth.approle.login(
+                login.role_id,
+                self._content(login.secret_id_file) if login.secret_id_file else None,
+                use_token=False,
+                mount_point=login.mount or "approle",
+            )
+        elif login.kubernetes_role is not None:
+            answer = self._client.auth.kubernetes.login(
+                login.kubernetes_role,
+                self._content(login.kubernetes_token_file),
+                use_token=False,
+                mount_point=login.mount or "kubernetes",
+            )
+        elif token := os.environ.get("VAULT_TOKEN"):
+            return token
+        else:
+            raise DeliveryError(
+                f"sink {self.name}: there is no VAULT_TOKEN",
+                hint="set it, or name token_file, role_id or kubernetes_role in the configuration",
+            )
+        return str(self._checked(answer).json()["auth"]["client_token"])
+
+    def _content(self, path: str) -> str:
+        try:
+            with open(path, encoding="utf-8") as file:
+                text = file.read(_LARGEST).strip()
+        except (OSError, UnicodeDecodeError) as error:
+            why = getattr(error, "strerror", None) or "it is not text"
+            raise DeliveryError(
+                f"sink {self.name}: {path} cannot be read: {why}",
+                hint="check the path in the configuration, and who may read it",
+            ) from error
+        if not text:
+            raise DeliveryError(f"sink {self.name}: {path} is empty")
+        return text
+
+
+def _adapter(time_left: Callable[[], tuple[float, float]]) -> type["RawAdapter"]:
+    """Return an adapter whose requests end in time, and whose answers are what the server said."""
+    from hvac.adapters import RawAdapter  # noqa: PLC0415
+
+    class Punctual(RawAdapter):
+        def request(self, method: str, url: str, *args: Any, **options: Any) -> Any:
+            options["raise_exception"] = False
+            return super().request(method, url, *args, **{**options, "timeout": time_left()})
+
+    return Punctual
