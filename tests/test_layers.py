@@ -40,15 +40,17 @@ ALLOWED: dict[str, set[str]] = {
     "requests": {"durations", "errors", "jsontext", "money"},
     "policy": PURE | {"requests"},
     "principals": {"errors", "policy", "records", "requests"},
+    "litellm": PURE | {"policy", "principals", "requests"},
     "db": PURE,
     "sinks": PURE,
     "hooks": PURE | {"sinks"},
     "settings": PURE | {"policy", "requests", "sinks"},
     "schemas": {"events", "lifecycle", "policy", "principals", "records", "requests", "settings"},
-    "services": PURE | {"db", "hooks", "policy", "principals", "requests", "settings", "sinks"},
+    "services": PURE
+    | {"db", "hooks", "litellm", "policy", "principals", "requests", "settings", "sinks"},
     "gateway": PURE | {"db", "policy", "services"},
     "cli": PURE
-    | {"__init__", "db", "policy", "principals", "requests", "schemas", "services"}
+    | {"__init__", "db", "litellm", "policy", "principals", "requests", "schemas", "services"}
     | {"settings", "sinks"},
     "entry": {"__init__", "cli", "errors", "keystring"},
     "__main__": {"entry"},
