@@ -96,6 +96,12 @@ class InvalidKeyStringError(UsageError):
     code = "invalid_key"
 
 
+class UnmappableRowError(UsageError):
+    """A row of another gateway's database cannot become an object of this one with equal meaning."""
+
+    code = "unmappable_row"
+
+
 # --- 3: not found
 
 

@@ -19,6 +19,7 @@ ACTIONS: Final = frozenset(
         "key_deleted",
         "key_denied",
         "key_generated",
+        "key_imported",
         "key_rotate_denied",
         "key_rotated",
         "key_rotation_failed",
@@ -31,11 +32,15 @@ ACTIONS: Final = frozenset(
         "key_updated",
         "rule_overridden",
         "secret_revoked",
-        *(f"{word}_{done}" for word in _OBJECTS for done in ("created", "updated", "deleted")),
+        *(
+            f"{word}_{done}"
+            for word in _OBJECTS
+            for done in ("created", "imported", "updated", "deleted")
+        ),
         *(
             f"{word}_member_{done}"
             for word in ("team", "organization")
-            for done in ("added", "updated", "removed")
+            for done in ("added", "imported", "updated", "removed")
         ),
     }
 )

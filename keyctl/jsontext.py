@@ -19,8 +19,8 @@ _MAX_DEPTH = 32
 _DECODER = simplejson.JSONDecoder(parse_float=Decimal)
 
 
-def load_document(text: str | bytes, *, what: str) -> dict[str, Any]:
-    """Return the JSON object in *text*, numbers with a fraction as Decimal.
+def load_document(text: str | bytes, *, what: str, most: int = MAX_DOCUMENT) -> dict[str, Any]:
+    """Return the JSON object in *text*, of *most* characters, numbers with a fraction as Decimal.
 
     Raises:
         MalformedRequestError: No JSON, not an object, a name given twice, NaN or Infinity, a
@@ -28,7 +28,7 @@ def load_document(text: str | bytes, *, what: str) -> dict[str, Any]:
             the document; nothing of its content is repeated.
     """
     try:
-        return _loaded(text)
+        return _object(_loaded(text, most))
     except _FaultError as fault:
         raise MalformedRequestError(
             f"{what} {fault}",
@@ -36,12 +36,30 @@ def load_document(text: str | bytes, *, what: str) -> dict[str, Any]:
         ) from None
 
 
-def _loaded(text: str | bytes) -> dict[str, Any]:
-    if len(text) > MAX_DOCUMENT:
-        raise _FaultError(f"is larger than {MAX_DOCUMENT // 1024 // 1024} MiB")
+def load_value(text: str, *, what: str) -> Any:
+    """Return the value of JSON that others stored, as strictly as `load_document`.
+
+    Raises:
+        MalformedRequestError: It is none; nothing of its content is repeated.
+    """
+    try:
+        return _loaded(text, MAX_DOCUMENT)
+    except _FaultError as fault:
+        raise MalformedRequestError(f"{what} {fault}") from None
+
+
+def _object(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise _FaultError("is not a JSON object")
+    return value
+
+
+def _loaded(text: str | bytes, most: int) -> Any:
+    if len(text) > most:
+        raise _FaultError(f"is larger than {most // 1024 // 1024} MiB")
     try:
         decoded = text.decode("utf-8") if isinstance(text, bytes) else text
-        document = simplejson.loads(
+        return simplejson.loads(
             decoded,
             use_decimal=True,
             object_pairs_hook=_no_twice,
@@ -59,9 +77,6 @@ def _loaded(text: str | bytes) -> dict[str, Any]:
         raise _FaultError("is nested too deep") from None
     except ValueError as error:
         raise _FaultError(f"is not JSON: {error}") from None
-    if not isinstance(document, dict):
-        raise _FaultError("is not a JSON object")
-    return document
 
 
 def check_strings(document: Any) -> list[Violation]:

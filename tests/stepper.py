@@ -18,6 +18,7 @@ from sqlalchemy.engine.default import DefaultDialect
 import keyctl.services.bulk
 import keyctl.services.due
 import keyctl.services.generate
+import keyctl.services.importing
 import keyctl.services.rotate
 from keyctl.db import queries
 from keyctl.entry import main
@@ -34,6 +35,7 @@ MODULES = (
     keyctl.services.bulk,
     keyctl.services.rotate,
     keyctl.services.due,
+    keyctl.services.importing,
 )
 
 

@@ -40,6 +40,7 @@ ALLOWED: dict[str, set[str]] = {
     "requests": {"durations", "errors", "jsontext", "money"},
     "policy": PURE | {"requests"},
     "principals": {"errors", "policy", "records", "requests"},
+    "litellm": PURE | {"policy", "principals", "requests"},
     "db": PURE,
     "sinks": PURE,
     "hooks": PURE | {"sinks"},
@@ -48,11 +49,11 @@ ALLOWED: dict[str, set[str]] = {
     "settings": PURE | {"hooksettings", "policy", "requests", "sinksettings"},
     "schemas": {"events", "lifecycle", "policy", "principals", "records", "requests", "settings"},
     "services": PURE
-    | {"db", "hooks", "hooksettings", "policy", "principals", "requests", "settings", "sinks"}
-    | {"sinksettings"},
+    | {"db", "hooks", "hooksettings", "litellm", "policy", "principals", "requests", "settings"}
+    | {"sinks", "sinksettings"},
     "gateway": PURE | {"db", "policy", "services"},
     "cli": PURE
-    | {"__init__", "db", "policy", "principals", "requests", "schemas", "services"}
+    | {"__init__", "db", "litellm", "policy", "principals", "requests", "schemas", "services"}
     | {"settings", "sinks"},
     "entry": {"__init__", "cli", "errors", "keystring"},
     "__main__": {"entry"},

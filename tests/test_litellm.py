@@ -1,389 +1,412 @@
-"""A client, LiteLLM's real proxy and keyctl's keys: what works, what is refused, and what goes on working.
+"""What each column of LiteLLM's rows becomes: pure functions, row by row."""
 
-Runs where LiteLLM is installed; .ci/run installs it in an environment of its own.
-"""
-
-import threading
-import time
-from collections import Counter
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
-from uuid import uuid4
 
 import pytest
-from conftest import administered, at
-from harness import Cli
-from litellm_proxy import Proxy, proxy
-from pg_server import Server
 
-from keyctl.db.engine import Database
+from keyctl.errors import KeyctlError, UnmappableRowError, UsageError
+from keyctl.litellm import inventory, values
+from keyctl.litellm.dump import Dump
+from keyctl.litellm.keys import MappedKey, digest_of, map_key
+from keyctl.litellm.owners import Member, map_organization, map_team, map_user
+from keyctl.policy.models import is_allowed
+from keyctl.policy.resolve import given_values
 
-openai = pytest.importorskip("openai")
-pytest.importorskip("litellm")
-
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240), pytest.mark.xdist_group("litellm")]
-
-COST = 0.3  # of a mock completion: 30 tokens at a cent each
-SEEN_WITHIN = 10  # seconds: the adapter's cache lives one, a busy machine needs the rest
+TOKEN = "0123456789abcdef" * 4
+NOON = datetime(2030, 1, 31, 12, tzinfo=UTC)
 
 
-@pytest.fixture(scope="module", name="server")
-def _server() -> Iterator[Server]:
-    """A PostgreSQL server of the module's own, which a test may stop."""
-    server = Server()
-    yield server
-    server.remove()
+def mapped(**columns: Any) -> MappedKey:
+    """Return what a key row with these columns becomes."""
+    return map_key(values.decoded({"token": TOKEN, **columns}))
 
 
-@pytest.fixture(scope="module", name="url")
-def _url(server: Server) -> str:
-    """A migrated database that all workers of the proxy share."""
-    name = f"keyctl_{uuid4().hex[:12]}"
-    with administered(server.url) as execute:
-        execute(f'CREATE DATABASE "{name}"')
-    database = Database(at(server.url, name))
-    database.upgrade()
-    database.engine.dispose()
-    return at(server.url, name)
+def asked(**columns: Any) -> dict[str, Any]:
+    """Return the column values that such a row asks for, without what every row has."""
+    found = given_values(mapped(**columns).request)
+    assert found.pop("spend") == 0
+    return found
 
 
-@pytest.fixture(scope="module", name="cli")
-def _cli(url: str, tmp_path_factory: pytest.TempPathFactory) -> Cli:
-    """keyctl on that database."""
-    return Cli(tmp_path_factory.mktemp("you"), url)
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [
+        ({}, {}),
+        # Access.
+        ({"models": ["gpt-4"]}, {"models": ["gpt-4"]}),
+        ({"models": []}, {}),
+        ({"models": ["all-team-models"]}, {"models": ["all-team-models"]}),
+        ({"aliases": {"fast": "gpt-4"}}, {"aliases": {"fast": "gpt-4"}}),
+        ({"permissions": {"pii": False}}, {"permissions": {"pii": False}}),
+        ({"allowed_routes": ["/chat"], "key_type": "default"}, {"allowed_routes": ["/chat"]}),
+        ({"allowed_routes": ["llm_api_routes"], "key_type": "llm_api"}, {"key_type": "llm_api"}),
+        # In LiteLLM the routes are in force, whatever the type says.
+        ({"allowed_routes": ["info_routes"], "key_type": "llm_api"}, {"allowed_routes": ["info_routes"]}),
+        ({"allowed_routes": [], "key_type": "management"}, {}),
+        ({"allowed_cache_controls": ["no-cache"]}, {"allowed_cache_controls": ["no-cache"]}),
+        ({"blocked": None}, {}),
+        ({"blocked": False}, {}),
+        ({"blocked": True}, {"blocked": True}),
+        # Limits: zero is one.
+        ({"rpm_limit": 0, "tpm_limit": 5}, {"rpm_limit": 0, "tpm_limit": 5}),
+        ({"max_parallel_requests": 2, "tpd_limit": 9}, {"max_parallel_requests": 2, "tpd_limit": 9}),
+        # Money.
+        ({"max_budget": 0.1}, {"max_budget": 100_000_000}),
+        ({"max_budget": 0.12345678901}, {"max_budget": 123_456_790}),
+        ({"max_budget": 0.0}, {"max_budget": 0}),
+        ({"budget_duration": "30days"}, {"budget_duration": "30d"}),
+        ({"budget_duration": " Monthly "}, {"budget_duration": "monthly"}),
+        (
+            {"budget_limits": [{"budget_duration": "1d", "max_budget": 0.25, "reset_at": "x"}]},
+            {"budget_limits": [{"budget_duration": "1d", "max_budget": Decimal("0.25")}]},
+        ),
+        (
+            {"model_max_budget": {"gpt-4": {"budget_limit": "0.5", "time_period": "1month"}}},
+            {"model_max_budget": {"gpt-4": {"max_budget": Decimal("0.5"), "budget_duration": "1mo"}}},
+        ),
+        # What LiteLLM keeps in `metadata` and enforces has fields of its own here.
+        (
+            {"metadata": {"tags": ["a"], "guardrails": ["g"], "app": 1, "policies": ["p", "q"]}, "policies": ["p"]},
+            {"tags": ["a"], "guardrails": ["g"], "metadata": {"app": 1}, "policies": ["p", "q"]},
+        ),
+        (
+            {"metadata": {"model_rpm_limit": {"gpt-4": 5, "gpt-5": None}}},
+            {"model_rpm_limit": {"gpt-4": 5}},
+        ),
+        # Rotation: both halves or neither.
+        (
+            {"auto_rotate": True, "rotation_interval": "30d"},
+            {"auto_rotate": True, "rotation_interval": "30d"},
+        ),
+        (
+            {"auto_rotate": True, "rotation_interval": "weekly"},
+            {"auto_rotate": True, "rotation_interval": "1w"},
+        ),
+        ({"auto_rotate": True}, {}),
+        ({"rotation_interval": "30d"}, {}),
+        # Empty texts are no names.
+        ({"team_id": "", "user_id": "", "key_alias": ""}, {}),
+        ({"key_alias": "-x"}, {}),
+    ],
+)  # fmt: skip
+def test_a_column_becomes_a_field(columns: dict[str, Any], expected: dict[str, Any]) -> None:
+    """Each column is the field of equal meaning; nothing else is asked for."""
+    assert asked(**columns) == expected
 
 
-@pytest.fixture(scope="module", name="running")
-def _running(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
-    """The proxy with two workers."""
-    with proxy(tmp_path_factory.mktemp("proxy"), url, workers=2) as started:
-        yield started
+@pytest.mark.parametrize(
+    ("columns", "changes"),
+    [
+        ({}, ()),
+        ({"budget_duration": "30days"}, ("budget_duration '30days' is read as 30d",)),
+        ({"key_alias": "sk-1234567890123456"}, ("key_alias must not start with '-', 'key_' or 'sk-': left out",)),
+        ({"key_type": "management"}, ("key_type does not imply allowed_routes there: left out",)),
+        ({"auto_rotate": True}, ("auto_rotate and rotation_interval are only set together: left out",)),
+    ],
+)  # fmt: skip
+def test_what_means_something_else_is_told(
+    columns: dict[str, Any], changes: tuple[str, ...]
+) -> None:
+    """A value that had to be read or left out is a note, which repeats no alias."""
+    assert mapped(**columns).changes == changes
 
 
-@pytest.fixture(scope="module", name="alone")
-def _alone(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
-    """The proxy with one worker, whose rate limits are counted in one place."""
-    with proxy(tmp_path_factory.mktemp("alone"), url) as started:
-        yield started
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"max_budget": -0.01}, "max_budget: -0.01 dollars is out of range"),
+        ({"max_budget": float("nan")}, "max_budget: NaN dollars is out of range"),
+        ({"max_budget": float("-inf")}, "max_budget: -Infinity dollars is out of range"),
+        ({"max_budget": "much"}, "max_budget is not an amount of money"),
+        ({"max_budget": True}, "max_budget is not an amount of money"),
+        ({"spend": -1e-8}, "spend: -1E-8 dollars is out of range"),
+        ({"budget_duration": "5ms"}, "budget_duration: '5ms' is not a budget period"),
+        ({"budget_duration": "0d"}, "budget_duration: '0d' is not a budget period"),
+        ({"budget_duration": "1y"}, "budget_duration: '1y' is not a budget period"),
+        ({"expires": "infinity"}, "expires is not an instant"),
+        ({"metadata": "{"}, "metadata is not JSON"),
+        ({"metadata": '{"a": NaN}'}, "metadata is not JSON: NaN is not a JSON number"),
+        ({"metadata": "[" * 100_000}, "metadata is nested too deep"),
+        ({"metadata": "[1]"}, "metadata is not an object"),
+        ({"models": '"gpt-4"'}, "the row is malformed: models"),
+        ({"policies": None, "metadata": {"policies": "p"}}, "policies is not a list"),
+        ({"budget_limits": [1]}, "budget_limits holds something that is not an object"),
+        ({"model_max_budget": [1]}, "model_max_budget is not an object"),
+        ({"rotation_count": -1}, "rotation_count is not a count"),
+        ({"user_id": "a\x00b"}, "the row is malformed: user_id: contains a NUL character"),
+        ({"project_id": "p"}, "key.project_id restricts it there and has no home here"),
+        ({"budget_id": "b"}, "key.budget_id restricts it there and has no home here"),
+        ({"object_permission_id": "p", "object_permission": {"new": ["x"]}}, "object_permission.new is not known here"),
+    ],
+)  # fmt: skip
+def test_a_row_without_an_equal_is_refused(columns: dict[str, Any], message: str) -> None:
+    """What has no one clear meaning, or restricts and has no home, is refused with its reason."""
+    with pytest.raises(KeyctlError) as caught:
+        mapped(**columns)
+
+    assert caught.value.message.startswith(message)
 
 
-def complete(client: Any, model: str = "gpt-4o") -> str:
-    """Ask for a completion and return what came, or the kind of error."""
-    try:
-        answer = client.chat.completions.create(
-            model=model, messages=[{"role": "user", "content": "hi"}]
-        )
-    except openai.OpenAIError as error:
-        return type(error).__name__
-    return str(answer.choices[0].message.content)
+def test_the_budget_row_serves_what_the_key_leaves_open() -> None:
+    """A value of the key's own wins, zero included; a period comes with its own date."""
+    budget = {
+        "max_budget": 5.0,
+        "soft_budget": 4.0,
+        "rpm_limit": 3,
+        "model_max_budget": {"gpt-4": {"max_budget": 1.0}},
+        "budget_duration": "1d",
+        "budget_reset_at": "2030-02-01 00:00:00",
+    }
+
+    key = mapped(budget_id="b", litellm_budget_table=budget, rpm_limit=0, budget_reset_at=NOON)
+
+    request = key.request
+    assert (request.max_budget, request.soft_budget) == (5 * 10**9, 4 * 10**9)
+    assert (request.rpm_limit, request.budget_duration) == (0, "1d")
+    assert given_values(request)["model_max_budget"] == {"gpt-4": {"max_budget": 1}}
+    assert key.kept["budget_reset_at"] == datetime(2030, 2, 1, tzinfo=UTC)
 
 
-def error_of(client: Any, model: str = "gpt-4o") -> tuple[int, str]:
-    """Ask for a completion that is refused; return the status and the type in the body."""
-    with pytest.raises(openai.APIStatusError) as caught:
-        client.chat.completions.create(model=model, messages=[{"role": "user", "content": "hi"}])
-    return caught.value.status_code, caught.value.body["type"]
-
-
-def until(answer: Callable[[], str], wanted: str) -> str:
-    """Ask again until the answer is the wanted one, for as long as a cache may live."""
-    end = time.monotonic() + SEEN_WITHIN
-    while (got := answer()) != wanted and time.monotonic() < end:
-        pass
-    return got
-
-
-class TestKeysThatWork:
-    def test_a_generated_key_gets_a_completion_and_a_stream(self, cli: Cli, running: Proxy) -> None:
-        """OpenAI's own client is served, whole and piece by piece."""
-        client = running.client(cli.key())
-
-        stream = client.chat.completions.create(
-            model="gpt-4o", messages=[{"role": "user", "content": "hi"}], stream=True
-        )
-
-        assert complete(client) == "Hello"
-        assert "".join(part.choices[0].delta.content or "" for part in stream) == "Hello"
-
-    def test_what_it_costs_is_charged_to_the_key_and_its_owners(
-        self, cli: Cli, running: Proxy
-    ) -> None:
-        """Key, team, user and organization have spent the same, and the key was used."""
-        owner = uuid4().hex[:8]
-        cli("org", "create", owner, check=True)
-        cli("team", "create", owner, "--org", owner, check=True)
-        cli("user", "create", owner, check=True)
-        cli("team", "add-member", owner, owner, check=True)
-        client = running.client(cli.key("--team", owner, "--user", owner, "--alias", owner))
-
-        assert [complete(client) for _ in range(3)] == ["Hello"] * 3
-
-        def spent() -> str:
-            shown = [
-                cli(*command, owner, "-o", "json", check=True).json["spend"]
-                for command in (["info"], ["team", "info"], ["user", "info"], ["org", "info"])
-            ]
-            return str(shown)
-
-        assert until(spent, str([0.9] * 4)) == str([0.9] * 4)
-        assert cli("info", owner, "-o", "json").json["last_used_at"] is not None
-
-    def test_a_key_shows_its_own_models_only(self, cli: Cli, running: Proxy) -> None:
-        """GET /v1/models lists what the key may use."""
-        client = running.client(cli.key("--model", "claude"))
-
-        assert [model.id for model in client.models.list()] == ["claude"]
-
-
-class TestKeysThatDoNot:
-    def test_a_wrong_key_is_an_authentication_error(self, cli: Cli, running: Proxy) -> None:
-        """A key that nobody made, one with a typo, and none."""
-        key = cli.key()
-        typo = key[:-1] + ("a" if key[-1] != "a" else "b")
-
-        assert error_of(running.client("sk-nobody-made-this-one")) == (401, "token_not_found_in_db")
-        assert error_of(running.client(typo)) == (401, "token_not_found_in_db")
-        assert complete(running.client("none")) == "AuthenticationError"
-
-    @pytest.mark.parametrize(
-        ("command", "kind"),
-        [("block", "auth_error"), ("delete", "auth_error"), ("expire", "expired_key")],
+def test_what_a_request_cannot_say_is_kept() -> None:
+    """Times, counts and who made it come along; an actor of keyctl it is not."""
+    key = mapped(
+        created_at="2029-01-01 10:00:00.5",
+        created_by="ada",
+        last_active="2029-01-02T10:00:00+02:00",
+        expires="2029-06-01 00:00:00",
+        auto_rotate=True,
+        rotation_interval="30d",
+        rotation_count=3,
+        last_rotation_at=None,
+        key_rotation_at="2029-02-01 00:00:00",
     )
-    def test_a_key_that_ends_is_refused_while_it_is_used(
-        self, cli: Cli, running: Proxy, command: str, kind: str
-    ) -> None:
-        """Blocked, deleted and expired keys are refused by both workers within the cache's life."""
-        alias = f"{command}-{uuid4().hex[:8]}"
-        client = running.client(cli.key("--alias", alias))
-        assert {complete(client) for _ in range(6)} == {"Hello"}
 
-        if command == "expire":
-            cli("update", alias, "--duration", "1s", check=True)
-        else:
-            cli(command, alias, check=True)
-
-        assert until(lambda: complete(client), "AuthenticationError") == "AuthenticationError"
-        time.sleep(1.2)  # the other worker's cache
-        assert [error_of(client) for _ in range(6)] == [(401, kind)] * 6
-
-    def test_a_blocked_team_takes_its_keys_along(self, cli: Cli, running: Proxy) -> None:
-        """The proxy does not look at that by itself."""
-        team = f"team-{uuid4().hex[:8]}"
-        cli("team", "create", team, check=True)
-        client = running.client(cli.key("--team", team))
-        assert complete(client) == "Hello"
-
-        cli("team", "update", team, "--blocked", check=True)
-
-        assert until(lambda: complete(client), "AuthenticationError") == "AuthenticationError"
-
-    def test_a_model_outside_the_key_s_list_is_403(self, cli: Cli, running: Proxy) -> None:
-        """So is one outside its team's, for a key without a list; the key's own go on working."""
-        team = f"team-{uuid4().hex[:8]}"
-        cli("team", "create", team, "--model", "claude", check=True)
-        own = running.client(cli.key("--model", "gpt-4o"))
-        inherited = running.client(cli.key("--team", team))
-
-        assert error_of(own, "claude") == (403, "key_model_access_denied")
-        assert error_of(inherited, "gpt-4o") == (403, "key_model_access_denied")
-        assert (complete(own), complete(inherited, "claude")) == ("Hello", "Bonjour")
-
-    def test_a_key_reaches_no_settings(self, cli: Cli, running: Proxy) -> None:
-        """A key that does not say what it is for is for models only."""
-        client = running.client(cli.key())
-
-        for path in ("/config/yaml", "/key/list", "/team/list", "/global/spend"):
-            with pytest.raises(openai.APIStatusError) as caught:
-                client.get(f"{running.url}{path}", cast_to=object)
-            assert caught.value.status_code in (401, 403), path
-
-    def test_requests_a_minute_are_429_and_shared_by_both_secrets(
-        self, cli: Cli, alone: Proxy
-    ) -> None:
-        """A rotation does not double the limit: the old and the new string count together."""
-        alias = f"rpm-{uuid4().hex[:8]}"
-        old = alone.client(cli.key("--alias", alias, "--rpm-limit", "3"))
-        new = alone.client(cli("rotate", alias, check=True).stdout.strip())
-
-        got = [complete(client) for client in (old, new, old, new, old)]
-
-        assert got == ["Hello", "Hello", "Hello", "RateLimitError", "RateLimitError"]
-
-    def test_a_team_s_requests_a_minute_bind_all_its_keys(self, cli: Cli, alone: Proxy) -> None:
-        """Two keys of a team share its limit."""
-        team = f"rpm-{uuid4().hex[:8]}"
-        cli("team", "create", team, "--rpm-limit", "2", check=True)
-        first, second = (alone.client(cli.key("--team", team)) for _ in range(2))
-
-        got = [complete(client) for client in (first, second, first)]
-
-        assert got == ["Hello", "Hello", "RateLimitError"]
-
-    def test_a_spent_budget_is_429_until_its_period_is_over(self, cli: Cli, alone: Proxy) -> None:
-        """Two completions fit; then it is refused, at once and for good, until `budget reset`."""
-        alias = f"budget-{uuid4().hex[:8]}"
-        client = alone.client(
-            cli.key("--alias", alias, "--max-budget", "0.5", "--budget-duration", "1h")
-        )
-        assert [complete(client) for _ in range(2)] == ["Hello"] * 2
-        assert until(lambda: complete(client), "RateLimitError") == "RateLimitError"
-        with pytest.raises(openai.RateLimitError) as caught:
-            client.chat.completions.create(model="gpt-4o", messages=[])
-        assert caught.value.body["type"] == "budget_exceeded"
-        assert caught.value.response.headers["x-should-retry"] == "false"
-        assert cli("info", alias, "-o", "json").json["spend"] >= 0.5
-
-        cli.execute(f"UPDATE keys SET budget_reset_at = NULL WHERE key_alias = '{alias}'")
-        cli("budget", "reset", "--due", check=True)
-
-        assert until(lambda: complete(client), "Hello") == "Hello"
+    assert key.kept == {
+        "created_at": datetime(2029, 1, 1, 10, 0, 0, 500_000, tzinfo=UTC),
+        "created_by": "litellm:ada",
+        "last_used_at": datetime(2029, 1, 2, 8, tzinfo=UTC),
+        "expires": datetime(2029, 6, 1, tzinfo=UTC),
+        "rotation_count": 3,
+        "key_rotation_at": datetime(2029, 2, 1, tzinfo=UTC),
+    }
 
 
-class TestThroughEverything:
-    def test_nobody_is_locked_out_by_a_rotation(self, cli: Cli, running: Proxy) -> None:
-        """500 requests of clients that read their sink each time, through five rotations: none fails."""
-        alias = f"rotated-{uuid4().hex[:8]}"
-        sink = cli.home / f"{alias}.key"
-        cli("generate", "--alias", alias, "--out-file", str(sink), check=True)
-        served = threading.Semaphore(0)
+@pytest.mark.parametrize(
+    ("spend", "nano"),
+    [(0.0, 0), (1.5, 1_500_000_000), (1e-12, 1), (-2.7e-17, 0), (Decimal("0.1000000001"), 100_000_001)],
+)  # fmt: skip
+def test_spend_is_rounded_up(spend: Any, nano: int) -> None:
+    """Nothing that was spent is free; what a reset leaves below zero by a float's error is nothing."""
+    assert mapped(spend=spend).request.spend == nano
 
-        def ask(_: int) -> str:
-            answer = complete(running.client(sink.read_text().strip()))
-            served.release()
-            return answer
 
-        with ThreadPoolExecutor(4) as pool:
-            answers = [pool.submit(ask, number) for number in range(500)]
-            for _ in range(5):
-                for _ in range(80):
-                    served.acquire(timeout=60)
-                cli("rotate", alias, "--grace", "1h", "--out-file", str(sink), check=True)
+@pytest.mark.parametrize(
+    ("columns", "is_one"),
+    [
+        ({"team_id": "web", "metadata": {"service_account_id": "ci"}}, True),
+        ({"team_id": "web", "user_id": "ada", "metadata": {"service_account_id": "ci"}}, False),
+        ({"metadata": {"service_account_id": "ci"}}, False),
+        ({"team_id": "web"}, False),
+    ],
+)
+def test_a_service_account_belongs_to_a_team_and_no_user(
+    columns: dict[str, Any], is_one: bool
+) -> None:
+    """That is what LiteLLM takes for one, whatever else names a service account."""
+    assert mapped(**columns).service_account is is_one
 
-        assert Counter(answer.result() for answer in answers) == {"Hello": 500}
 
-    def test_old_and_new_secret_work_in_the_grace_period_and_the_old_one_not_after_it(
-        self, cli: Cli, running: Proxy
-    ) -> None:
-        """The old string is refused when its time is over, cached or not."""
-        alias = f"grace-{uuid4().hex[:8]}"
-        old = running.client(cli.key("--alias", alias))
-        assert complete(old) == "Hello"
+@pytest.mark.parametrize(
+    ("name", "allows"),
+    [("all-team-models", True), ("all-proxy-models", True), ("no-default-models", False)],
+)
+def test_special_names_of_models_mean_the_same(name: str, allows: bool) -> None:
+    """They stay as they are: keyctl reads them as LiteLLM does."""
+    assert asked(models=[name]) == {"models": [name]}
+    assert is_allowed("gpt-4", [name]) is allows
 
-        new = running.client(cli("rotate", alias, "--grace", "8s", check=True).stdout.strip())
 
-        rotated = time.monotonic()
-        assert (complete(old), complete(new)) == ("Hello", "Hello")
-        while complete(old) == "Hello":
-            assert time.monotonic() < rotated + 8 + SEEN_WITHIN
-        assert time.monotonic() > rotated + 5
-        assert error_of(old) == (401, "auth_error")
-        assert complete(new) == "Hello"
+@pytest.mark.parametrize("token", [None, "", "sk-1234567890abcdef", TOKEN[:-1], TOKEN.upper(), 7])
+def test_a_token_must_be_a_hash(token: Any) -> None:
+    """Anything else is refused and not repeated."""
+    with pytest.raises(UnmappableRowError) as caught:
+        digest_of({"token": token})
 
-    def test_a_revocation_under_load_is_seen_by_every_worker(
-        self, cli: Cli, running: Proxy
-    ) -> None:
-        """Of eight clients that never stop, each is refused soon after, and none is served again."""
-        alias = f"revoked-{uuid4().hex[:8]}"
-        key = cli.key("--alias", alias)
-        revoked = threading.Event()
+    assert str(token or "nothing") not in caught.value.message
 
-        def ask(_: int) -> str:
-            client = running.client(key)
-            end = time.monotonic() + 60
-            while (answer := complete(client)) == "Hello" and time.monotonic() < end:
-                if revoked.is_set():
-                    end = min(end, time.monotonic() + SEEN_WITHIN)
-            return answer
 
-        with ThreadPoolExecutor(8) as pool:
-            answers = [pool.submit(ask, number) for number in range(8)]
-            cli("delete", alias, check=True)
-            revoked.set()
-        assert {answer.result() for answer in answers} == {"AuthenticationError"}
-        time.sleep(1.2)
-        assert {complete(running.client(key)) for _ in range(8)} == {"AuthenticationError"}
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ("30d", "30d"),
+        ("30days", "30d"),
+        ("2hrs", "2h"),
+        ("5min", "5m"),
+        ("90seconds", "90s"),
+        ("1month", "1mo"),
+        ("2weeks", "2w"),
+        ("DAILY", "daily"),
+    ],
+)
+def test_lengths_of_time_with_one_clear_meaning(text: str, read: str) -> None:
+    """A unit that is written out is read; what was not of the grammar is noted."""
+    changes: list[str] = []
 
-    def test_known_keys_go_on_working_while_the_database_is_down(
-        self, cli: Cli, running: Proxy, server: Server
-    ) -> None:
-        """Stopped and started under load: no known key fails, unknown ones get 503, all is charged."""
-        alias = f"outage-{uuid4().hex[:8]}"
-        client = running.client(cli.key("--alias", alias))
-        stranger = cli.key()
-        assert {complete(client) for _ in range(8)} == {"Hello"}  # both workers know it
-        stop = threading.Event()
+    assert values.length("budget_duration", text, changes) == read
+    assert len(changes) == (text != read)
 
-        def ask(_: int) -> Counter[str]:
-            got: Counter[str] = Counter()
-            while not stop.is_set():
-                got[complete(client)] += 1
-            return got
 
-        with ThreadPoolExecutor(4) as pool:
-            answers = [pool.submit(ask, number) for number in range(4)]
-            server.stop()
-            outage = until(lambda: complete(running.client(stranger)), "InternalServerError")
-            code, kind = error_of(running.client(stranger))
-            time.sleep(3)
-            server.start()
-            back = until(lambda: complete(running.client(stranger)), "Hello")
-            stop.set()
-        got = sum((answer.result() for answer in answers), Counter())
+class TestOwners:
+    @pytest.mark.parametrize(
+        ("role", "here"),
+        [
+            ("proxy_admin", "proxy_admin"),
+            ("internal_user_viewer", "internal_user_viewer"),
+            (None, "internal_user"),
+            ("team", "internal_user_viewer"),
+            ("customer", "internal_user_viewer"),
+            ("PROXY_ADMIN", "internal_user_viewer"),
+        ],
+    )
+    def test_roles_are_never_mapped_upwards(self, role: str | None, here: str) -> None:
+        """A role that is none here is the least one; without one, LiteLLM assumes an internal user."""
+        assert map_user({"user_id": "ada", "user_role": role}).columns["role"] == here
 
-        assert (outage, code, kind, back) == (
-            "InternalServerError",
-            503,
-            "no_db_connection",
-            "Hello",
-        )
-        assert set(got) == {"Hello"}
-        cost = round((got["Hello"] + 8) * COST, 9)
-        assert until(lambda: str(spend(cli, alias)), str(cost)) == str(cost)
-
-    def test_a_wrong_clock_changes_no_verdict(self, cli: Cli, url: str, tmp_path: Path) -> None:
-        """On a host whose clock is a day ahead, a key with an hour to live works: the database's clock counts."""
-        library = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
-        if library is None:
-            pytest.skip("libfaketime is not installed")
-        key = cli.key("--duration", "1h")
-        short = cli.key("--duration", "1s")
-        ahead = {
-            "LD_PRELOAD": str(library),
-            "FAKETIME": "+1d",
-            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    def test_a_user(self) -> None:
+        """Budget, limits and models come along; an address that is none is left out and told."""
+        row = {
+            "user_id": "ada",
+            "user_email": "not an address",
+            "max_budget": 2.5,
+            "spend": 0.5,
+            "budget_duration": "1mo",
+            "budget_reset_at": "2030-02-01 00:00:00",
+            "models": ["no-default-models"],
         }
 
-        with proxy(tmp_path, url, environment=ahead) as late:
-            assert complete(late.client(key)) == "Hello"
-            assert error_of(late.client(short)) == (401, "expired_key")
+        user = map_user(values.decoded(row))
+
+        reset_at = datetime(2030, 2, 1, tzinfo=UTC)
+        assert user.columns == {
+            "id": "ada",
+            "role": "internal_user",
+            "max_budget": 2_500_000_000,
+            "spend": 500_000_000,
+            "budget_duration": "1mo",
+            "budget_reset_at": reset_at,
+            "budget_anchor_at": reset_at,
+            "models": ["no-default-models"],
+        }
+        assert user.changes == ("email must be an e-mail address: left out",)
+
+    def test_a_team(self) -> None:
+        """Limits by model leave `metadata`; members without an id are nobody."""
+        row = {
+            "team_id": "web",
+            "metadata": {"model_rpm_limit": {"gpt-4": 5}, "cost_center": "7"},
+            "members_with_roles": [
+                {"user_id": "ada", "role": "admin"},
+                {"user_id": None, "user_email": "bob@example.com", "role": "admin"},
+                {"user_id": "eve", "role": "owner"},
+            ],
+        }
+
+        team = map_team(values.decoded(row))
+
+        assert team.columns == {
+            "id": "web",
+            "spend": 0,
+            "model_rpm_limit": {"gpt-4": 5},
+            "metadata": {"cost_center": "7"},
+        }
+        assert team.members == (
+            Member(user_id="ada", role="admin"),
+            Member(user_id="eve", role="user"),
+        )
+        assert team.changes == ("a member without a user_id is nobody: left out",)
+
+    def test_an_organization(self) -> None:
+        """What it may spend is its budget row's; a viewer of it has no equal here."""
+        row = {
+            "organization_id": "acme",
+            "organization_alias": "Acme",
+            "budget_id": "b",
+            "litellm_budget_table": {"max_budget": 7.0, "tpm_limit": 8, "budget_duration": None},
+            "members": [
+                {"user_id": "ada", "user_role": "org_admin"},
+                {"user_id": "eve", "user_role": "internal_user_viewer"},
+                {"user_id": "bob", "user_role": None},
+            ],
+        }
+
+        organization = map_organization(values.decoded(row))
+
+        assert organization.columns == {
+            "id": "acme",
+            "name": "Acme",
+            "max_budget": 7 * 10**9,
+            "tpm_limit": 8,
+            "spend": 0,
+        }
+        assert [(item.user_id, item.role) for item in organization.members] == [
+            ("ada", "org_admin"),
+            ("eve", None),
+            ("bob", "internal_user"),
+        ]
+
+    @pytest.mark.parametrize("column", inventory.RESTRICTING["team"])
+    def test_a_teams_restrictions_refuse_it(self, column: str) -> None:
+        """Each of them would bind the team's keys there; the operator may drop it by name."""
+        name, _, inner = column.partition(".")
+        row = {"team_id": "web", name: {inner: ["x"]} if inner else ["x"]}
+
+        with pytest.raises(UnmappableRowError, match=f"team.{column} restricts it"):
+            map_team(row)
+
+        assert map_team(row, dropped={f"team.{column}"}).columns["id"] == "web"
 
 
-@pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
-def test_the_embedded_database_will_do(database_url: str, tmp_path: Path) -> None:
-    """On SQLite the same adapter serves, refuses and charges."""
-    cli = Cli(tmp_path / "home", database_url)
-    key = cli.key("--alias", "ci", "--model", "gpt-4o")
+class TestInventory:
+    def test_counts_what_says_something(self) -> None:
+        """Unknown columns, known ones without a home, and names inside documents."""
+        row = {
+            "token": TOKEN,
+            "total_spend": 0.0,
+            "model_spend": {},
+            "new_column": 0,
+            "other_column": None,
+            "project_id": "p",
+            "metadata": {"temp_budget_increase": 5, "end_user_budget_id": "e", "app": "web"},
+            "budget_id": "b",
+            "litellm_budget_table": {"max_budget": 1, "max_parallel_requests": 2},
+        }
 
-    with proxy(tmp_path / "proxy", database_url) as started:
-        client = started.client(key)
-        assert (complete(client), error_of(client, "claude")[0]) == ("Hello", 403)
-    assert spend(cli, "ci") == COST  # flushed when the proxy ended
+        assert sorted(inventory.lost("key", row)) == [
+            "key.budget.max_parallel_requests",
+            "key.metadata.end_user_budget_id",
+            "key.metadata.temp_budget_increase",
+            "key.new_column",
+            "key.project_id",
+        ]
+
+    def test_a_reference_to_nothing_counts(self) -> None:
+        """Nobody knows what a budget that is not there would have limited."""
+        assert inventory.lost("key", {"budget_id": "b"}) == ["key.budget_id"]
+
+    def test_only_columns_that_refuse_can_be_dropped(self) -> None:
+        """Any other name is a slip."""
+        inventory.check_droppable(inventory.DROPPABLE)
+
+        with pytest.raises(UsageError, match="there is no column"):
+            inventory.check_droppable({"key.models"})
 
 
-def test_no_log_holds_a_key_string(cli: Cli, running: Proxy) -> None:
-    """Neither one that works nor one that does not is in what the proxy writes."""
-    good, bad = cli.key(), "sk-" + "typed-by-mistake-0123456789"
-    complete(running.client(good))
-    complete(running.client(bad))
+def test_a_dump_gives_keys_only() -> None:
+    """Its pages are one source, in which organizations may have LiteLLM's older name."""
+    dump = Dump.of([{"keys": [{"token": "a", "org_id": "acme"}]}, {"keys": []}])
 
-    text = running.log.read_text()
-    assert good not in text
-    assert good[16:] not in text
-    assert bad not in text
-
-
-def spend(cli: Cli, alias: str) -> float:
-    """Return what a key has spent."""
-    return float(cli("info", alias, "-o", "json", check=True).json["spend"])
+    assert (dump.count_keys(), [*dump.users(), *dump.organizations(), *dump.teams()]) == (1, [])
+    (row,) = dump.keys()
+    assert row["organization_id"] == "acme"

@@ -31,6 +31,7 @@ COMMANDS: Final = {
     "team": ("directory", "Teams: who shares models, budgets and a policy."),
     "user": ("directory", "Users: who owns keys, and with which role."),
     "org": ("directory", "Organizations: what teams belong to."),
+    "import": ("importing", "Take over another gateway's keys."),
     "audit": ("audit", "The audit trail: who changed what."),
     "events": ("events", "The outbox: events on their way to hooks."),
     "db": ("database", "The database: its schema, and what crashes left."),

@@ -11,14 +11,14 @@ from keyctl.errors import UsageError
 _LONGEST_KEY: Final = 4096
 
 
-def read_document(source: str, *, what: str) -> dict[str, Any]:
-    """Return the JSON object in the file *source*, or on stdin for ``-``.
+def read_document(source: str, *, what: str, most: int = jsontext.MAX_DOCUMENT) -> dict[str, Any]:
+    """Return the JSON object of *most* bytes in the file *source*, or on stdin for ``-``.
 
     Raises:
         UsageError: It cannot be read.
         MalformedRequestError: It is no JSON object.
     """
-    return jsontext.load_document(_read(source, jsontext.MAX_DOCUMENT + 1, what=what), what=what)
+    return jsontext.load_document(_read(source, most + 1, what=what), what=what, most=most)
 
 
 def read_key(source: str, *, what: str) -> str:

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from keyctl.cli.console import Console
 from keyctl.errors import KeyctlError, SecretInArgumentError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from keyctl.db.engine import Database
     from keyctl.policy.facts import Caller
     from keyctl.services.workspace import Workspace
@@ -125,20 +127,18 @@ class Session:
             runs_folder=self._runs_folder(),
         )
 
+    def source_url(self, given: str | None) -> str | None:
+        """Return the URL of the database to import from: *given* by the option, or the environment's."""
+        from keyctl.db.engine import parse_url
+
+        return _url(given, "--source-url", "KEYCTL_SOURCE_URL", parse_url)
+
     def _database_url(self) -> str:
         from keyctl.db.engine import parse_url
 
-        if given := _given(self.common.database_url, "--database-url"):
-            if parse_url(given).password:
-                raise SecretInArgumentError(
-                    "--database-url holds a password, and arguments are visible to others",
-                    hint="set KEYCTL_DATABASE_URL or KEYCTL_DATABASE_URL_FILE, or use PGPASSFILE",
-                )
+        given = _url(self.common.database_url, "--database-url", "KEYCTL_DATABASE_URL", parse_url)
+        if given is not None:
             return given
-        if given := _given(None, "", "KEYCTL_DATABASE_URL"):
-            return given
-        if path := _given(None, "", "KEYCTL_DATABASE_URL_FILE"):
-            return _read_line(Path(path), what="KEYCTL_DATABASE_URL_FILE")
         from platformdirs import user_data_path
 
         return f"sqlite:///{user_data_path('keyctl') / 'keyctl.db'}"
@@ -162,6 +162,26 @@ class Session:
                 "--changed-by takes 1 to 255 printable characters", hint="name a person"
             )
         return given
+
+
+def _url(option: str | None, flag: str, variable: str, parse: "Callable[[str], Any]") -> str | None:
+    """Return the URL that the option, the variable, or the file it names says.
+
+    Raises:
+        SecretInArgumentError: The option holds a password.
+    """
+    if given := _given(option, flag):
+        if parse(given).password:
+            raise SecretInArgumentError(
+                f"{flag} holds a password, and arguments are visible to others",
+                hint=f"set {variable} or {variable}_FILE, or use PGPASSFILE",
+            )
+        return given
+    if given := _given(None, "", variable):
+        return given
+    if path := _given(None, "", f"{variable}_FILE"):
+        return _read_line(Path(path), what=f"{variable}_FILE")
+    return None
 
 
 def _given(option: str | None, flag: str, variable: str | None = None) -> str | None:

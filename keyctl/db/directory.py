@@ -1,6 +1,6 @@
 """Questions about organizations, users, teams and who belongs to them."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final, TypeVar
 
 from sqlalchemy import Connection, Table, delete, insert, select, update
@@ -23,6 +23,23 @@ def find(connection: Connection, kind: type[P], object_id: str, *, lock: bool = 
     query = select(table).where(table.c.id == object_id, table.c.deleted_at.is_(None))
     row = connection.execute(query.with_for_update() if lock else query).mappings().first()
     return kind.of(row) if row else None
+
+
+def find_all(
+    connection: Connection, kind: type[P], ids: Collection[str], *, lock: bool = False
+) -> dict[str, P]:
+    """Return those of *ids* that are not archived, by id; locked in that order."""
+    table = _TABLES[kind]
+    query = select(table).where(table.c.id.in_(ids), table.c.deleted_at.is_(None))
+    query = query.order_by(table.c.id)
+    rows = connection.execute(query.with_for_update() if lock else query).mappings()
+    return {row["id"]: kind.of(row) for row in rows}
+
+
+def known(connection: Connection, kind: type[Principal], ids: Collection[str]) -> set[str]:
+    """Return those of *ids* that exist, archived or not."""
+    table = _TABLES[kind]
+    return set(connection.execute(select(table.c.id).where(table.c.id.in_(ids))).scalars())
 
 
 def listed(connection: Connection, kind: type[P], *, after: str | None, limit: int) -> list[P]:
@@ -49,6 +66,12 @@ def create(connection: Connection, record: Principal) -> bool:
         return False
     connection.execute(insert(table), columns)
     return True
+
+
+def insert_all(connection: Connection, *records: Principal) -> None:
+    """Write new ones of one kind."""
+    rows = [record.columns() for record in records]
+    connection.execute(insert(_TABLES[type(records[0])]), rows)
 
 
 def change(
@@ -89,6 +112,20 @@ def member_role(
     return connection.execute(
         select(table.c.role).where(table.c[column] == object_id, table.c.user_id == user_id)
     ).scalar()
+
+
+def member_roles(
+    connection: Connection,
+    kind: type[Principal],
+    ids: Collection[str],
+    user_ids: Collection[str],
+) -> dict[tuple[str, str], str]:
+    """Return the roles of these users in these teams or organizations, by both ids."""
+    table, column = _MEMBERS[kind]
+    query = select(table.c[column], table.c.user_id, table.c.role).where(
+        table.c[column].in_(ids), table.c.user_id.in_(user_ids)
+    )
+    return {(row[0], row[1]): row[2] for row in connection.execute(query)}
 
 
 def members(connection: Connection, kind: type[Principal], object_id: str) -> dict[str, str]:

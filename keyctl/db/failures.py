@@ -12,8 +12,10 @@ _TRY_LATER = "another process holds a lock; try again"
 
 
 @contextmanager
-def translated(shown: str) -> Iterator[None]:
+def translated(shown: str, *, variable: str = "KEYCTL_DATABASE_URL") -> Iterator[None]:
     """Translate driver errors of the block; *shown* is the database's URL without its password.
+
+    *variable* is the one that says which database it is.
 
     `IntegrityError` passes: only the service knows which fact it contradicts.
     """
@@ -22,7 +24,7 @@ def translated(shown: str) -> Iterator[None]:
     except IntegrityError:
         raise
     except DBAPIError as error:
-        raise (_sqlite(error, shown) or _postgres(error, shown) or error) from error
+        raise (_sqlite(error, shown) or _postgres(error, shown, variable) or error) from error
 
 
 def _sqlite(error: DBAPIError, shown: str) -> KeyctlError | None:
@@ -52,7 +54,7 @@ def _sqlite(error: DBAPIError, shown: str) -> KeyctlError | None:
     return None
 
 
-def _postgres(error: DBAPIError, shown: str) -> KeyctlError | None:
+def _postgres(error: DBAPIError, shown: str, variable: str) -> KeyctlError | None:
     state = getattr(error.orig, "sqlstate", None)
     if state in ("55P03", "40P01", "40001", "57014"):
         return BusyError(f"the database {shown} is busy", hint=_TRY_LATER)
@@ -68,7 +70,7 @@ def _postgres(error: DBAPIError, shown: str) -> KeyctlError | None:
     if state is None and type(error.orig).__module__.startswith("psycopg"):
         return DatabaseError(
             f"the database {shown} cannot be reached: {_line(error)}",
-            hint="check KEYCTL_DATABASE_URL and that the server is up",
+            hint=f"check {variable} and that the server is up",
         )
     if (state or "").startswith(("28", "3D", "53")):
         return DatabaseError(f"the database {shown} refuses the connection: {_line(error)}")

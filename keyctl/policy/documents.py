@@ -46,6 +46,17 @@ class KeyDefaults(KeyFields):
     """Values for fields that a request leaves out."""
 
 
+MemberPermission = Literal[
+    "/key/generate",
+    "/key/service-account/generate",
+    "/key/update",
+    "/key/regenerate",
+    "/key/delete",
+    "/key/block",
+    "/key/unblock",
+    "/key/info",
+    "/key/list",
+]
 Pattern = Annotated[Name, AfterValidator(_pattern)]
 
 
@@ -53,22 +64,7 @@ class KeyRules(Strict):
     """What any layer, the configuration included, can demand of keys."""
 
     allowed_team_member_roles: list[Literal["admin", "user"]] | None = None
-    team_member_permissions: (
-        list[
-            Literal[
-                "/key/generate",
-                "/key/service-account/generate",
-                "/key/update",
-                "/key/regenerate",
-                "/key/delete",
-                "/key/block",
-                "/key/unblock",
-                "/key/info",
-                "/key/list",
-            ]
-        ]
-        | None
-    ) = None
+    team_member_permissions: list[MemberPermission] | None = None
     required_params: Names | None = None
     max_keys: Annotated[int, Field(ge=0)] | None = None
     require_expiry: bool | None = None

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, Final
 
 from keyctl import durations, money
@@ -12,6 +13,7 @@ from keyctl.records import Key
 from keyctl.requests import GatewayFields, KeyFields
 
 GATEWAY_FIELDS: Final = tuple(GatewayFields.model_fields)
+NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 ROUTES_OF_TYPE: Final = {
     "llm_api": ["llm_api_routes"],
     "management": ["management_routes"],
@@ -56,8 +58,18 @@ def with_defaults(
     return result, filled
 
 
-def build_key(values: Mapping[str, Any], *, key_id: str, actor: str, now: datetime) -> Key:
+def build_key(
+    values: Mapping[str, Any],
+    *,
+    key_id: str,
+    actor: str,
+    now: datetime,
+    kept: Mapping[str, Any] = NOTHING,
+) -> Key:
     """Return the pending key that *values* describe.
+
+    *kept* are columns that an imported key brings along in place of what a new one begins with,
+    such as an expiry that may have passed.
 
     Raises:
         MalformedRequestError: It would have expired already.
@@ -68,15 +80,15 @@ def build_key(values: Mapping[str, Any], *, key_id: str, actor: str, now: dateti
     columns["key_alias"] = values.get("key_alias") or None
     columns["gateway"] = {name: values[name] for name in GATEWAY_FIELDS if name in values}
     columns.update(routes_of(values))
-    columns["expires"] = _expires(values, now)
+    if "expires" not in kept:
+        columns["expires"] = _expires(values, now)
     if period := values.get("budget_duration"):
         columns["budget_anchor_at"] = now
         columns["budget_reset_at"] = durations.next_reset(period, anchor=now, now=now)
     if interval := values.get("rotation_interval"):
         columns["key_rotation_at"] = durations.parse_duration(interval).after(now)
-    return Key(
-        id=key_id, created_at=now, created_by=actor, updated_at=now, updated_by=actor, **columns
-    )
+    stamps = {"created_at": now, "created_by": actor, "updated_at": now, "updated_by": actor}
+    return Key(id=key_id, **{**stamps, **columns, **kept})
 
 
 def routes_of(values: Mapping[str, Any]) -> dict[str, Any]:

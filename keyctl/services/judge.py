@@ -1,9 +1,9 @@
 """The one validate-and-authorize path: gather the facts, fill, run every rule, refuse or step over."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Connection
 
@@ -19,9 +19,25 @@ from keyctl.policy import bounds, engine, resolve
 from keyctl.policy.bounds import Filled
 from keyctl.policy.documents import Policy, stored_policy
 from keyctl.policy.facts import Caller, Facts, Layers, Operation
-from keyctl.records import Key, Organization, Team, User
+from keyctl.records import Key, Organization, Principal, Team, User
 from keyctl.services import sums
 from keyctl.settings import Settings, everywhere
+
+P = TypeVar("P", bound=Principal)
+
+
+class Lookup(Protocol):
+    """Where owners and their roles are looked up: `keyctl.db.directory`, or what was read from it."""
+
+    def find(
+        self, connection: Connection, kind: type[P], object_id: str, *, lock: bool = False
+    ) -> P | None:
+        """Return the live organization, user or team with this id."""
+
+    def member_role(
+        self, connection: Connection, kind: type[Principal], object_id: str, user_id: str
+    ) -> str | None:
+        """Return the user's role in a team or organization, None for a stranger."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +61,12 @@ class Verdict:
 
 
 def surroundings(
-    connection: Connection, settings: Settings, values: dict[str, Any], *, lock: bool
+    connection: Connection,
+    settings: Settings,
+    values: dict[str, Any],
+    *,
+    lock: bool,
+    lookup: Lookup = directory,
 ) -> Surroundings:
     """Return the owners that *values* name; locked in keyctl's order: organization, team, user.
 
@@ -54,23 +75,23 @@ def surroundings(
         BusyError: The team moved to another organization meanwhile.
     """
     team_id, user_id = values.get("team_id"), values.get("user_id")
-    team = _team(connection, team_id) if team_id is not None else None
+    team = _team(lookup, connection, team_id) if team_id is not None else None
     organization_id = values.get("organization_id") or (team.organization_id if team else None)
     organization = user = None
     if organization_id is not None:
-        organization = directory.find(connection, Organization, organization_id, lock=lock)
+        organization = lookup.find(connection, Organization, organization_id, lock=lock)
         if organization is None:
             raise OrganizationNotFoundError(
                 f"there is no organization {organization_id!r}",
                 hint="keyctl org list shows them; keyctl org create makes one",
             )
     if team is not None and lock:
-        locked = _team(connection, team.id, lock=True)
+        locked = _team(lookup, connection, team.id, lock=True)
         if locked.organization_id != team.organization_id:
             raise BusyError(f"team {team.id!r} is being moved", hint="try again")
         team = locked
     if user_id is not None:
-        user = directory.find(connection, User, user_id, lock=lock)
+        user = lookup.find(connection, User, user_id, lock=lock)
         if user is None:
             raise UserNotFoundError(
                 f"there is no user {user_id!r}",
@@ -129,13 +150,18 @@ def gather(
     caller: Caller,
     values: dict[str, Any],
     *,
+    operation: Operation = "generate",
     service_account: bool = False,
     supplied_is_strong: bool | None = None,
+    kept: Mapping[str, Any] = resolve.NOTHING,
     overrides: Sequence[str] = (),
     lock: bool = True,
+    lookup: Lookup = directory,
     now: datetime,
 ) -> Bench:
     """Gather the facts around the key that *values* describe, and fill in what they leave out.
+
+    An imported key keeps the columns in *kept*, whatever a new one would begin with.
 
     Raises:
         MalformedRequestError, NotFoundError: Before any rule can be asked.
@@ -144,14 +170,14 @@ def gather(
     values, filled = _owners(values, settings, caller, service_account=service_account)
     if lock:
         sums.lock_everywhere(connection, settings)
-    around = surroundings(connection, settings, values, lock=lock)
+    around = surroundings(connection, settings, values, lock=lock, lookup=lookup)
     values, more = resolve.with_defaults(values, _defaults(around, settings))
     filled += more
     values["organization_id"] = around.organization.id if around.organization else None
     values["service_account"] = service_account
-    key = resolve.build_key(values, key_id="", actor=caller.actor, now=now)
+    key = resolve.build_key(values, key_id="", actor=caller.actor, now=now, kept=kept)
     facts = Facts(
-        operation="generate",
+        operation=operation,
         key=key,
         given=given | {item.field for item in filled if item.source == "caller"},
         caller=caller,
@@ -161,7 +187,7 @@ def gather(
         layers=around.layers,
         supplied_is_strong=supplied_is_strong,
         now=now,
-        **roles(connection, around),
+        **roles(connection, around, lookup=lookup),
     )
     key, more = bounds.fill(facts)
     facts = sums.read(connection, replace(facts, key=key))
@@ -198,8 +224,8 @@ def facts_of(
     )
 
 
-def _team(connection: Connection, team_id: str, *, lock: bool = False) -> Team:
-    team = directory.find(connection, Team, team_id, lock=lock)
+def _team(lookup: Lookup, connection: Connection, team_id: str, *, lock: bool = False) -> Team:
+    team = lookup.find(connection, Team, team_id, lock=lock)
     if team is None:
         raise TeamNotFoundError(
             f"there is no team {team_id!r}",
@@ -236,15 +262,17 @@ def _defaults(around: Surroundings, settings: Settings) -> list[tuple[str, Any]]
     ]
 
 
-def roles(connection: Connection, around: Surroundings) -> dict[str, Any]:
+def roles(
+    connection: Connection, around: Surroundings, *, lookup: Lookup = directory
+) -> dict[str, Any]:
     """Return the owner's roles in the team and the organization, by their name in `Facts`."""
     found: dict[str, Any] = {}
     if around.user is not None and around.team is not None:
-        found["owner_team_role"] = directory.member_role(
+        found["owner_team_role"] = lookup.member_role(
             connection, Team, around.team.id, around.user.id
         )
     if around.user is not None and around.organization is not None:
-        found["owner_organization_role"] = directory.member_role(
+        found["owner_organization_role"] = lookup.member_role(
             connection, Organization, around.organization.id, around.user.id
         )
     return found

@@ -119,6 +119,12 @@ def find_secret_by_lookup(connection: Connection, lookup: str) -> Secret | None:
     return Secret(**row) if row else None
 
 
+def secrets_by_lookup(connection: Connection, lookups: Sequence[str]) -> dict[str, Secret]:
+    """Return the secrets that have one of these lookups, by lookup."""
+    query = select(secrets).where(secrets.c.lookup.in_(lookups))
+    return {row["lookup"]: Secret(**row) for row in connection.execute(query).mappings()}
+
+
 def insert_secret(connection: Connection, *records: dict[str, Any]) -> None:
     """Write new secrets, given as column values."""
     connection.execute(insert(secrets), list(records))

@@ -1,0 +1,184 @@
+"""keyctl import litellm."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from keyctl.cli import inputs
+from keyctl.cli.command import command
+from keyctl.cli.progress import progress
+from keyctl.cli.session import Session
+from keyctl.cli.tables import show_table
+from keyctl.errors import BatchError, UsageError
+
+if TYPE_CHECKING:
+    from keyctl.services.imports import ImportOrder, Line, Source
+
+_LARGEST_PAGE: Final = 256 * 1024 * 1024
+RESULTS: Final = ("imported", "present", "skipped", "failed")
+OBJECTS: Final = ("user", "organization", "team", "member", "key")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Declare the command."""
+    group = typer.Typer(
+        help="Take over another gateway's keys.",
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+    )
+    app.add_typer(group, name="import")
+
+    @command(group, "litellm", outputs=("auto", "json", "jsonl", "table"))
+    def litellm(
+        session: Session,
+        source_url: Annotated[
+            str | None,
+            typer.Option("--source-url", help="LiteLLM's database (KEYCTL_SOURCE_URL)."),
+        ] = None,
+        source_file: Annotated[
+            list[str] | None,
+            typer.Option(
+                "--source-file",
+                help="Instead, what /key/list?return_full_object=true answers; repeatable.",
+            ),
+        ] = None,
+        include_expired: Annotated[
+            bool, typer.Option("--include-expired", help="Import expired keys as such.")
+        ] = False,
+        drop: Annotated[
+            list[str] | None,
+            typer.Option("--drop", help="Leave this column's restriction behind; repeatable."),
+        ] = None,
+        override: Annotated[
+            list[str] | None, typer.Option("--override", help="Step over this rule; repeatable.")
+        ] = None,
+        reason: Annotated[
+            str | None, typer.Option("--reason", help="Why, for --override and --drop.")
+        ] = None,
+        dry_run: Annotated[
+            bool, typer.Option("--dry-run", help="Report what would be; write nothing.")
+        ] = False,
+    ) -> None:
+        """Import LiteLLM's users, organizations, teams and keys; key strings keep working.
+
+        What is here already is left alone, so it may be run again: after a crash it goes on. Try --dry-run first.
+        """
+        if (override or drop) and not reason:
+            raise UsageError(
+                "--override and --drop need --reason", hint="say why, for the audit trail"
+            )
+        from keyctl.services.imports import ImportOrder
+
+        order = ImportOrder(
+            include_expired=include_expired,
+            dropped=frozenset(drop or ()),
+            overrides=tuple(override or ()),
+            reason=reason,
+            dry_run=dry_run,
+        )
+        with _source(session, source_url, source_file) as source:
+            _import(session, order, source)
+
+
+def _source(
+    session: Session, source_url: str | None, source_file: Sequence[str] | None
+) -> "AbstractContextManager[Source]":
+    if source_file:
+        if source_url is not None:
+            raise UsageError(
+                "give either --source-url or --source-file", hint="keys have one source"
+            )
+        from keyctl.litellm.dump import Dump
+
+        return nullcontext(
+            Dump.of(
+                inputs.read_document(path, what="the dump", most=_LARGEST_PAGE)
+                for path in source_file
+            )
+        )
+    url = session.source_url(source_url)
+    if url is None:
+        raise UsageError(
+            "there is nothing to import from",
+            hint="set KEYCTL_SOURCE_URL or KEYCTL_SOURCE_URL_FILE, or give --source-file",
+        )
+    from keyctl.db.litellm import opened
+
+    return opened(url)
+
+
+def _import(session: Session, order: "ImportOrder", source: "Source") -> None:
+    from keyctl.services.importing import ImportService
+
+    lines = ImportService(session.workspace).run(source, order)
+    counts: Counter[tuple[str, str]] = Counter()
+    columns: Counter[str] = Counter()
+    noted: list[dict[str, Any]] = []
+    anchor = None
+    with progress("importing keys", source.count_keys()) as advance:
+        for line in _told(session, lines, noted):
+            counts[line.object_type, line.result] += 1
+            columns.update(line.lost)
+            anchor = line.audit or anchor
+            if line.object_type == "key":
+                advance()
+    _report(session, order, counts, columns, noted, anchor)
+    if failures := sum(counts[kind, "failed"] for kind in OBJECTS):
+        raise BatchError(f"{failures} rows failed", hint="the report says which and why")
+
+
+def _told(
+    session: Session, lines: "Iterable[Line]", noted: list[dict[str, Any]]
+) -> "Iterator[Line]":
+    """Pass the lines on, and tell those that say something: all as JSON lines, else what was not simply done."""
+    for line in lines:
+        if session.output == "jsonl":
+            session.console.lines([asdict(line)])
+        elif line.reason is not None or line.changes:
+            if session.wants_json:
+                noted.append(asdict(line))
+            else:
+                session.console.note(_text(line))
+        yield line
+
+
+def _text(line: "Line") -> str:
+    alias = f" ({line.key_alias})" if line.key_alias else ""
+    said = "; ".join([*([line.reason] if line.reason else []), *line.changes])
+    return f"{line.object_type} {line.source}{alias} {line.result}: {said}"
+
+
+def _report(
+    session: Session,
+    order: "ImportOrder",
+    counts: Counter[tuple[str, str]],
+    columns: Counter[str],
+    noted: Sequence[dict[str, Any]],
+    anchor: dict[str, Any] | None,
+) -> None:
+    rows = [
+        {"object": kind, **{result: counts[kind, result] for result in RESULTS}} for kind in OBJECTS
+    ]
+    without_home = [{"column": name, "rows": count} for name, count in sorted(columns.items())]
+    if session.wants_json:
+        session.console.json(
+            {
+                "dry_run": order.dry_run,
+                "counts": rows,
+                "columns": without_home,
+                "rows": noted,
+                "audit": anchor,
+            }
+        )
+    elif session.output != "jsonl":
+        show_table(session.console, ("object", *RESULTS), rows)
+    if not session.wants_json:
+        for item in without_home:
+            session.console.note(f"without a home here: {item['column']} in {item['rows']} rows")
+    if order.dry_run:
+        session.console.note("a dry run: nothing was written")

@@ -1,0 +1,215 @@
+"""Map rows of LiteLLM's users, organizations and teams, and who belongs to them.  Pure."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, get_args
+
+from keyctl.errors import UnmappableRowError
+from keyctl.litellm.inventory import refuse_restricted, refuse_unless_dropped
+from keyctl.litellm.keys import created_by, without_misfits
+from keyctl.litellm.spending import budget_of, period
+from keyctl.litellm.values import Row, dollars, length, names, pick, spent, without_empty
+from keyctl.policy.documents import MemberPermission
+from keyctl.principals import principal_values
+from keyctl.records import Organization, Principal, Team, User
+
+_ROLES: Final = names("proxy_admin proxy_admin_viewer org_admin internal_user internal_user_viewer")
+_DEFAULT: Final = "internal_user"  # what LiteLLM takes an unknown or missing role for
+_LEAST: Final = "internal_user_viewer"
+_LIMITS: Final = ("tpm_limit", "rpm_limit")
+_PER_MODEL: Final = ("model_tpm_limit", "model_rpm_limit")
+_PERMISSIONS: Final = get_args(MemberPermission)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """A membership: its role here, or why there is none, or what refuses it."""
+
+    user_id: str
+    role: str | None = None
+    skipped: str | None = None
+    refusal: UnmappableRowError | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MappedOwner:
+    """A user, an organization or a team as columns, what means something else here, and its members."""
+
+    columns: dict[str, Any]
+    changes: tuple[str, ...] = ()
+    members: tuple[Member, ...] = ()
+
+
+def map_user(row: Row, *, dropped: Collection[str] = ()) -> MappedOwner:
+    """Return the decoded *row* as columns.
+
+    Raises:
+        UnmappableRowError, MalformedRequestError: It has no equal here.
+    """
+    refuse_restricted("user", row, dropped)
+    changes: list[str] = []
+    metadata = _metadata(row)
+    document = {
+        **pick(row, ("models", *_LIMITS)),
+        "email": row.get("user_email"),
+        "role": _role(row.get("user_role"), changes),
+        # LiteLLM refuses the keys of a user whom SCIM has switched off.
+        "blocked": metadata.get("scim_active") is False or None,
+        "metadata": metadata,
+    }
+    return _owner(User, row, row.get("user_id"), document, row, changes)
+
+
+def map_organization(row: Row, *, dropped: Collection[str] = ()) -> MappedOwner:
+    """Return the decoded *row*, its budget row and its members.
+
+    Raises:
+        UnmappableRowError, MalformedRequestError: It has no equal here.
+    """
+    refuse_restricted("organization", row, dropped)
+    budget = budget_of(row)
+    changes: list[str] = []
+    metadata = _metadata(row)
+    document = {
+        **pick(row, ("models",)),
+        **pick(budget, _LIMITS),
+        **_per_model(metadata),
+        "name": row.get("organization_alias"),
+        "metadata": metadata,
+    }
+    members = [
+        _organization_member(item, dropped)
+        for item in row.get("members", ())
+        if item.get("user_id")
+    ]
+    object_id = row.get("organization_id")
+    return _owner(Organization, row, object_id, document, budget, changes, members)
+
+
+def map_team(row: Row, *, dropped: Collection[str] = ()) -> MappedOwner:
+    """Return the decoded *row* and its members.
+
+    Raises:
+        UnmappableRowError, MalformedRequestError: It has no equal here.
+    """
+    refuse_restricted("team", row, dropped)
+    changes: list[str] = []
+    metadata = _metadata(row)
+    document = {
+        **pick(row, ("models", "organization_id", "max_parallel_requests", *_LIMITS)),
+        **_per_model(metadata),
+        "name": row.get("team_alias"),
+        "blocked": bool(row.get("blocked")) or None,
+        "metadata": metadata,
+        "policy": _policy(row, changes),
+    }
+    members = _team_members(row, dropped, changes)
+    return _owner(Team, row, row.get("team_id"), document, row, changes, members)
+
+
+def _owner(
+    kind: type[Principal],
+    row: Row,
+    object_id: Any,
+    document: Mapping[str, Any],
+    budget: Row,
+    changes: list[str],
+    members: Collection[Member] = (),
+) -> MappedOwner:
+    if not isinstance(object_id, str):
+        raise UnmappableRowError("it has no id")
+    whole = without_empty(
+        {
+            **document,
+            "max_budget": dollars("max_budget", budget.get("max_budget")),
+            "budget_duration": length("budget_duration", budget.get("budget_duration"), changes),
+        }
+    )
+    values = without_misfits(
+        whole,
+        lambda fitting: principal_values(kind, object_id, fitting),
+        soft=("name", "email"),
+        changes=changes,
+    )
+    kept = {"created_at": row.get("created_at"), "created_by": created_by(row), **period(budget)}
+    return MappedOwner(
+        columns={
+            **values,
+            **without_empty(kept),
+            "id": object_id,
+            "spend": spent(row.get("spend")),
+        },
+        changes=tuple(changes),
+        members=tuple(members),
+    )
+
+
+def _metadata(row: Row) -> dict[str, Any]:
+    metadata = row.get("metadata") or {}
+    if not isinstance(metadata, dict):
+        raise UnmappableRowError("metadata is not an object")
+    return {name: value for name, value in metadata.items() if name != "logging"}
+
+
+def _per_model(metadata: dict[str, Any]) -> dict[str, Any]:
+    """Take the limits by model out of *metadata*, where LiteLLM keeps them, and return them."""
+    found = {name: metadata.pop(name) for name in _PER_MODEL if name in metadata}
+    return {
+        name: without_empty(value) if isinstance(value, dict) else value
+        for name, value in found.items()
+    }
+
+
+def _role(role: Any, changes: list[str]) -> str:
+    if role in _ROLES:
+        return str(role)
+    if role in (None, ""):
+        return _DEFAULT
+    changes.append(f"user_role {str(role)[:40]!r} is no role here: {_LEAST}")
+    return _LEAST
+
+
+def _policy(row: Row, changes: list[str]) -> dict[str, Any] | None:
+    """Return the policy that grants plain members what LiteLLM's permissions do."""
+    asked = [name for name in row.get("team_member_permissions") or () if isinstance(name, str)]
+    known = [name for name in asked if name in _PERMISSIONS]
+    if len(known) < len(asked):
+        strange = ", ".join(sorted(set(asked) - set(known)))[:200]
+        changes.append(f"team_member_permissions not granted here: {strange}")
+    return {"team_member_permissions": known} if known else None
+
+
+def _team_members(row: Row, dropped: Collection[str], changes: list[str]) -> list[Member]:
+    found: dict[str, Member] = {}
+    entries = row.get("members_with_roles") or []
+    if not isinstance(entries, list):
+        raise UnmappableRowError("members_with_roles is not a list")
+    limited = {item.get("user_id") for item in row.get("limited_members", ())}
+    for item in entries:
+        user_id = item.get("user_id") if isinstance(item, dict) else None
+        if not isinstance(user_id, str) or not user_id:
+            # LiteLLM matches members by id only.
+            changes.append("a member without a user_id is nobody: left out")
+            continue
+        role = "admin" if item.get("role") == "admin" else "user"
+        found[user_id] = _limited(user_id, role, limited=user_id in limited, dropped=dropped)
+    return list(found.values())
+
+
+def _organization_member(item: Row, dropped: Collection[str]) -> Member:
+    user_id, role = str(item["user_id"]), item.get("user_role") or _DEFAULT
+    if role not in ("org_admin", _DEFAULT):
+        return Member(
+            user_id=user_id, skipped=f"role {str(role)[:40]!r} has no equal in an organization"
+        )
+    return _limited(user_id, str(role), limited=bool(item.get("budget_id")), dropped=dropped)
+
+
+def _limited(user_id: str, role: str, *, limited: bool, dropped: Collection[str]) -> Member:
+    """Return the membership, unless a budget of its own limits it and there is no home for one."""
+    if limited:
+        try:
+            refuse_unless_dropped("member.budget_id", dropped)
+        except UnmappableRowError as error:
+            return Member(user_id=user_id, refusal=error)
+    return Member(user_id=user_id, role=role)

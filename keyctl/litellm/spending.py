@@ -1,0 +1,76 @@
+"""What a key may spend and how fast, from its row and the budget row it is linked to.  Pure."""
+
+from collections.abc import Collection
+from datetime import datetime
+from typing import Any
+
+from keyctl import money
+from keyctl.errors import UnmappableRowError
+from keyctl.litellm.values import Row, decoded, dollars, length, spent, without_empty
+
+
+def budget_of(row: Row) -> Row:
+    """Return the budget row that a key or an organization is linked to, an empty one if there is none."""
+    found = row.get("litellm_budget_table")
+    return found if isinstance(found, dict) else {}
+
+
+def limits(row: Row, budget: Row) -> dict[str, Any]:
+    """Return the limits in force: what the key leaves open is the budget row's."""
+    names = ("tpm_limit", "rpm_limit", "tpd_limit")
+    return {name: budget.get(name) if row.get(name) is None else row.get(name) for name in names}
+
+
+def spending(row: Row, budget: Row, changes: list[str]) -> dict[str, Any]:
+    """Return the budgets in force and what is spent, in dollars.
+
+    Raises:
+        UnmappableRowError: An amount or a period is none.
+    """
+    found: dict[str, Any] = {
+        name: dollars(name, budget.get(name) if row.get(name) is None else row.get(name))
+        for name in ("max_budget", "soft_budget")
+    }
+    found["spend"] = money.dollars(spent(row.get("spend")))
+    found["budget_duration"] = length(
+        "budget_duration", row.get("budget_duration") or budget.get("budget_duration"), changes
+    )
+    found["budget_limits"] = [
+        {
+            "budget_duration": length("budget_limits", window.get("budget_duration"), changes),
+            "max_budget": dollars("budget_limits", window.get("max_budget")),
+        }
+        for window in _objects("budget_limits", row.get("budget_limits") or ())
+    ]
+    per_model = row.get("model_max_budget") or budget.get("model_max_budget") or {}
+    if not isinstance(per_model, dict):
+        raise UnmappableRowError("model_max_budget is not an object")
+    models = zip(per_model, _objects("model_max_budget", per_model.values()), strict=True)
+    found["model_max_budget"] = {model: _model_budget(item, changes) for model, item in models}
+    return found
+
+
+def _model_budget(item: Row, changes: list[str]) -> dict[str, Any]:
+    amount = item.get("max_budget", item.get("budget_limit"))
+    period = item.get("budget_duration", item.get("time_period"))
+    return without_empty(
+        {
+            **{name: item.get(name) for name in ("tpm_limit", "rpm_limit")},
+            "max_budget": dollars("model_max_budget", amount),
+            "budget_duration": length("model_max_budget", period, changes),
+        }
+    )
+
+
+def period(row: Row) -> dict[str, datetime]:
+    """Return when the budget period ends and what later ones are counted from: that very instant."""
+    reset_at = row.get("budget_reset_at")
+    if reset_at is None or not row.get("budget_duration"):
+        return {}
+    return {"budget_reset_at": reset_at, "budget_anchor_at": reset_at}
+
+
+def _objects(name: str, items: Collection[Any]) -> list[dict[str, Any]]:
+    if any(not isinstance(item, dict) for item in items):
+        raise UnmappableRowError(f"{name} holds something that is not an object")
+    return [decoded(item) for item in items]

@@ -1,0 +1,961 @@
+"""keyctl import litellm: from real tables in a real database, every old key string works here."""
+
+import json
+import os
+import signal
+import sqlite3
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pexpect
+import pytest
+from conftest import Clock, administered, at
+from harness import KEYCTL, Cli
+from litellm_tables import LiteLLM, digest, key
+from sqlalchemy import select
+
+from keyctl.db import directory, queries
+from keyctl.db.litellm import opened
+from keyctl.db.tables import audit_events, keys, secrets
+from keyctl.errors import DeniedError, UsageError
+from keyctl.policy.facts import Caller
+from keyctl.records import Key, Organization, Team, User
+from keyctl.services.directory import DirectoryService
+from keyctl.services.importing import ImportService
+from keyctl.services.imports import ImportOrder, Line
+from keyctl.services.verify import verify
+from keyctl.services.workspace import Workspace
+from keyctl.settings import Settings
+
+OLD = "sk-1234567890abcdefghijkl"
+OLDER = "sk-abcdefghijkl1234567890"
+MANY = 10_000
+DEEP: Any = json.loads('{"a":' * 500 + "1" + "}" * 500)
+
+
+@pytest.fixture(name="litellm")
+def _litellm(postgres_url: str) -> Iterator[LiteLLM]:
+    """LiteLLM's tables in a PostgreSQL database of their own."""
+    name = f"litellm_{uuid4().hex[:12]}"
+    with administered(postgres_url) as execute:
+        execute(f'CREATE DATABASE "{name}"')
+    source = LiteLLM(at(postgres_url, name))
+    yield source
+    source.engine.dispose()
+    with administered(postgres_url) as execute:
+        execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+Run = Callable[..., list[Line]]
+
+
+@pytest.fixture(name="run")
+def _run(workspace: Workspace, litellm: LiteLLM) -> Run:
+    """Import from the test's LiteLLM and return the lines."""
+
+    def run(workspace: Workspace = workspace, **order: Any) -> list[Line]:
+        with opened(litellm.url) as source:
+            return list(ImportService(workspace).run(source, ImportOrder(**order)))
+
+    return run
+
+
+def results(lines: Sequence[Line]) -> Counter[tuple[str, str]]:
+    """Return how many rows of each kind came to what."""
+    return Counter((line.object_type, line.result) for line in lines)
+
+
+def stored(workspace: Workspace, text: str) -> Key:
+    """Return the key with this key string."""
+    with workspace.database.read() as connection:
+        found = queries.find_presented(connection, digest(text)[:32])
+    assert found is not None
+    return found.key
+
+
+def events(workspace: Workspace) -> list[Any]:
+    """Return all audit events."""
+    with workspace.database.read() as connection:
+        return list(connection.execute(select(audit_events).order_by(audit_events.c.seq)))
+
+
+def count(workspace: Workspace) -> int:
+    """Return how many keys, secrets and events there are."""
+    with workspace.database.read() as connection:
+        return sum(
+            len(connection.execute(select(table)).all()) for table in (keys, secrets, audit_events)
+        )
+
+
+def environment(litellm: LiteLLM) -> dict[str, str]:
+    """Return the variable that names the source."""
+    return {"KEYCTL_SOURCE_URL": litellm.url}
+
+
+class TestKeys:
+    def test_an_old_key_string_works(
+        self, workspace: Workspace, litellm: LiteLLM, run: Run
+    ) -> None:
+        """The string that a client holds verifies here, and the key is what it was there."""
+        reset_at = datetime(2030, 2, 1)  # noqa: DTZ001  # the column has no zone
+        litellm.add(
+            "keys",
+            key(
+                OLD,
+                key_alias="ci",
+                models=["gpt-4"],
+                max_budget=12.1,
+                spend=3.0000000001,
+                budget_duration="1mo",
+                budget_reset_at=reset_at,
+                rpm_limit=7,
+                metadata={"tags": ["a"], "app": "web"},
+                created_by="ada",
+            ),
+        )
+
+        lines = run()
+
+        assert results(lines) == {("key", "imported"): 1}
+        verdict = verify(workspace.database, OLD)
+        found = stored(workspace, OLD)
+        assert (verdict.valid, verdict.key_id, verdict.key_alias) == (True, found.id, "ci")
+        assert (found.max_budget, found.spend) == (12_100_000_000, 3_000_000_001)
+        assert (found.models, found.tags, found.metadata) == (["gpt-4"], ["a"], {"app": "web"})
+        assert (found.budget_duration, found.rpm_limit) == ("1mo", 7)
+        assert f"{found.budget_reset_at}" == "2030-02-01 00:00:00+00:00"
+        assert f"{found.created_at} {found.created_by}" == "2029-06-01 08:30:00+00:00 litellm:ada"
+
+    def test_another_key_string_does_not(
+        self, workspace: Workspace, litellm: LiteLLM, run: Run
+    ) -> None:
+        """Neither the hash itself nor another string is a credential."""
+        litellm.add("keys", key(OLD))
+
+        run()
+
+        assert verify(workspace.database, OLDER).reason == "unknown"
+        assert verify(workspace.database, digest(OLD)).reason == "malformed"
+
+    def test_a_grace_period_goes_on(
+        self, workspace: Workspace, litellm: LiteLLM, run: Run, clock: Clock
+    ) -> None:
+        """The string before the last rotation works until LiteLLM would have revoked it, not longer."""
+        until = (clock.now + timedelta(hours=5)).replace(tzinfo=None)
+        past = (clock.now - timedelta(hours=5)).replace(tzinfo=None)
+        litellm.add("keys", key(OLD))
+        litellm.add(
+            "grace",
+            {"id": "1", "token": digest(OLDER), "active_token_id": digest(OLD), "revoke_at": until},
+            {
+                "id": "2",
+                "token": digest("sk-" + "p" * 22),
+                "active_token_id": digest(OLD),
+                "revoke_at": past,
+            },
+            {
+                "id": "3",
+                "token": digest("sk-" + "o" * 22),
+                "active_token_id": "gone",
+                "revoke_at": until,
+            },
+        )
+
+        run()
+
+        old, older = verify(workspace.database, OLD), verify(workspace.database, OLDER)
+        assert (old.secret_state, older.secret_state) == ("active", "retiring")
+        assert older.key_id == old.key_id
+        assert verify(workspace.database, "sk-" + "p" * 22).reason == "unknown"
+        assert verify(workspace.database, "sk-" + "o" * 22).reason == "unknown"
+        clock.advance(timedelta(hours=5))
+        assert (verify(workspace.database, OLDER).valid, verify(workspace.database, OLD).valid) == (
+            False,
+            True,
+        )
+
+    def test_a_second_alias_is_dropped(
+        self, workspace: Workspace, litellm: LiteLLM, run: Run, clock: Clock
+    ) -> None:
+        """LiteLLM lets two keys share an alias: the older one keeps it, and the report says so."""
+        newer = (clock.now - timedelta(days=1)).replace(tzinfo=None)
+        litellm.add("keys", key(OLDER, key_alias="ci", created_at=newer), key(OLD, key_alias="ci"))
+
+        lines = run()
+
+        first = stored(workspace, OLD)
+        assert (first.key_alias, stored(workspace, OLDER).key_alias) == ("ci", None)
+        assert [list(line.changes) for line in lines] == [
+            [],
+            [f"alias 'ci' is that of {first.id}: imported without it"],
+        ]
+
+    def test_expired_keys_are_skipped(
+        self, workspace: Workspace, litellm: LiteLLM, run: Run, clock: Clock
+    ) -> None:
+        """Unless they are asked for; then they are here as what they are."""
+        litellm.add("keys", key(OLD, expires=(clock.now - timedelta(days=1)).replace(tzinfo=None)))
+
+        skipped, included = run(), run(include_expired=True)
+
+        assert [(line.result, line.reason) for line in skipped] == [("skipped", "expired")]
+        assert results(included) == {("key", "imported"): 1}
+        assert verify(workspace.database, OLD).reason == "expired"
+
+    def test_an_imported_key_rotates_like_any_other(self, cli: Cli, litellm: LiteLLM) -> None:
+        """It gets a string of keyctl's own form, and the old one lives on for the grace period."""
+        litellm.add("keys", key(OLD, key_alias="ci"))
+        cli("import", "litellm", environment=environment(litellm), check=True)
+
+        new = cli("rotate", "ci", "--grace", "1h", check=True).stdout.strip()
+
+        states = {
+            cli.verdict(text)["secret_state"]: cli.verdict(text)["valid"] for text in (OLD, new)
+        }
+        assert states == {"retiring": True, "active": True}
+        assert cli("db", "check", "-o", "json", check=True).json["left"] == []
+
+    def test_blocked_keys_stay_blocked(
+        self, workspace: Workspace, litellm: LiteLLM, run: Run
+    ) -> None:
+        """What LiteLLM refused is refused here; blocked NULL is not blocked."""
+        litellm.add("keys", key(OLD, blocked=True), key(OLDER, blocked=None))
+
+        run()
+
+        assert verify(workspace.database, OLD).reason == "blocked"
+        assert verify(workspace.database, OLDER).valid
+
+    def test_the_web_interfaces_sessions_are_skipped(self, litellm: LiteLLM, run: Run) -> None:
+        """They are no keys, though they lie in the same table."""
+        litellm.add("keys", key(OLD, team_id="litellm-dashboard"))
+
+        assert [line.result for line in run()] == ["skipped"]
+
+    def test_a_budget_row_is_taken_over(
+        self, workspace: Workspace, litellm: LiteLLM, run: Run
+    ) -> None:
+        """What the key leaves open is its budget row's; a budget row that is gone refuses the key."""
+        litellm.add(
+            "budgets", {"budget_id": "b", "max_budget": 5.0, "soft_budget": 4.0, "rpm_limit": 3}
+        )
+        litellm.add("keys", key(OLD, budget_id="b", rpm_limit=2), key(OLDER, budget_id="gone"))
+
+        lines = run()
+
+        found = stored(workspace, OLD)
+        limits = (found.max_budget, found.soft_budget, found.rpm_limit)
+        assert limits == (5_000_000_000, 4_000_000_000, 2)
+        assert results(lines) == {("key", "imported"): 1, ("key", "failed"): 1}
+
+    def test_an_object_permission_is_taken_over(
+        self, workspace: Workspace, litellm: LiteLLM, run: Run
+    ) -> None:
+        """It restricts the key here too; one that is gone refuses the key."""
+        litellm.add(
+            "permissions",
+            {
+                "object_permission_id": "p",
+                "mcp_servers": ["s"],
+                "mcp_tool_permissions": {"s": ["t"]},
+            },
+        )
+        litellm.add(
+            "keys", key(OLD, object_permission_id="p"), key(OLDER, object_permission_id="gone")
+        )
+
+        lines = run()
+
+        assert stored(workspace, OLD).gateway["object_permission"] == {
+            "mcp_servers": ["s"],
+            "mcp_tool_permissions": {"s": ["t"]},
+        }
+        assert results(lines) == {("key", "imported"): 1, ("key", "failed"): 1}
+
+
+class TestOwners:
+    def test_come_first(self, workspace: Workspace, litellm: LiteLLM, run: Run) -> None:
+        """Users, organizations and teams with their budgets, roles and members, then the keys."""
+        litellm.add("budgets", {"budget_id": "b", "max_budget": 100.0, "rpm_limit": 9})
+        litellm.add(
+            "organizations",
+            {"organization_id": "acme", "organization_alias": "Acme", "budget_id": "b"},
+        )
+        litellm.add(
+            "users",
+            {"user_id": "ada", "user_role": "proxy_admin", "user_email": "ada@example.com"},
+            {"user_id": "bob", "user_role": "customer", "metadata": {"scim_active": False}},
+        )
+        litellm.add(
+            "teams",
+            {
+                "team_id": "web",
+                "team_alias": "Web",
+                "organization_id": "acme",
+                "max_budget": 50.0,
+                "members_with_roles": [
+                    {"user_id": "ada", "role": "admin"},
+                    {"user_id": "bob", "role": "user"},
+                ],
+                "team_member_permissions": ["/key/generate", "/key/invented"],
+            },
+        )
+        litellm.add(
+            "members", {"organization_id": "acme", "user_id": "ada", "user_role": "org_admin"}
+        )
+        litellm.add("keys", key(OLD, team_id="web", user_id="ada", max_budget=10.0))
+
+        lines = run()
+
+        assert results(lines) == {
+            ("user", "imported"): 2,
+            ("organization", "imported"): 1,
+            ("team", "imported"): 1,
+            ("member", "imported"): 3,
+            ("key", "imported"): 1,
+        }
+        with workspace.database.read() as connection:
+            team = directory.find(connection, Team, "web")
+            organization = directory.find(connection, Organization, "acme")
+            bob = directory.find(connection, User, "bob")
+            members = directory.members(connection, Team, "web")
+            own = directory.members(connection, Organization, "acme")
+        assert team is not None
+        assert organization is not None
+        assert bob is not None
+        assert (team.name, team.organization_id, team.max_budget) == ("Web", "acme", 50 * 10**9)
+        assert team.policy == {"team_member_permissions": ["/key/generate"]}
+        assert (organization.max_budget, organization.rpm_limit) == (100 * 10**9, 9)
+        assert (bob.role, bob.blocked) == ("internal_user_viewer", True)
+        assert (members, own) == ({"ada": "admin", "bob": "user"}, {"ada": "org_admin"})
+        found = stored(workspace, OLD)
+        assert (found.team_id, found.user_id, found.organization_id) == ("web", "ada", "acme")
+
+    def test_those_here_are_left_alone(
+        self, workspace: Workspace, litellm: LiteLLM, run: Run
+    ) -> None:
+        """A user or team of the same id keeps what it has here; a deleted one stays deleted."""
+        service = DirectoryService(workspace)
+        service.create(User, "ada", {"role": "internal_user_viewer"})
+        service.create(Team, "web", {})
+        service.create(Team, "old", {})
+        service.delete(Team, "old")
+        litellm.add("users", {"user_id": "ada", "user_role": "proxy_admin"})
+        members = [{"user_id": "ada", "role": "admin"}]
+        litellm.add(
+            "teams",
+            {"team_id": "web", "max_budget": 1.0, "members_with_roles": members},
+            {"team_id": "old"},
+        )
+
+        lines = run()
+
+        assert results(lines) == {("user", "present"): 1, ("team", "present"): 2}
+        with workspace.database.read() as connection:
+            ada = directory.find(connection, User, "ada")
+            assert ada is not None
+            assert ada.role == "internal_user_viewer"
+            assert directory.members(connection, Team, "web") == {}
+            assert directory.find(connection, Team, "old") is None
+
+    def test_users_that_only_keys_name_are_made(
+        self, workspace: Workspace, litellm: LiteLLM, run: Run
+    ) -> None:
+        """LiteLLM asks for no user row, and takes such an owner for an internal user without limits."""
+        litellm.add("keys", key(OLD, user_id="ghost"))
+
+        lines = run()
+
+        assert results(lines) == {("user", "imported"): 1, ("key", "imported"): 1}
+        assert verify(workspace.database, OLD).user_id == "ghost"
+
+    def test_a_refused_user_is_not_made_by_its_keys(
+        self, workspace: Workspace, litellm: LiteLLM, run: Run
+    ) -> None:
+        """Whose limits have no home is kept out with the keys, until the operator names the column."""
+        litellm.add("users", {"user_id": "ada", "max_parallel_requests": 1})
+        litellm.add("teams", {"team_id": "web", "members_with_roles": [{"user_id": "ada"}]})
+        litellm.add("keys", key(OLD, user_id="ada", team_id="web"))
+
+        refused = run()
+        imported = run(dropped=frozenset({"user.max_parallel_requests"}), reason="none needed")
+
+        assert results(refused) == {
+            ("user", "failed"): 1,
+            ("team", "imported"): 1,
+            ("member", "skipped"): 1,
+            ("key", "failed"): 1,
+        }
+        # The membership comes with the user although the team is here already.
+        assert results(imported) == {
+            ("user", "imported"): 1,
+            ("team", "present"): 1,
+            ("member", "imported"): 1,
+            ("key", "imported"): 1,
+        }
+        assert verify(workspace.database, OLD).valid
+
+    def test_a_members_own_budget_refuses_the_membership(self, litellm: LiteLLM, run: Run) -> None:
+        """There is no home for what one member may spend; a budget row that limits nothing is none."""
+        litellm.add("budgets", {"budget_id": "b", "max_budget": 1.0}, {"budget_id": "free"})
+        litellm.add("users", {"user_id": "ada"}, {"user_id": "bob"})
+        members = [{"user_id": "ada", "role": "user"}, {"user_id": "bob", "role": "user"}]
+        litellm.add("teams", {"team_id": "web", "members_with_roles": members})
+        litellm.add(
+            "team_members",
+            {"team_id": "web", "user_id": "ada", "budget_id": "b"},
+            {"team_id": "web", "user_id": "bob", "budget_id": "free"},
+        )
+
+        lines = [line for line in run() if line.object_type == "member"]
+
+        assert {line.source: line.result for line in lines} == {
+            "team web: ada": "failed",
+            "team web: bob": "imported",
+        }
+
+
+class TestPolicy:
+    def test_a_violation_refuses_the_row(
+        self, workspace: Workspace, litellm: LiteLLM, run: Run
+    ) -> None:
+        """An imported key is judged as one that is asked for; an override by name is on record."""
+        DirectoryService(workspace).create(Team, "web", {"max_budget": 10**9})
+        litellm.add("keys", key(OLD, team_id="web", max_budget=2.0))
+
+        refused = run()
+        overridden = run(overrides=("team.max_budget",), reason="agreed")
+
+        assert [item.rule for item in refused[0].violations] == ["team.max_budget"]
+        assert results(overridden) == {("key", "imported"): 1}
+        recorded = [(event.action, event.object_type) for event in events(workspace)][1:]
+        assert recorded == [
+            ("key_denied", "key"),
+            ("rule_overridden", "key"),
+            ("key_imported", "key"),
+        ]
+        assert events(workspace)[-2].reason == "agreed"
+
+    def test_what_is_left_open_is_filled(
+        self, workspace: Workspace, litellm: LiteLLM, run: Run
+    ) -> None:
+        """A bound cannot be escaped by an import, and the line says what was filled in."""
+        DirectoryService(workspace).create(Team, "web", {"rpm_limit": 5})
+        litellm.add("keys", key(OLD, team_id="web"))
+
+        lines = run()
+
+        assert stored(workspace, OLD).rpm_limit == 5
+        assert lines[0].changes == ["rpm_limit is filled with 5 (team.rpm_limit)"]
+
+    def test_strength_and_custom_keys_do_not_apply(
+        self, workspace: Workspace, litellm: LiteLLM, run: Run
+    ) -> None:
+        """Nobody chooses an imported key string: it is in use."""
+        settings = Settings(bcrypt_cost=4, disable_custom_api_keys=True)
+        weak = "sk-aaaaaaaaaaaaaaaa"
+        litellm.add("keys", key(weak))
+
+        lines = run(replace(workspace, settings=settings))
+
+        assert results(lines) == {("key", "imported"): 1}
+        assert verify(workspace.database, weak).valid
+
+    def test_sums_count_the_keys_before(
+        self, workspace: Workspace, litellm: LiteLLM, run: Run
+    ) -> None:
+        """A limit on the number of keys holds within one batch, in a dry run too."""
+        DirectoryService(workspace).create(Team, "web", {"policy": {"max_keys": 2}})
+        litellm.add("keys", *(key(f"sk-{n:022}", team_id="web") for n in range(4)))
+
+        planned, done = run(dry_run=True), run()
+
+        assert results(planned) == results(done) == {("key", "imported"): 2, ("key", "failed"): 2}
+
+    def test_only_admins_import(self, workspace: Workspace, litellm: LiteLLM, run: Run) -> None:
+        """A caller with a lesser role is refused before anything is read."""
+        caller = Caller(actor="key:ada", role="internal_user", user_id="ada")
+
+        with pytest.raises(DeniedError, match="only an admin may import keys"):
+            run(replace(workspace, caller=caller))
+
+    def test_the_hook_is_asked(
+        self,
+        workspace: Workspace,
+        litellm: LiteLLM,
+        run: Run,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """The configured hook decides about each imported key, and its no is on record."""
+        module = f"hook_{uuid4().hex[:8]}"
+        (tmp_path / f"{module}.py").write_text(
+            "def decide(request, caller):\n"
+            "    return {'decision': request.key_alias == 'good', 'message': 'not this one'}\n"
+        )
+        monkeypatch.syspath_prepend(tmp_path)
+        settings = Settings(bcrypt_cost=4, custom_key_generate=f"{module}:decide")
+        litellm.add("keys", key(OLD, key_alias="good"), key(OLDER, key_alias="bad"))
+
+        lines = run(replace(workspace, settings=settings))
+
+        assert {line.source: line.result for line in lines} == {
+            digest(OLD)[:8]: "imported",
+            digest(OLDER)[:8]: "failed",
+        }
+        assert [event.action for event in events(workspace)] == ["key_denied", "key_imported"]
+
+
+class TestWhatHasNoHome:
+    def test_unknown_columns_are_counted(self, litellm: LiteLLM, run: Run) -> None:
+        """A column that this version does not know is in the report, and refuses nothing."""
+        litellm.execute('ALTER TABLE "LiteLLM_VerificationToken" ADD COLUMN moon_phase text')
+        litellm.execute('ALTER TABLE "LiteLLM_UserTable" ADD COLUMN shoe_size integer')
+        litellm.add("keys", key(OLD, total_spend=3.5), key(OLDER))
+        litellm.add("users", {"user_id": "ada", "password": "hash"})
+        litellm.execute("""UPDATE "LiteLLM_VerificationToken" SET moon_phase = 'full'""")
+        litellm.execute("""UPDATE "LiteLLM_UserTable" SET shoe_size = 0""")
+
+        lines = run()
+
+        lost = Counter(name for line in lines for name in line.lost)
+        assert lost == {"key.moon_phase": 2, "key.total_spend": 1, "user.shoe_size": 1}
+        assert {line.result for line in lines} == {"imported"}
+
+    @pytest.mark.parametrize(
+        ("column", "value"),
+        [
+            ("project_id", "p"),
+            ("agent_id", "a"),
+            ("access_group_ids", ["g"]),
+            ("metadata.end_user_budget_id", "b"),
+        ],
+    )
+    @pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+    def test_a_restriction_refuses_the_row(
+        self, workspace: Workspace, litellm: LiteLLM, run: Run, column: str, value: Any
+    ) -> None:
+        """What was limited there does not become unlimited here, unless the operator names the column."""
+        name, _, inner = column.partition(".")
+        litellm.add("keys", key(OLD, **{name: {inner: value} if inner else value}))
+
+        refused = run()
+        imported = run(dropped=frozenset({f"key.{column}"}), reason="projects are gone")
+
+        assert [(line.result, list(line.lost)) for line in refused] == [
+            ("failed", [f"key.{column}"])
+        ]
+        assert results(imported) == {("key", "imported"): 1}
+        last = events(workspace)[-1]
+        assert (last.action, last.reason) == ("key_imported", "projects are gone")
+        assert json.loads(last.after)["dropped"] == [f"key.{column}"]
+
+    @pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+    def test_a_column_that_refuses_nothing_cannot_be_dropped(self, run: Run) -> None:
+        """A slip in the name is no permission."""
+        with pytest.raises(UsageError, match=r"there is no column 'key\.projectid'"):
+            run(dropped=frozenset({"key.projectid"}))
+
+    @pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+    def test_callback_credentials_stay_where_they_are(
+        self, workspace: Workspace, litellm: LiteLLM, run: Run
+    ) -> None:
+        """`metadata.logging` holds credentials of other services: neither the key nor its events have them."""
+        logging = [{"callback_vars": {"langfuse_secret": "Canary"}}]
+        litellm.add("keys", key(OLD, metadata={"logging": logging, "app": "web"}))
+
+        lines = run()
+
+        assert lines[0].lost == ["key.metadata.logging"]
+        assert stored(workspace, OLD).metadata == {"app": "web"}
+        assert "Canary" not in str(events(workspace))
+
+
+class TestRowsThatFail:
+    @pytest.mark.parametrize(
+        ("columns", "reason"),
+        [
+            ({"max_budget": float("nan")}, "max_budget: NaN dollars is out of range"),
+            ({"max_budget": float("inf")}, "max_budget: Infinity dollars is out of range"),
+            ({"max_budget": -1.0}, "max_budget: -1.0 dollars is out of range"),
+            ({"spend": float("nan")}, "spend: NaN dollars is out of range"),
+            ({"spend": -2.0}, "spend: -2.0 dollars is out of range"),
+            ({"budget_duration": "5ms"}, "budget_duration: '5ms' is not a budget period"),
+            ({"team_id": "gone"}, "there is no team 'gone'"),
+            ({"rpm_limit": -1}, "rpm_limit"),
+            ({"rotation_count": -1}, "rotation_count is not a count"),
+            ({"metadata": [1]}, "metadata is not an object"),
+            ({"metadata": {"deep": DEEP}}, "is nested too deep"),
+            ({"metadata": {"model_rpm_limit": "x"}}, "model_rpm_limit"),
+        ],
+    )
+    @pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+    def test_stop_none_of_the_others(
+        self,
+        workspace: Workspace,
+        litellm: LiteLLM,
+        run: Run,
+        columns: dict[str, Any],
+        reason: str,
+    ) -> None:
+        """A row that cannot be here is a line with its reason; the next one is imported."""
+        litellm.add("keys", key(OLD, **columns), key(OLDER))
+
+        lines = {line.source: line for line in run()}
+
+        line = lines[digest(OLD)[:8]]
+        assert line.result == "failed"
+        assert reason in str(line.reason)
+        assert verify(workspace.database, OLDER).valid
+
+    @pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+    def test_a_token_in_the_clear_is_not_repeated(self, litellm: LiteLLM, run: Run) -> None:
+        """A token that is no hash fails its row; it may be the key string itself."""
+        litellm.add("keys", {**key(OLD), "token": OLD})
+
+        line = run()[0]
+
+        assert (line.result, line.source) == ("failed", f"sha256:{digest(OLD)[:8]}")
+        assert OLD not in str(line)
+
+    @pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+    def test_another_string_with_the_same_lookup(self, litellm: LiteLLM, run: Run) -> None:
+        """Half of a SHA-256 is what keys are found by: a second with that half is an error, not a success."""
+        half = digest(OLD)[:32]
+        litellm.add("keys", key(OLD), {**key(OLDER), "token": half + "0" * 32})
+
+        lines = run()
+
+        assert results(lines) == {("key", "imported"): 1, ("key", "failed"): 1}
+        assert "key_taken" in str([line.reason for line in lines])
+
+    def test_a_string_that_was_supplied_by_hand(self, cli: Cli, litellm: LiteLLM) -> None:
+        """A key made here with the very string is that key; another string in its place is an error."""
+        cli("generate", "--key-stdin", input=OLD, check=True)
+        litellm.add("keys", key(OLD), {**key(OLDER), "token": digest(OLD)[:32] + "0" * 32})
+
+        result = cli("import", "litellm", "-o", "json", environment=environment(litellm))
+
+        assert result.exit_code == 9
+        assert result.json["counts"][-1] == {
+            "object": "key",
+            "imported": 0,
+            "present": 1,
+            "skipped": 0,
+            "failed": 1,
+        }
+
+
+class TestTheCommand:
+    def test_again_imports_nothing_twice(
+        self, workspace: Workspace, litellm: LiteLLM, run: Run
+    ) -> None:
+        """A second run finds everything here, and adds no row."""
+        litellm.add("users", {"user_id": "ada"})
+        litellm.add("teams", {"team_id": "web", "members_with_roles": [{"user_id": "ada"}]})
+        litellm.add("keys", key(OLD, team_id="web", user_id="ada"))
+        run()
+        before = count(workspace)
+
+        lines = run()
+
+        assert {line.result for line in lines} == {"present"}
+        assert count(workspace) == before
+
+    def test_a_dry_run_writes_nothing(
+        self, workspace: Workspace, litellm: LiteLLM, run: Run
+    ) -> None:
+        """It reports what a run reports, key by key, and leaves not even an audit event."""
+        litellm.add("users", {"user_id": "ada"})
+        litellm.add("teams", {"team_id": "web", "members_with_roles": [{"user_id": "ada"}]})
+        litellm.add(
+            "keys",
+            key(OLD, team_id="web", user_id="ada", key_alias="ci"),
+            key(OLDER, max_budget=-1.0),
+        )
+
+        planned = run(dry_run=True)
+
+        assert count(workspace) == 0
+        with workspace.database.read() as connection:
+            assert directory.known(connection, User, ["ada"]) == set()
+        assert [replace(line, key_id=None, audit=None) for line in planned] == [
+            replace(line, key_id=None, audit=None) for line in run()
+        ]
+
+    def test_the_source_is_not_changed(self, litellm: LiteLLM, run: Run) -> None:
+        """Every row of it is what it was."""
+        litellm.add("users", {"user_id": "ada", "password": "x"})
+        litellm.add("keys", key(OLD, metadata={"a": 1.5}))
+        before = litellm.everything()
+
+        run()
+
+        assert litellm.everything() == before
+
+    def test_the_connection_to_the_source_cannot_write(self, litellm: LiteLLM) -> None:
+        """PostgreSQL itself refuses a write in the transaction that reads."""
+        with (
+            opened(litellm.url) as source,
+            pytest.raises(Exception, match="read-only"),
+        ):
+            source._connection.exec_driver_sql('DELETE FROM "LiteLLM_UserTable"')
+
+    def test_the_report(self, cli: Cli, litellm: LiteLLM) -> None:
+        """One JSON document: what became of how many, which columns have no home, which rows say something."""
+        litellm.add("keys", key(OLD, total_spend=2.0), key(OLDER, max_budget=-1.0))
+
+        result = cli("import", "litellm", "-o", "json", environment=environment(litellm))
+
+        report = result.json
+        assert (result.exit_code, result.error["code"]) == (9, "batch")
+        assert report["counts"][-1] == {
+            "object": "key",
+            "imported": 1,
+            "present": 0,
+            "skipped": 0,
+            "failed": 1,
+        }
+        assert (report["dry_run"], report["columns"]) == (
+            False,
+            [{"column": "key.total_spend", "rows": 1}],
+        )
+        assert [row["source"] for row in report["rows"]] == [digest(OLDER)[:8]]
+        assert report["audit"] == cli("audit", "head", "-o", "json", check=True).json
+        assert cli.verdict(OLD)["valid"]
+
+    def test_a_line_for_each_row(self, cli: Cli, litellm: LiteLLM) -> None:
+        """JSON lines hold one object per row and nothing else, and no hash in full anywhere."""
+        litellm.add("keys", key(OLD, key_alias="ci"))
+
+        result = cli("import", "litellm", "-o", "jsonl", environment=environment(litellm))
+
+        (line,) = [json.loads(text) for text in result.stdout.splitlines()]
+        assert (result.exit_code, line["result"], line["key_alias"]) == (0, "imported", "ci")
+        assert digest(OLD)[8:] not in result.stdout + result.stderr
+
+    def test_for_people(self, cli: Cli, litellm: LiteLLM) -> None:
+        """A table on stdout; on stderr what failed, and that a dry run wrote nothing."""
+        litellm.add("keys", key(OLD), key(OLDER, max_budget=-1.0))
+
+        result = cli("import", "litellm", "--dry-run", environment=environment(litellm))
+
+        assert result.exit_code == 9
+        assert result.stdout.splitlines() == [
+            "object        imported  present  skipped  failed",
+            "user          0         0        0        0",
+            "organization  0         0        0        0",
+            "team          0         0        0        0",
+            "member        0         0        0        0",
+            "key           1         0        0        1",
+        ]
+        assert result.stderr.splitlines() == [
+            f"key {digest(OLDER)[:8]} failed: unmappable_row: max_budget: -1.0 dollars is out of range",
+            "a dry run: nothing was written",
+            "error: 1 rows failed",
+            "hint: the report says which and why",
+        ]
+
+    @pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+    def test_a_bar_on_a_terminal(self, cli: Cli, litellm: LiteLLM) -> None:
+        """A person sees how far it is, what fails as it fails, and the table at the end."""
+        litellm.add("keys", key(OLD), key(OLDER, max_budget=-1.0))
+        child = pexpect.spawn(
+            KEYCTL[0],
+            [*KEYCTL[1:], "import", "litellm"],
+            env={**cli.environment, **environment(litellm), "TERM": "xterm", "COLUMNS": "200"},
+            cwd=str(cli.home),
+            encoding="utf-8",
+            timeout=60,
+            dimensions=(50, 200),
+        )
+
+        child.expect(pexpect.EOF)
+        child.close()
+
+        assert child.exitstatus == 9
+        assert child.before is not None
+        for text in ("importing keys", "max_budget: -1.0 dollars is out of range", "organization"):
+            assert text in child.before
+
+    @pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+    def test_a_password_is_refused_and_not_repeated(self, cli: Cli) -> None:
+        """A source URL with a password belongs into the environment or a file."""
+        url = "postgresql://litellm:correct-horse@127.0.0.1:1/litellm"
+
+        result = cli("import", "litellm", "--source-url", url)
+
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert "correct-horse" not in result.stderr
+
+    @pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+    def test_litellms_own_url_from_a_file(self, cli: Cli, litellm: LiteLLM, tmp_path: Path) -> None:
+        """`DATABASE_URL` as LiteLLM has it, with what only its database layer understands."""
+        path = tmp_path / "url"
+        extra = "&" if "?" in litellm.url else "?"
+        path.write_text(f"{litellm.url}{extra}schema=public&connection_limit=10\n")
+        litellm.add("keys", key(OLD))
+
+        result = cli("import", "litellm", environment={"KEYCTL_SOURCE_URL_FILE": str(path)})
+
+        assert (result.exit_code, cli.verdict(OLD)["valid"]) == (0, True)
+
+    @pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+    @pytest.mark.parametrize(
+        ("arguments", "code", "message"),
+        [
+            ([], 2, "there is nothing to import from"),
+            (["--source-url", "sqlite:////nowhere/litellm.db"], 6, "cannot be opened"),
+            (["--source-url", "sqlite:////tmp/x", "--source-file", "y"], 2, "give either"),
+            (["--drop", "key.project_id"], 2, "need --reason"),
+            (["--source-file", "/nowhere/dump.json"], 2, "cannot be read"),
+        ],
+    )
+    def test_what_people_get_wrong(
+        self, cli: Cli, arguments: list[str], code: int, message: str
+    ) -> None:
+        """Each says what is wrong, and no database is made on the way."""
+        result = cli("import", "litellm", *arguments)
+
+        assert (result.exit_code, result.stdout) == (code, "")
+        assert message in result.stderr
+
+    @pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+    def test_a_database_that_is_not_litellms(self, cli: Cli, database_url: str) -> None:
+        """It is exit 6, and says which table is missing."""
+        result = cli("import", "litellm", environment={"KEYCTL_SOURCE_URL": database_url})
+
+        assert result.exit_code == 6
+        assert "no table LiteLLM_VerificationToken" in result.stderr
+
+    def test_a_killed_import_goes_on(self, cli: Cli, litellm: LiteLLM) -> None:
+        """What was committed stays, the batch that was not is imported by the next run."""
+        litellm.add("users", {"user_id": "ada"})
+        litellm.keys(key(f"sk-{n:022}", user_id="ada", key_alias=f"k{n}") for n in range(600))
+        cli.environment.update(environment(litellm))
+
+        killed = cli.stepped("confirmed", "SIGKILL", "import", "litellm", "-o", "jsonl")
+        left = len(cli.secrets())
+        again = cli("import", "litellm", "-o", "json", check=True)
+
+        assert (killed.exit_code, left) == (-signal.SIGKILL, 500)
+        assert again.json["counts"][-1] == {
+            "object": "key",
+            "imported": 100,
+            "present": 500,
+            "skipped": 0,
+            "failed": 0,
+        }
+        assert cli.verdict(f"sk-{599:022}")["valid"]
+
+    def test_nothing_is_half_written(self, cli: Cli, litellm: LiteLLM) -> None:
+        """A run that is killed before its commit leaves no key and no secret."""
+        litellm.add("keys", key(OLD))
+        cli.environment.update(environment(litellm))
+
+        cli.killed("stage_uncommitted", "import", "litellm")
+
+        assert cli.secrets() == {}
+        assert cli("import", "litellm").exit_code == 0
+        assert cli.verdict(OLD)["valid"]
+
+
+class TestADump:
+    @pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+    def test_pages_of_key_list(self, cli: Cli, tmp_path: Path) -> None:
+        """What /key/list answered is imported; an owner that is not here fails its key."""
+        pages = [
+            [{"token": digest(OLD), "key_alias": "ci", "max_budget": 1.5, "expires": None}],
+            [
+                {"token": digest(OLDER), "user_id": "ada"},
+                {"token": OLDER, "key_alias": "clear"},
+                {"token": digest("sk-" + "b" * 22), "budget_id": "b", "litellm_budget_table": None},
+            ],
+        ]
+        paths = []
+        for number, page in enumerate(pages):
+            path = tmp_path / f"{number}.json"
+            path.write_text(json.dumps({"keys": page, "total_count": 4}))
+            paths += ["--source-file", str(path)]
+
+        result = cli("import", "litellm", *paths, "-o", "json")
+
+        assert result.exit_code == 9
+        assert cli.verdict(OLD)["valid"]
+        assert [row["reason"].split(":")[0] for row in result.json["rows"]] == [
+            "user_not_found",
+            "unmappable_row",
+            "unmappable_row",
+        ]
+        assert OLDER not in result.stdout + result.stderr
+
+    @pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+    def test_a_list_of_hashes_is_refused(self, cli: Cli, tmp_path: Path) -> None:
+        """Without return_full_object=true the answer does not tell what keys may do."""
+        path = tmp_path / "page.json"
+        path.write_text(json.dumps({"keys": [digest(OLD)]}))
+
+        result = cli("import", "litellm", "--source-file", str(path))
+
+        assert result.exit_code == 2
+        assert "return_full_object=true" in result.stderr
+
+
+@pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+def test_sqlite_is_a_source_too(workspace: Workspace, tmp_path: Path) -> None:
+    """LiteLLM's tables in a SQLite file hold documents and lists as text; it is read, and not written."""
+    path = tmp_path / "lite llm?.db"
+    sqlite3.connect(path).close()
+    source = LiteLLM(f"sqlite:///{path}".replace("?", "%3F"))
+    source.add("users", {"user_id": "ada"})
+    source.add("keys", key(OLD, models=["gpt-4"], metadata={"tags": ["a"]}, user_id="ada"))
+    source.engine.dispose()
+    before = path.read_bytes()
+
+    with opened(source.url) as tables:
+        lines = list(ImportService(workspace).run(tables, ImportOrder()))
+
+    assert results(lines) == {("user", "imported"): 1, ("key", "imported"): 1}
+    found = stored(workspace, OLD)
+    assert (found.models, found.tags, path.read_bytes()) == (["gpt-4"], ["a"], before)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_ten_thousand_keys(workspace: Workspace, litellm: LiteLLM, run: Run, clock: Clock) -> None:
+    """Every one of them verifies with its old string, those in their grace period too."""
+    until = (clock.now + timedelta(days=1)).replace(tzinfo=None)
+    texts = [f"sk-{n:06}{os.urandom(8).hex()}" for n in range(MANY)]
+    older = [f"sk-{n:06}{os.urandom(8).hex()}" for n in range(MANY // 10)]
+    litellm.add("users", *({"user_id": f"u{n}"} for n in range(20)))
+    members = [{"user_id": f"u{n}", "role": "user"} for n in range(20)]
+    litellm.add("teams", *({"team_id": f"t{n}", "members_with_roles": members} for n in range(5)))
+    litellm.keys(
+        key(text, key_alias=f"k{n}", team_id=f"t{n % 5}", user_id=f"u{n % 20}", max_budget=1.5)
+        for n, text in enumerate(texts)
+    )
+    litellm.add(
+        "grace",
+        *(
+            {"id": str(n), "token": digest(old), "active_token_id": digest(new), "revoke_at": until}
+            for n, (old, new) in enumerate(zip(older, texts, strict=False))
+        ),
+    )
+
+    lines = run()
+
+    assert results(lines)["key", "imported"] == MANY
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        verdicts = list(pool.map(lambda text: verify(workspace.database, text), texts + older))
+    assert {verdict.reason for verdict in verdicts} == {None}
+    assert [verdict.key_alias for verdict in verdicts[:MANY]] == [f"k{n}" for n in range(MANY)]
+    assert Counter(verdict.secret_state for verdict in verdicts) == {
+        "active": MANY,
+        "retiring": MANY // 10,
+    }
