@@ -165,6 +165,8 @@ class KubernetesSink(Strict):
     timeout: Timeout = "10s"
 
 
+# The sinks that can also remove what they hold.
+STORES = (VaultSink, AwsSink, KubernetesSink)
 AnySink = Annotated[
     FileSink | CommandSink | PythonSink | VaultSink | AwsSink | KubernetesSink,
     Field(discriminator="type"),

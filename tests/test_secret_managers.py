@@ -465,3 +465,42 @@ class TestProgram:
         for name in ("http_proxy", "HTTP_PROXY"):
             program.environment[name] = proxy
         program("generate", "--alias", "ci", "--deliver", "store", check=True)
+
+    def test_deleting_a_key_removes_what_is_stored(self, program: Cli, there: Place) -> None:
+        """Right after the commit, as an event like any other."""
+        program("generate", "--alias", "ci", "--deliver", "store", check=True)
+
+        deleted = program("delete", "ci")
+
+        assert (deleted.exit_code, deleted.stderr) == (0, "")
+        assert there.held("ci") == []
+        listed = program("events", "list", "--delivered", "-o", "json", check=True).json["events"]
+        assert [(row["event"], row["hook"]) for row in listed] == [("key_deleted", "sinks.store")]
+
+    def test_a_removal_that_fails_is_tried_again_and_spares_a_successor(
+        self, program: Cli, there: Place
+    ) -> None:
+        """The key is gone all the same; by then its alias, and the name, may be another key's."""
+        program("generate", "--alias", "ci", "--deliver", "store", check=True)
+        there.server.upset("", 500)
+        deleted = program("delete", "ci")
+        assert deleted.exit_code == 0
+        assert "warning: sinks.store: " in deleted.stderr
+        there.server.calm()
+        made = program("generate", "--alias", "ci", "--deliver", "store", "-o", "json", check=True)
+
+        program("events", "retry", "--all", check=True)
+
+        [key] = there.held("ci")[:1]
+        assert program.verdict(key)["key_id"] == made.json["key_id"]
+        assert program("events", "list", "-o", "json", check=True).json["events"] == []
+
+    def test_a_key_that_came_to_nothing_is_removed_too(self, program: Cli, there: Place) -> None:
+        """A server that took it and failed to say so may hold what nobody asked for."""
+        there.server.upset(there.writes, 500, taken=True)
+        assert program("generate", "--alias", "ci", "--deliver", "store").exit_code == 8
+        there.server.calm()
+        program("events", "retry", "--all")
+
+        assert there.held("ci") == []
+        assert program("events", "list", "-o", "json", check=True).json["events"] == []

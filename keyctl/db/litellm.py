@@ -34,6 +34,7 @@ from sqlalchemy.engine import URL
 from keyctl.db.connect import SNAPSHOT, engine_of
 from keyctl.db.engine import parse_url
 from keyctl.db.failures import translated
+from keyctl.db.watch import Watch
 from keyctl.errors import DatabaseError
 
 _CHUNK: Final = 1000
@@ -236,7 +237,7 @@ def _engine(url: URL) -> Engine:
             return sqlite3.connect(f"file:{escaped}?mode=ro", uri=True)
 
         return create_engine("sqlite://", creator=connect, poolclass=NullPool, hide_parameters=True)
-    return engine_of(url.difference_update_query(_PRISMA))
+    return engine_of(url.difference_update_query(_PRISMA), Watch())
 
 
 def _is_told(kind: Any) -> bool:

@@ -11,10 +11,13 @@ from keyctl.db import directory, queries
 from keyctl.db.audit import Event, Head
 from keyctl.records import Key, User
 from keyctl.settings import Settings
+from keyctl.sinksettings import STORES
 
-# What a row's `hook` says: these, or ``hooks.NAME`` as in the configuration.
+# What a row's `hook` says: as in the configuration ``hooks.NAME``, ``smtp`` for what goes to owners,
+# or ``sinks.NAME`` for a secret manager that is to remove what it holds of a key.
 INVITATION: Final = "smtp"
 _TO_OWNERS: Final = ("key_generated", "key_rotated")
+_ENDS: Final = ("key_deleted", "key_archived")
 
 
 def post(
@@ -29,12 +32,10 @@ def post(
 
     The ids are new; the audit event's number is in the payload.
     """
-    if not settings.hooks and settings.smtp is None:
-        return []
     wanted = [
         (event, head, hooks)
         for event, head in zip(happened, heads, strict=True)
-        if (hooks := _hooks_for(settings, event.action))
+        if (hooks := _hooks_for(settings, event))
     ]
     if not wanted:
         return []
@@ -68,14 +69,18 @@ def post(
     return list(dict.fromkeys(row["event_id"] for row in rows))
 
 
-def _hooks_for(settings: Settings, action: str) -> list[str]:
+def _hooks_for(settings: Settings, event: Event) -> list[str]:
     found = [
         f"hooks.{name}"
         for name, hook in settings.hooks.items()
-        if events.is_wanted(action, hook.events)
+        if events.is_wanted(event.action, hook.events)
     ]
-    if settings.smtp is not None and action in _TO_OWNERS:
+    if settings.smtp is not None and event.action in _TO_OWNERS:
         found.append(INVITATION)
+    if event.action in _ENDS and event.before is not None:
+        sink = settings.sinks.get(event.before["sink"] or "")
+        if isinstance(sink, STORES):
+            found.append(f"sinks.{event.before['sink']}")
     return found
 
 

@@ -3,16 +3,19 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from keyctl import durations
 from keyctl.errors import UsageError
-from keyctl.hooks.base import Hook, Message
+from keyctl.hooks.base import Hook, HookFailedError, Message
 from keyctl.hooks.mail import Mail, Server
 from keyctl.hooksettings import AnyHook, PythonHook, Smtp, WebhookHook
+from keyctl.services.delivery import named_sink
 from keyctl.services.outbox import INVITATION
 from keyctl.services.workspace import Workspace
-from keyctl.sinks.base import Target
+from keyctl.sinks.base import NotTakenError, Store, Target, UnknownError
 from keyctl.sinks.templates import expand
+from keyctl.sinksettings import STORES
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +41,32 @@ def places(workspace: Workspace) -> dict[str, Place]:
         found[INVITATION] = Place(
             lambda message: _mail(smtp, str(message.data["to"]), message), _seconds(smtp.timeout)
         )
+    for name, sink in settings.sinks.items():
+        if isinstance(sink, STORES):
+            found[f"sinks.{name}"] = Place(_removal_from(workspace, name), _seconds(sink.timeout))
     return found
+
+
+class _Removal:
+    """Removes what a secret manager holds of a key that has ended."""
+
+    def __init__(self, workspace: Workspace, name: str) -> None:
+        self._workspace = workspace
+        self._name = name
+
+    def send(self, message: Message, *, sent_at: datetime, timeout: float) -> None:
+        """Remove it; what is gone already, or another key's by now, is done too."""
+        sink = named_sink(self._workspace, self._name)
+        if not isinstance(sink, Store):
+            raise HookFailedError(f"sink {self._name} removes nothing")
+        try:
+            sink.remove(_target(message.data["key"]))
+        except (NotTakenError, UnknownError) as error:
+            raise HookFailedError(str(error)) from error
+
+
+def _removal_from(workspace: Workspace, name: str) -> Callable[[Message], Hook]:
+    return lambda _: _Removal(workspace, name)
 
 
 def _hook_for(name: str, hook: AnyHook, smtp: Smtp | None) -> Callable[[Message], Hook]:
@@ -75,17 +103,20 @@ def _fetch(smtp: Smtp, message: Message) -> str | None:
     key = message.data.get("key")
     if smtp.fetch is None or key is None:
         return None
-    target = Target(
+    try:
+        return expand(smtp.fetch, _target(key))
+    except UsageError:
+        return None
+
+
+def _target(key: dict[str, Any]) -> Target:
+    return Target(
         key_id=key["key_id"],
         alias=key["key_alias"],
         team=key["team_id"],
         user=key["user_id"],
         org=key["organization_id"],
     )
-    try:
-        return expand(smtp.fetch, target)
-    except UsageError:
-        return None
 
 
 def _seconds(text: str) -> float:
