@@ -1,5 +1,6 @@
 """LiteLLM's real proxy with keyctl's adapter, on loopback, answering from `mock_response`."""
 
+import json
 import os
 import secrets
 import signal
@@ -15,23 +16,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from readme import fenced
+
 STARTED_WITHIN = 90
-# Of a mock completion: so many tokens come in and go out, at a cent each.
-CONFIG = """
-model_list:
-  - model_name: gpt-4o
-    litellm_params: {model: openai/gpt-4o, api_key: none, mock_response: Hello}
-    model_info: {input_cost_per_token: 0.01, output_cost_per_token: 0.01}
-  - model_name: claude
-    litellm_params: {model: openai/claude, api_key: none, mock_response: Bonjour}
-    model_info: {input_cost_per_token: 0.01, output_cost_per_token: 0.01}
-general_settings:
-  custom_auth: CUSTOM_AUTH
-  custom_auth_run_common_checks: true
-litellm_settings:
-  enable_post_custom_auth_checks: true
-  callbacks: keyctl.gateway.litellm.logger
-"""
+ADAPTER = "keyctl.gateway.litellm.user_api_key_auth"
+# Models that answer without a network: so many tokens come in and go out, at a cent each.
+MODELS = [
+    {
+        "model_name": name,
+        "litellm_params": {"model": f"openai/{name}", "api_key": "none", "mock_response": answer},
+        "model_info": {"input_cost_per_token": 0.01, "output_cost_per_token": 0.01},
+    }
+    for name, answer in (("gpt-4o", "Hello"), ("claude", "Bonjour"))
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +52,13 @@ def proxy(
     database_url: str,
     *,
     workers: int = 1,
-    custom_auth: str = "keyctl.gateway.litellm.user_api_key_auth",
+    custom_auth: str = ADAPTER,
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[Proxy]:
     """Run a proxy in a process group of its own until the block ends."""
     folder.mkdir(parents=True, exist_ok=True)
     config, log = folder / "proxy.yaml", folder / "proxy.log"
-    config.write_text(CONFIG.replace("CUSTOM_AUTH", custom_auth))
+    config.write_text(json.dumps(configuration(custom_auth)))  # which is YAML too
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -96,6 +93,15 @@ def proxy(
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait(10)
+
+
+def configuration(custom_auth: str) -> dict[str, Any]:
+    """Return the configuration that the README shows, with models of our own."""
+    import yaml
+
+    shown: dict[str, Any] = yaml.safe_load(fenced("proxy"))
+    shown["general_settings"]["custom_auth"] = custom_auth
+    return {**shown, "model_list": MODELS}
 
 
 def _await_start(running: Proxy) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import pexpect
 import pytest
 from harness import Cli
+from readme import README, ROOT, fenced, marked
 from sqlalchemy import text
 
 from keyctl import schemas, settings
@@ -22,8 +23,6 @@ from keyctl.db.engine import Database
 from keyctl.errors import ExitCode
 from keyctl.policy.documents import Policy
 
-ROOT = Path(__file__).resolve().parent.parent
-README = (ROOT / "README.md").read_text("utf-8")
 BIN = Path(sys.executable).parent
 EXAMPLE_URL = "postgresql://keyctl@db.example.com/keyctl"
 
@@ -104,18 +103,6 @@ def shape(expected: str) -> str:
         for line in expected.splitlines()
     ]
     return "".join(lines)
-
-
-def marked(name: str) -> str:
-    """Return what stands between the README's markers of this *name*."""
-    found = re.search(rf"(?s)<!-- {name}:begin -->\n(.*?)\n?<!-- {name}:end -->", README)
-    assert found is not None, f"the README has no {name}:begin and {name}:end"
-    return found[1]
-
-
-def fenced(name: str) -> str:
-    """Return the fenced text between the README's markers of this *name*."""
-    return "\n".join(marked(name).splitlines()[1:-1])
 
 
 def rows(table: str) -> list[list[str]]:
