@@ -53,12 +53,13 @@ def proxy(
     *,
     workers: int = 1,
     custom_auth: str = ADAPTER,
+    callbacks: str | None = "keyctl.gateway.litellm.logger",
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[Proxy]:
     """Run a proxy in a process group of its own until the block ends."""
     folder.mkdir(parents=True, exist_ok=True)
     config, log = folder / "proxy.yaml", folder / "proxy.log"
-    config.write_text(json.dumps(configuration(custom_auth)))  # which is YAML too
+    config.write_text(json.dumps(configuration(custom_auth, callbacks)))  # which is YAML too
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -95,12 +96,13 @@ def proxy(
             process.wait(10)
 
 
-def configuration(custom_auth: str) -> dict[str, Any]:
+def configuration(custom_auth: str, callbacks: str | None) -> dict[str, Any]:
     """Return the configuration that the README shows, with models of our own."""
     import yaml
 
     shown: dict[str, Any] = yaml.safe_load(fenced("proxy"))
     shown["general_settings"]["custom_auth"] = custom_auth
+    shown["litellm_settings"]["callbacks"] = [] if callbacks is None else [callbacks]
     return {**shown, "model_list": MODELS}
 
 
