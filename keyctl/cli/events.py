@@ -1,6 +1,5 @@
 """keyctl events."""
 
-import signal
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -8,6 +7,7 @@ import typer
 
 from keyctl.cli.command import command
 from keyctl.cli.session import Session
+from keyctl.cli.signals import stoppable
 from keyctl.cli.tables import show_table
 from keyctl.errors import BatchError, UsageError
 
@@ -47,17 +47,13 @@ def add_to(app: typer.Typer) -> None:
 
         seconds = None if deadline is None else float(durations.parse_duration(deadline).seconds)
         service = EventService(session.workspace)
-        caught: list[int] = []
-        before = signal.signal(signal.SIGTERM, lambda number, _frame: caught.append(number))
-        try:
-            order = DeliverOrder(most=most, seconds=seconds, stopped=lambda: bool(caught))
+        with stoppable() as stopped:
+            order = DeliverOrder(most=most, seconds=seconds, stopped=stopped)
             failed = _show(session, service.deliver(order))
-        finally:
-            signal.signal(signal.SIGTERM, before)
         for hook, count in service.stranded().items():
             session.console.note(f"{count} events wait for {hook}, which is not configured here")
         _judge(failed)
-        if caught:
+        if stopped():
             raise typer.Exit(130)
 
     @command(group, "list", outputs=OUTPUTS)

@@ -1,6 +1,5 @@
 """keyctl rotate and budget."""
 
-import signal
 from dataclasses import asdict
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +11,7 @@ from keyctl.cli.command import command
 from keyctl.cli.keys import named
 from keyctl.cli.progress import progress
 from keyctl.cli.session import Session
+from keyctl.cli.signals import stoppable
 from keyctl.cli.tables import cell
 from keyctl.errors import BatchError, UsageError
 
@@ -164,23 +164,19 @@ def _rotate_due(
         if fail_if_due and counts["due"]:
             raise typer.Exit(10)
         return
-    caught: list[int] = []
-    before = signal.signal(signal.SIGTERM, lambda number, _frame: caught.append(number))
-    try:
-        order = DueOrder(grace=grace, most=most, deadline=length, stopped=lambda: bool(caught))
+    with stoppable() as stopped:
+        order = DueOrder(grace=grace, most=most, deadline=length, stopped=stopped)
         lines = service.rotate_due(order)
         if session.output == "auto" and session.console.is_terminal:
             lines = _with_progress(lines, service.count())
         counts = _show_lines(session, lines)
-    finally:
-        signal.signal(signal.SIGTERM, before)
     if any(counts.values()):
         session.console.note(
             f"{counts['rotated']} rotated, {counts['skipped']} skipped, {counts['failed']} failed"
         )
     if counts["failed"]:
         raise BatchError(f"{counts['failed']} keys failed", hint="the lines say which and why")
-    if caught:
+    if stopped():
         raise typer.Exit(130)
     if fail_if_due and any(line.result == "due" for line in service.list_due()):
         raise typer.Exit(10)

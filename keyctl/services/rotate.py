@@ -20,9 +20,11 @@ from keyctl.errors import (
     KeyNotFoundError,
     KeyTakenError,
     PolicyDeniedError,
+    Violation,
 )
 from keyctl.keystring import KeyString
 from keyctl.policy import engine
+from keyctl.policy.facts import Facts
 from keyctl.records import Claim, Key, Secret
 from keyctl.requests import parse_grace
 from keyctl.services import judge, keys, runs
@@ -147,16 +149,17 @@ class RotateService:
             "rotate",
             now=now,
         )
-        before = {(item.rule, item.field) for item in engine.evaluate(facts)}
-        facts = replace(
-            facts,
-            rotated=lifecycle.key_state(key, now=now),
-            supplied_is_strong=None if supplied is None else keystring.is_strong(supplied),
-        )
-        # A rotation changes no field, so it answers for what it changes and not for what a
-        # policy came to say later: a stricter budget must not keep an old secret alive for ever.
-        added = [item for item in engine.evaluate(facts) if (item.rule, item.field) not in before]
-        if violations := [*added, *engine.evaluate_caller(facts)]:
+        state = lifecycle.key_state(key, now=now)
+        violations = engine.evaluate_caller(facts)
+        # A key in use with a new generated string differs in nothing that a rule looks at.
+        if state != "active" or supplied is not None:
+            changed = replace(
+                facts,
+                rotated=state,
+                supplied_is_strong=None if supplied is None else keystring.is_strong(supplied),
+            )
+            violations = [*_added(facts, changed), *violations]
+        if violations:
             raise engine.refuse(violations)
 
     # --- transaction 1
@@ -428,6 +431,15 @@ class RotateService:
             before={**row_of(key), "secret_id": staged.old.id if staged.old else None},
             after={**row_of(after), "secret_id": staged.secret["id"]},
         )
+
+
+def _added(before: Facts, after: Facts) -> list[Violation]:
+    """Return what a rotation breaks, and not what a policy came to say later.
+
+    It changes no field: a stricter budget must not keep an old secret alive for ever.
+    """
+    known = {(item.rule, item.field) for item in engine.evaluate(before)}
+    return [item for item in engine.evaluate(after) if (item.rule, item.field) not in known]
 
 
 def answer_of(staged: Staged, *, confirmed_at: datetime) -> dict[str, Any]:

@@ -1,0 +1,16 @@
+"""SIGTERM, as systemd sends it: what is in hand is finished, and nothing more is begun."""
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def stoppable() -> Iterator[Callable[[], bool]]:
+    """Give what tells whether the run is to stop; the signal ends nothing by itself in the block."""
+    caught: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _frame: caught.append(number))
+    try:
+        yield lambda: bool(caught)
+    finally:
+        signal.signal(signal.SIGTERM, before)
