@@ -113,7 +113,7 @@ def child_killed_too() -> None:
 def before_stage() -> None:
     """Die when nothing is written yet."""
     before(GenerateService, "_stage")
-    before(RotateService, "stage")
+    before(RotateService, "stage_all")
 
 
 def staged() -> None:

@@ -15,6 +15,12 @@ CONFIRMED = ("confirmed", "checked")
 SLOW = 'cat > "$1.part" && sleep 0.7 && mv "$1.part" "$1"'
 SINKS = {
     "file": 'type = "file"\npath = "{folder}/{{alias}}"\n',
+    # As slow as the test likes: until there is a file `go`, for ten seconds at most.
+    "waiting": (
+        'type = "command"\nargv = ["sh", "-c", \'cat > "$1.part"; for i in $(seq 200);'
+        ' do [ -e "$2" ] && break; sleep 0.05; done; mv "$1.part" "$1"\','
+        ' "put", "{folder}/{{alias}}", "{folder}/../go"]\n'
+    ),
     "command": f'type = "command"\nargv = ["sh", "-c", \'{SLOW}\', "put", "{{folder}}/{{{{alias}}}}"]\n',
 }
 CASES = [
@@ -94,10 +100,14 @@ class TestKilledAtEachStep:
 
 def test_a_living_command_of_a_dead_run_keeps_the_key_to_itself(cli: Cli) -> None:
     """A killed run's command could overwrite its successor's delivery: the claim lives with it."""
-    sunk = sink_of(cli, "command")
+    go = cli.home / "go"
+    go.touch()
+    sunk = sink_of(cli, "waiting")
+    go.unlink()
 
     cli.killed("half_delivered", "rotate", "worker")
     other = cli("rotate", "worker", "-o", "json")
+    go.touch()
 
     assert (other.exit_code, other.error["code"]) == (7, "busy")
     assert until_free(cli, "rotate", "worker").exit_code == 0

@@ -18,7 +18,7 @@ from keyctl.records import Claim, Key
 from keyctl.requests import parse_grace
 from keyctl.services import runs
 from keyctl.services.delivery import named_sink, target_of
-from keyctl.services.rotate import RotateService, Staged, anchor
+from keyctl.services.rotate import Confirmed, RotateService, Staged, Wanted, anchor
 from keyctl.services.runs import Run
 from keyctl.services.staging import Written, check_written, persist, uninterrupted
 from keyctl.services.unit import writing
@@ -26,6 +26,8 @@ from keyctl.services.workspace import Workspace
 from keyctl.sinks.base import Sink
 
 CHUNK: Final = 16
+# So many keys share their transactions: a killed run leaves no more of them to be delivered anew.
+GROUP: Final = 8
 MOST_ABANDONED: Final = 5
 
 
@@ -227,9 +229,9 @@ class DueService:
         waiting = deque(chunk)
         try:
             while waiting and not _is_over(order, end, progress):
-                key, claim, sink = waiting.popleft()
-                progress.attempted += 1
-                yield self._rotate_one(key, claim, sink, order, rotating, hashes, run, written)
+                group = _next_group(waiting)
+                progress.attempted += len(group)
+                yield from self._rotate_group(group, order, rotating, hashes, run, written)
         finally:
             self._release([key.id for key, _, _ in waiting], run)
             if written:
@@ -239,38 +241,95 @@ class DueService:
                         delivered=f"{len(written)} keys were rotated",
                     )
 
-    def _rotate_one(
+    def _rotate_group(
         self,
-        key: Key,
-        claim: Claim,
-        sink: Sink,
+        group: Sequence[tuple[Key, Claim, Sink]],
         order: DueOrder,
         rotating: RotateService,
         hashes: "_Hashes",
         run: Run,
         written: list[Written],
-    ) -> Line:
-        try:
-            sink.check(target_of(key))
+    ) -> list[Line]:
+        """Rotate a few keys, each for itself, that share their two transactions.
+
+        A signal lets the key in hand be finished; what is not begun by then is taken back.
+        """
+        lines: dict[str, Line] = {}
+        checked: list[tuple[Key, Wanted]] = []
+        for key, claim, sink in group:
+            try:
+                sink.check(target_of(key))
+            except KeyctlError as error:
+                lines[key.id] = self._failed(key, error, run)
+                continue
             key_string, hashed = hashes.take()
-            staged: Staged = rotating.stage(
-                key.id, key_string, hashed, sink, run, grace=order.grace, own_claim=claim
+            wanted = Wanted(
+                key_id=key.id, key_string=key_string, hashed=hashed, sink=sink, own_claim=claim
             )
-            rotating.deliver(staged, sink, run)
+            checked.append((key, wanted))
+        outcomes = self._stage([item for _, item in checked], order, rotating, run)
+        staged: deque[tuple[Staged, Sink]] = deque()
+        for (key, wanted), outcome in zip(checked, outcomes, strict=True):
+            if isinstance(outcome, Staged):
+                staged.append((outcome, wanted.sink))
+            else:
+                lines[key.id] = self._failed(key, outcome, run)
+        delivered: list[Staged] = []
+        try:
+            while staged and not order.stopped():
+                item, sink = staged.popleft()
+                try:
+                    rotating.deliver(item, sink, run)
+                except KeyctlError as error:
+                    lines[item.key.id] = self._failed(item.key, error, run)
+                else:
+                    delivered.append(item)
+        finally:
+            # However it ended: what was delivered is confirmed, what was not even begun taken back.
             with uninterrupted():
-                heads, _, back = rotating.confirm_delivered(staged, run)
-        except (BusyError, PolicyDeniedError, KeyNotFoundError) as error:
+                lines.update(self._confirm(delivered, rotating, run, written))
+                for item, _ in staged:
+                    rotating.leave(item, run)
+        return [lines[key.id] for key, _, _ in group if key.id in lines]
+
+    def _stage(
+        self, wanted: Sequence[Wanted], order: DueOrder, rotating: RotateService, run: Run
+    ) -> Sequence[Staged | KeyctlError]:
+        if not wanted:
+            return []
+        try:
+            return rotating.stage_all(wanted, run, grace=order.grace)
+        except KeyctlError as error:  # such as a database that is busy: nothing was written
+            return [error] * len(wanted)
+
+    def _confirm(
+        self,
+        delivered: Sequence[Staged],
+        rotating: RotateService,
+        run: Run,
+        written: list[Written],
+    ) -> Iterator[tuple[str, Line]]:
+        if not delivered:
+            return
+        try:
+            outcomes: Sequence[Confirmed | KeyctlError] = rotating.confirm_all(delivered, run)
+        except KeyctlError as error:
+            outcomes = [error] * len(delivered)
+        for staged, outcome in zip(delivered, outcomes, strict=True):
+            if isinstance(outcome, Confirmed):
+                written.append(outcome.written)
+                place = anchor((outcome.heads or staged.heads)[-1])
+                yield staged.key.id, replace(_line(staged.key, "rotated"), audit=place)
+            else:
+                yield staged.key.id, self._failed(staged.key, outcome, run)
+
+    def _failed(self, key: Key, error: KeyctlError, run: Run) -> Line:
+        self._release([key.id], run)
+        if isinstance(error, (BusyError, PolicyDeniedError, KeyNotFoundError)):
             # What others did to the key since it was claimed.
-            self._release([key.id], run)
             skipped = not isinstance(error, PolicyDeniedError) or _is_state(error)
             return _line(key, "skipped" if skipped else "failed", error.code)
-        except KeyctlError as error:
-            self._release([key.id], run)
-            return _line(key, "failed", f"{error.code}: {error.message}")
-        written.append(back)
-        return replace(
-            _line(key, "rotated"), audit=anchor(heads[-1] if heads else staged.heads[-1])
-        )
+        return _line(key, "failed", f"{error.code}: {error.message}")
 
     def _release(self, key_ids: Sequence[str], run: Run) -> None:
         if key_ids:
@@ -317,6 +376,14 @@ def _abandoned(connection: Any, found: Sequence[tuple[Key, Claim | None]]) -> Co
     """Return how many secrets of each key are staged."""
     secrets = queries.secrets_of(connection, *(key.id for key, _ in found))
     return Counter(secret.key_id for secret in secrets if secret.state == "staged")
+
+
+def _next_group(waiting: deque[tuple[Key, Claim, Sink]]) -> list[tuple[Key, Claim, Sink]]:
+    """Return the next keys that share their transactions: a few whose sinks take no time, or one."""
+    group = [waiting.popleft()]
+    while waiting and len(group) < GROUP and not (group[-1][2].timeout or waiting[0][2].timeout):
+        group.append(waiting.popleft())
+    return group
 
 
 def _is_over(order: DueOrder, end: float | None, progress: _Progress) -> bool:

@@ -1,6 +1,6 @@
 """Rotate a key: stage a new secret, deliver it, and only then let the old one end."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
@@ -17,6 +17,7 @@ from keyctl.errors import (
     DatabaseError,
     DeliveryError,
     FencedError,
+    KeyctlError,
     KeyNotFoundError,
     KeyTakenError,
     PolicyDeniedError,
@@ -49,6 +50,17 @@ class RotateOrder:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """A key to be rotated, with its new key string, hashed, and the run's claim on it if it has one."""
+
+    key_id: str
+    key_string: KeyString
+    hashed: str
+    sink: Sink
+    own_claim: Claim | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Staged:
     """A rotation between its two transactions.
 
@@ -63,7 +75,16 @@ class Staged:
     claim: Claim
     grace: durations.Duration | None
     fixed_at: datetime | None
+    heads: Sequence[Head] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Confirmed:
+    """A rotation after them: its events, its answer, and what is to be read back."""
+
     heads: Sequence[Head]
+    answer: dict[str, Any]
+    written: Written
 
 
 class _StartOver(Exception):  # noqa: N818  # not an error: the facts changed under us
@@ -94,10 +115,9 @@ class RotateService:
             for _ in range(_TRIES):
                 key_string = supplied or self.workspace.mint()
                 hashed = self.hash(key_string)
+                wanted = Wanted(key_id=key.id, key_string=key_string, hashed=hashed, sink=sink)
                 try:
-                    staged = self.stage(
-                        key.id, key_string, hashed, sink, run, grace=order.grace, own_claim=None
-                    )
+                    staged = self.stage(wanted, run, grace=order.grace)
                 except _StartOver:
                     continue
                 except ConstraintError as error:
@@ -107,8 +127,7 @@ class RotateService:
                         raise
                     continue
                 self.deliver(staged, sink, run)
-                heads, answer = self._finish(staged, run)
-                return {**answer, "audit": anchor(heads[-1] if heads else staged.heads[-1])}
+                return {**self._finish(staged, run), "audit": anchor(staged.heads[-1])}
         raise BusyError(f"other runs keep changing key {key.id}", hint="try again")
 
     def hash(self, key: KeyString) -> str:
@@ -164,59 +183,90 @@ class RotateService:
 
     # --- transaction 1
 
-    def stage(
-        self,
-        key_id: str,
-        key_string: KeyString,
-        hashed: str,
-        sink: Sink,
-        run: Run,
-        *,
-        grace: str | None,
-        own_claim: Claim | None,
-    ) -> Staged:
-        """Write the new secret and the claim (or renew *own_claim*), and return what to deliver.
+    def stage(self, wanted: Wanted, run: Run, *, grace: str | None) -> Staged:
+        """Write the new secret and the claim (or renew the run's own), and return what to deliver.
 
         Raises:
             KeyNotFoundError, PolicyDeniedError: The key is not fit to be rotated any more.
-            BusyError: A living run has a claim on it, or took *own_claim* over.
+            BusyError: A living run has a claim on it, or took the run's own over.
         """
+        (outcome,) = self.stage_all([wanted], run, grace=grace)
+        if isinstance(outcome, Staged):
+            return outcome
+        raise outcome
+
+    def stage_all(
+        self, wanted: Sequence[Wanted], run: Run, *, grace: str | None
+    ) -> list[Staged | KeyctlError]:
+        """Stage several keys in one transaction, each as if it were alone: one that is refused stops no other."""
+        staged: list[Staged | KeyctlError] = []
+        dead: list[Claim] = []
+        places: list[slice] = []
         with writing(self.workspace) as unit:
-            key = queries.find_key(unit.connection, key_id, lock=True)
-            if key is None:
-                raise KeyNotFoundError(f"there is no key {key_id!r}", hint="keyctl list shows them")
-            self.refuse_unfit(unit.connection, key, now=unit.now)
-            claim = Claim(
-                key_id=key.id,
-                run_id=run.id,
-                fingerprint=None,
-                staged_at=unit.now,
-                deadline_at=unit.now + sink.timeout + runs.SLACK,
+            found = _locked(unit, [item.key_id for item in wanted])
+            active = _active(queries.secrets_of(unit.connection, *found))
+            for item in wanted:
+                first = len(unit.events)
+                try:
+                    staged.append(
+                        self._stage(
+                            unit, found.get(item.key_id), item, run, dead, active, grace=grace
+                        )
+                    )
+                except (BusyError, PolicyDeniedError, KeyNotFoundError) as error:
+                    staged.append(error)  # raised before anything of this key was written
+                places.append(slice(first, len(unit.events)))
+        for claim in dead:
+            run.bury(claim.run_id)
+        for number, outcome in enumerate(staged):
+            if isinstance(outcome, Staged):
+                run.claimed.add(outcome.key.id)
+                staged[number] = replace(outcome, heads=unit.heads[places[number]])
+        return staged
+
+    def _stage(
+        self,
+        unit: Unit,
+        key: Key | None,
+        wanted: Wanted,
+        run: Run,
+        dead: list[Claim],
+        active: Mapping[str, Secret],
+        *,
+        grace: str | None,
+    ) -> Staged:
+        if key is None:
+            raise KeyNotFoundError(
+                f"there is no key {wanted.key_id!r}", hint="keyctl list shows them"
             )
-            dead = self._claim(unit, claim, own_claim, run)
-            secret = self._write_secret(unit, key, key_string, hashed, claim)
-            old = _active(queries.secrets_of(unit.connection, key.id))
-            unit.record(
-                "key_rotation_staged",
-                "key",
-                key.id,
-                after={"secret_id": secret["id"], "state": "staged", "not_after": key.expires},
-                reason="taken over from a dead run" if dead else None,
-            )
-        run.claimed.add(key.id)
-        if dead is not None:
-            run.bury(dead.run_id)
+        self.refuse_unfit(unit.connection, key, now=unit.now)
+        claim = Claim(
+            key_id=key.id,
+            run_id=run.id,
+            fingerprint=None,
+            staged_at=unit.now,
+            deadline_at=unit.now + wanted.sink.timeout + runs.SLACK,
+        )
+        replaced = self._claim(unit, claim, wanted.own_claim, run)
+        if replaced is not None:
+            dead.append(replaced)
+        secret = self._write_secret(unit, key, wanted.key_string, wanted.hashed, claim)
+        unit.record(
+            "key_rotation_staged",
+            "key",
+            key.id,
+            after={"secret_id": secret["id"], "state": "staged", "not_after": key.expires},
+            reason="taken over from a dead run" if replaced else None,
+        )
         own = self.workspace.settings.grace if key.grace_period is None else key.grace_period
-        text = own if grace is None else grace
         return Staged(
             key=key,
-            key_string=key_string,
+            key_string=wanted.key_string,
             secret=secret,
-            old=old,
+            old=active.get(key.id),
             claim=claim,
-            grace=parse_grace(text),
-            fixed_at=unit.now if sink.shows_answer else None,
-            heads=unit.heads,
+            grace=parse_grace(own if grace is None else grace),
+            fixed_at=unit.now if wanted.sink.shows_answer else None,
         )
 
     def _claim(self, unit: Unit, claim: Claim, own: Claim | None, run: Run) -> Claim | None:
@@ -293,6 +343,10 @@ class RotateService:
             self._give_up(staged, run, why="interrupted", revoke=False)
             raise
 
+    def leave(self, staged: Staged, run: Run) -> None:
+        """Take back what was staged and not handed to its sink: nobody has it."""
+        self._give_up(staged, run, why="the run was ended before it was delivered", revoke=True)
+
     def _give_up(self, staged: Staged, run: Run, *, why: str, revoke: bool) -> None:
         try:
             with writing(self.workspace) as unit:
@@ -318,61 +372,83 @@ class RotateService:
 
     # --- transaction 2
 
-    def _finish(self, staged: Staged, run: Run) -> tuple[Sequence[Head], dict[str, Any]]:
+    def _finish(self, staged: Staged, run: Run) -> dict[str, Any]:
         with uninterrupted():
-            heads, answer, written = self.confirm_delivered(staged, run)
+            (outcome,) = self.confirm_all([staged], run)
+            if isinstance(outcome, KeyctlError):
+                raise outcome
             persist(
-                lambda: check_written(self.workspace.database, [written]),
+                lambda: check_written(self.workspace.database, [outcome.written]),
                 delivered=f"key {staged.key.id} was rotated",
             )
-        return staged.heads or heads, answer
+        return outcome.answer
 
-    def confirm_delivered(
-        self, staged: Staged, run: Run
-    ) -> tuple[Sequence[Head], dict[str, Any], Written]:
-        """Confirm, however often it takes; return the events, the answer and what to read back.
+    def confirm_all(self, delivered: Sequence[Staged], run: Run) -> list[Confirmed | DeliveryError]:
+        """Confirm what was delivered in one transaction, however often it takes, each key for itself.
+
+        An error tells that the key was deleted, or its new secret revoked, meanwhile; a
+        `FencedError` that another run took over, and the sink may hold an older secret.
 
         Raises:
-            DeliveryError: The key was deleted, or its new secret revoked, meanwhile.
-            FencedError: Another run took over; the sink may hold an older secret.
             UnconfirmedError: The database stayed away.
         """
-        outcome = persist(
-            lambda: self._confirm(staged, run),
-            delivered=f"the new secret of {staged.key.id} was delivered",
+        names = ", ".join(staged.key.id for staged in delivered)
+        confirmed = persist(
+            lambda: self._confirm_all(delivered, run),
+            delivered=f"the new secret of {names} was delivered",
         )
-        run.claimed.discard(staged.key.id)
-        if isinstance(outcome, FencedError):
-            raise outcome
-        heads, at = outcome
-        answer = answer_of(staged, confirmed_at=staged.fixed_at or at)
-        written = Written(secrets=[staged.secret], events=[*staged.heads, *heads])
-        return heads, answer, written
-
-    def _confirm(self, staged: Staged, run: Run) -> tuple[Sequence[Head], datetime] | FencedError:
-        """Make the new secret active and the old and abandoned ones retiring."""
-        with writing(self.workspace) as unit:
-            key = queries.find_key(unit.connection, staged.key.id, lock=True)
-            mine = queries.release_claim(unit.connection, staged.key.id, run.id)
-            secrets = queries.secrets_of(unit.connection, staged.key.id)
-            secret = next((item for item in secrets if item.id == staged.secret["id"]), None)
-            if not mine and secret is not None and secret.state in ("active", "retiring"):
-                return (), unit.now  # an earlier try was committed, its answer was lost
-            if (
-                key is None
-                or key.deleted_at is not None
-                or secret is None
-                or secret.state == "revoked"
-            ):
-                run.claimed.discard(staged.key.id)
-                raise DeliveryError(
-                    f"key {staged.key.id} was deleted, or its new secret revoked, before it could be confirmed",
-                    hint=f"the delivered key string is dead; keyctl info {staged.key.id} tells more",
+        run.claimed.difference_update(staged.key.id for staged in delivered)
+        outcomes: list[Confirmed | DeliveryError] = []
+        for staged, outcome in zip(delivered, confirmed, strict=True):
+            if isinstance(outcome, DeliveryError):
+                outcomes.append(outcome)
+                continue
+            heads, at = outcome
+            outcomes.append(
+                Confirmed(
+                    heads=heads,
+                    answer=answer_of(staged, confirmed_at=staged.fixed_at or at),
+                    written=Written(secrets=[staged.secret], events=[*staged.heads, *heads]),
                 )
-            if not mine:
-                return self._fenced(unit, key)
-            self._activate(unit, key, secrets, staged)
-        return unit.heads, unit.now
+            )
+        return outcomes
+
+    def _confirm_all(
+        self, delivered: Sequence[Staged], run: Run
+    ) -> list[tuple[Sequence[Head], datetime] | DeliveryError]:
+        errors: list[DeliveryError | None] = []
+        places: list[slice] = []
+        with writing(self.workspace) as unit:
+            ids = [staged.key.id for staged in delivered]
+            found = _locked(unit, ids)
+            secrets = queries.secrets_of(unit.connection, *ids)
+            for staged in delivered:
+                own = [item for item in secrets if item.key_id == staged.key.id]
+                first = len(unit.events)
+                errors.append(self._confirm(unit, staged, found.get(staged.key.id), own, run))
+                places.append(slice(first, len(unit.events)))
+        return [
+            (unit.heads[place], unit.now) if error is None else error
+            for error, place in zip(errors, places, strict=True)
+        ]
+
+    def _confirm(
+        self, unit: Unit, staged: Staged, key: Key | None, secrets: Sequence[Secret], run: Run
+    ) -> DeliveryError | None:
+        """Make the new secret active and the old and abandoned ones retiring; return why not."""
+        mine = queries.release_claim(unit.connection, staged.key.id, run.id)
+        secret = next((item for item in secrets if item.id == staged.secret["id"]), None)
+        if not mine and secret is not None and secret.state in ("active", "retiring"):
+            return None  # an earlier try was committed, its answer was lost
+        if key is None or key.deleted_at is not None or secret is None or secret.state == "revoked":
+            return DeliveryError(
+                f"key {staged.key.id} was deleted, or its new secret revoked, before it could be confirmed",
+                hint=f"the delivered key string is dead; keyctl info {staged.key.id} tells more",
+            )
+        if not mine:
+            return self._fenced(unit, key)
+        self._activate(unit, key, secrets, staged)
+        return None
 
     def _fenced(self, unit: Unit, key: Key) -> FencedError:
         # Written although this run failed: only the next rotation makes the sink certain again.
@@ -480,8 +556,14 @@ def _still_suspect(key: Key, claim: Claim) -> datetime | None:
     return suspect if suspect is not None and claim.staged_at <= suspect else None
 
 
-def _active(secrets: Sequence[Secret]) -> Secret | None:
-    return next((secret for secret in secrets if secret.state == "active"), None)
+def _locked(unit: Unit, key_ids: Sequence[str]) -> dict[str, Key]:
+    """Return these keys, locked in the order that everybody locks several keys in."""
+    return {key.id: key for key in queries.find_keys(unit.connection, sorted(key_ids), lock=True)}
+
+
+def _active(secrets: Sequence[Secret]) -> dict[str, Secret]:
+    """Return the active secret of each key."""
+    return {secret.key_id: secret for secret in secrets if secret.state == "active"}
 
 
 def _busy(key: Key) -> BusyError:

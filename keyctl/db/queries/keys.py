@@ -24,12 +24,17 @@ def find_key(connection: Connection, key_id: str, *, lock: bool = False) -> Key 
     return Key.of(row) if row else None
 
 
-def find_keys(connection: Connection, key_ids: Sequence[str], *, batch: int = 500) -> list[Key]:
-    """Return the keys with these ids, archived or not, asked for in batches."""
+def find_keys(
+    connection: Connection, key_ids: Sequence[str], *, lock: bool = False, batch: int = 500
+) -> list[Key]:
+    """Return the keys with these ids, archived or not, in their order, asked for in batches."""
     found: list[Key] = []
     for start in range(0, len(key_ids), batch):
-        query = select(keys).where(keys.c.id.in_(key_ids[start : start + batch]))
-        found += [Key.of(row) for row in connection.execute(query).mappings()]
+        query = (
+            select(keys).where(keys.c.id.in_(key_ids[start : start + batch])).order_by(keys.c.id)
+        )
+        rows = connection.execute(query.with_for_update() if lock else query)
+        found += [Key.of(row) for row in rows.mappings()]
     return found
 
 
