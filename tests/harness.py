@@ -15,7 +15,7 @@ from keyctl.db.queries import secrets_of
 
 KEYCTL = (sys.executable, "-m", "keyctl")
 STEPPER = (sys.executable, str(Path(__file__).with_name("stepper.py")))
-TIMEOUT = 60
+TIMEOUT = 120
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ EXAMPLE_URL = "postgresql://keyctl@db.example.com/keyctl"
 CHANGING = (
     (r"\x1b\[[0-9;]*m", ""),
     (r"key_[0-9A-Za-z]{20}", "KEY_ID"),
+    (r"evt_[0-9A-Za-z]{22}", "EVENT_ID"),
     (r"sk-[0-9A-Za-z]{12}_[0-9A-Za-z]{49}", "KEY"),
     (r"sk-[0-9A-Za-z]{12}…", "sk-ID…"),
     (r"(secret_id: )\S+", r"\1ID"),
@@ -136,6 +137,7 @@ ALL_COMMANDS = dict(commands_of(Commands()))
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
 def test_every_command_in_the_readme_works(database_url: str, tmp_path: Path) -> None:
     """Typed in order on a fresh machine, each ends with its status and prints what is shown."""
@@ -160,7 +162,7 @@ def test_every_command_in_the_readme_works(database_url: str, tmp_path: Path) ->
         },
         cwd=home,
         check=True,
-        timeout=110,
+        timeout=280,
     )
 
     wrong = []
