@@ -28,6 +28,7 @@ from keyctl.sinks.base import Sink
 CHUNK: Final = 16
 # So many keys share their transactions: a killed run leaves no more of them to be delivered anew.
 GROUP: Final = 8
+_CHECKED_AT_ONCE: Final = 64
 MOST_ABANDONED: Final = 5
 
 
@@ -86,15 +87,11 @@ class DueService:
             _hashing(rotating) as hashes,
         ):
             progress = _Progress(due_at=self._now())
-            while not _is_over(order, end, progress):
-                room = CHUNK if order.most is None else min(CHUNK, order.most - progress.attempted)
-                chunk, lines = self._claim_chunk(progress, run, room)
-                yield from lines
-                if not chunk and not lines:
-                    return
-                # After a full chunk more will come: the cores hash on while this one is written.
-                hashes.prepare(2 * CHUNK if len(chunk) == CHUNK else len(chunk))
-                yield from self._rotate_chunk(chunk, order, end, rotating, hashes, run, progress)
+            written: list[Written] = []
+            try:
+                yield from self._rotate_all(order, end, rotating, hashes, run, progress, written)
+            finally:
+                self._check(written)
 
     def list_due(self, *, most: int | None = None) -> Iterator[Line]:
         """Yield what a run would do, without doing it."""
@@ -125,6 +122,41 @@ class DueService:
         """Return the instant that decides what is due; fixed, so that a long run ends."""
         with self.workspace.database.read() as connection:
             return self.workspace.database.now(connection)
+
+    def _rotate_all(
+        self,
+        order: DueOrder,
+        end: float | None,
+        rotating: RotateService,
+        hashes: "_Hashes",
+        run: Run,
+        progress: _Progress,
+        written: list[Written],
+    ) -> Iterator[Line]:
+        """Claim and rotate chunk after chunk until nothing is left or it is to end."""
+        while not _is_over(order, end, progress):
+            room = CHUNK if order.most is None else min(CHUNK, order.most - progress.attempted)
+            chunk, lines = self._claim_chunk(progress, run, room)
+            yield from lines
+            if not chunk and not lines:
+                return
+            # After a full chunk more will come: the cores hash on while this one is written.
+            hashes.prepare(2 * CHUNK if len(chunk) == CHUNK else len(chunk))
+            yield from self._rotate_chunk(
+                chunk, order, end, rotating, hashes, run, progress, written
+            )
+            if len(written) >= _CHECKED_AT_ONCE:
+                self._check(written)
+
+    def _check(self, written: list[Written]) -> None:
+        """Read back what was written, on a new connection: those are dear, so for many keys at once."""
+        if written:
+            with uninterrupted():
+                persist(
+                    lambda: check_written(self.workspace.database, written),
+                    delivered=f"{len(written)} keys were rotated",
+                )
+            written.clear()
 
     # --- claiming
 
@@ -223,9 +255,9 @@ class DueService:
         hashes: "_Hashes",
         run: Run,
         progress: _Progress,
+        written: list[Written],
     ) -> Iterator[Line]:
         """Rotate the claimed keys; what is not begun, at the end or after a signal, is released."""
-        written: list[Written] = []
         waiting = deque(chunk)
         try:
             while waiting and not _is_over(order, end, progress):
@@ -234,12 +266,6 @@ class DueService:
                 yield from self._rotate_group(group, order, rotating, hashes, run, written)
         finally:
             self._release([key.id for key, _, _ in waiting], run)
-            if written:
-                with uninterrupted():
-                    persist(
-                        lambda: check_written(self.workspace.database, written),
-                        delivered=f"{len(written)} keys were rotated",
-                    )
 
     def _rotate_group(
         self,
