@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from email import message_from_bytes, policy
 from email.message import EmailMessage
@@ -13,7 +14,9 @@ import pytest
 from harness import Cli
 from receivers import SECRET, MailServer, WebServer, lines_of, mail_server, web_server
 
-from keyctl.services.events import pause_after
+from keyctl.services.events import EventService, pause_after
+from keyctl.services.workspace import Workspace
+from keyctl.settings import Settings
 
 WEBHOOK = """
 bcrypt_cost = 4
@@ -304,6 +307,18 @@ class TestWhenItIsSent:
 
         aliases = Counter(item.body["data"]["key"]["key_alias"] for item in web.received)
         assert aliases == {f"c-{number}": 1 for number in range(1, 51)}
+
+    def test_a_command_that_wrote_very_many_events_ends_well(
+        self, workspace: Workspace, tmp_path: Path
+    ) -> None:
+        """It sends what it has time for; naming all of them would be more than a statement can hold."""
+        hook = {"type": "webhook", "url": "https://127.0.0.1:9/", "secret_file": str(tmp_path)}
+        settings = Settings.model_validate({"hooks": {"siem": hook}})
+        busy = replace(workspace, settings=settings)
+        busy.outgoing.extend(f"evt_{number}" for number in range(300_000))
+
+        assert EventService(busy).deliver_own() == []
+        assert busy.outgoing == []
 
     @pytest.mark.slow
     def test_any_number_of_deliveries_send_each_event_once(

@@ -23,6 +23,9 @@ from keyctl.services.unit import writing
 from keyctl.services.workspace import Workspace
 
 _CHUNK: Final = 20
+# Of its own events a command sends so many at the most: they are named in one statement, which has
+# room for some ten thousand names, and its time is short anyhow.  Cron sends the rest.
+_MOST_OF_OWN: Final = 500
 _FIRST_PAUSE: Final = timedelta(seconds=30)
 _LONGEST_PAUSE: Final = timedelta(hours=6)
 _KEPT: Final = timedelta(days=30)
@@ -91,7 +94,7 @@ class EventService:
 
     def deliver_own(self) -> list[Sent]:
         """Send what this process put into the outbox, within the longest time-out of a hook."""
-        own = list(self.workspace.outgoing)
+        own = self.workspace.outgoing[:_MOST_OF_OWN]
         if not own:
             return []
         self.workspace.outgoing.clear()
