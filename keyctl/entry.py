@@ -36,11 +36,11 @@ def _fill_descriptors() -> frozenset[int]:
             os.open(os.devnull, os.O_RDWR)
     # Python gives a closed descriptor None for its stream; the streams stay open to the end.
     if sys.stdin is None:
-        sys.stdin = open(os.devnull)  # noqa: SIM115
+        sys.stdin = open(os.devnull)  # noqa: SIM115  # open to the end
     if sys.stdout is None:
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # open to the end
     if sys.stderr is None:
-        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115  # open to the end
     return frozenset(closed)
 
 

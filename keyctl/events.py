@@ -1,6 +1,7 @@
 """The events that keyctl records: their names, and which of them a hook asked for.  Pure."""
 
 from collections.abc import Iterable
+from functools import cache
 from typing import Final
 
 _OBJECTS: Final = ("team", "user", "organization")
@@ -55,6 +56,7 @@ USUAL: Final = (
 )
 
 
+@cache
 def matching(pattern: str) -> frozenset[str]:
     """Return the actions that *pattern* means: one by its name, or all that begin so for ``name*``."""
     if pattern.endswith("*"):

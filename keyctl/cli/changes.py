@@ -15,6 +15,7 @@ from keyctl.cli.tables import cell
 from keyctl.errors import BatchError, UsageError
 
 if TYPE_CHECKING:
+    from keyctl.db.queries import KeyFilter
     from keyctl.services.endings import Ended
 
 Keys = Annotated[
@@ -172,31 +173,35 @@ def _declare_block(app: typer.Typer, verb: str, words: str, *, blocked: bool) ->
 
 def _filter(
     team: str | None, user: str | None, org: str | None, state: str | None
-) -> dict[str, str]:
+) -> "KeyFilter | None":
+    """Return what the options ask for, None if they ask for nothing."""
+    from keyctl.db.queries import KeyFilter
     from keyctl.lifecycle import KEY_STATES
 
     if state is not None and state not in KEY_STATES:
         raise UsageError(f"there is no state {state!r}", hint=f"give {', '.join(KEY_STATES)}")
-    named_ones = {"team_id": team, "user_id": user, "organization_id": org, "state": state}
-    return {name: value for name, value in named_ones.items() if value is not None}
+    wanted = KeyFilter(team_id=team, user_id=user, organization_id=org, state=state)
+    return None if wanted == KeyFilter() else wanted
 
 
 def _chosen(
-    session: Session, keys: Sequence[str] | None, wanted: dict[str, str], expected: int | None
+    session: Session,
+    keys: Sequence[str] | None,
+    wanted: "KeyFilter | None",
+    expected: int | None,
 ) -> list[str]:
     """Return the keys named one by one, or all that match the filter."""
-    from keyctl.db.queries import KeyFilter
     from keyctl.services.keys import KeyService
 
-    if bool(keys) == bool(wanted):
+    if bool(keys) == (wanted is not None):
         raise UsageError("give either keys or a filter", hint="such as --team web")
-    if keys:
-        if keys.count("-") > 1:
-            raise UsageError("- can be given once: stdin holds one key", hint="use ids")
-        chosen = [named(key) for key in keys]
+    if wanted is not None:
+        chosen = [view["key_id"] for view in KeyService(session.workspace).every(wanted)]
     else:
-        service = KeyService(session.workspace)
-        chosen = [view["key_id"] for view in service.every(KeyFilter(**wanted))]  # type: ignore[arg-type]
+        given = keys or ()
+        if given.count("-") > 1:
+            raise UsageError("- can be given once: stdin holds one key", hint="use ids")
+        chosen = [named(key) for key in given]
     if expected is not None and len(chosen) != expected:
         raise UsageError(
             f"--expect-count {expected}, but it is {len(chosen)} keys; nothing was changed",

@@ -68,8 +68,9 @@ def command(
         parameters = [
             item.replace(kind=inspect.Parameter.KEYWORD_ONLY) for item in (*own, *options, *shared)
         ]
-        # Typer reads the signature: so one declaration serves every command.
-        run.__signature__ = inspect.Signature([context, *parameters])  # type: ignore[attr-defined]
+        # So one declaration serves every command.
+        signature = inspect.Signature([context, *parameters])
+        run.__signature__ = signature  # type: ignore[attr-defined]  # Typer reads it
         run.__annotations__ = {item.name: item.annotation for item in (context, *parameters)}
         run.__doc__ = function.__doc__
         run.__name__ = function.__name__

@@ -104,7 +104,10 @@ def add_to(app: typer.Typer) -> None:
 
         if bool(events) == everything:
             raise UsageError("name events, or give --all", hint="keyctl events list --failed")
-        _judge(_show(session, EventService(session.workspace).retry(events or None)))
+        told = list(EventService(session.workspace).retry(events or None))
+        if not told:
+            session.console.note("nothing to send: it has arrived, or another run is sending it")
+        _judge(_show(session, told))
 
     @command(group, "discard")
     def discard(

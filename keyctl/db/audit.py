@@ -43,7 +43,7 @@ def event_hash(row: dict[str, Any]) -> str:
     `before` and `after` go in as the text that is stored, so that nothing which reorders or
     re-reads them can change the sum.
     """
-    covered = {name: row[name] for name in audit_events.c.keys() if name != "hash"}  # noqa: SIM118
+    covered = {column.name: row[column.name] for column in audit_events.c if column.name != "hash"}
     return hashlib.sha256(jsontext.canonical(covered).encode()).hexdigest()
 
 

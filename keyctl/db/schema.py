@@ -12,6 +12,8 @@ from keyctl.errors import SchemaError
 HEAD: Final = "1_0002"
 # The oldest revision that keys can be verified on: what came later only added what that does not read.
 VERIFIABLE: Final = "1_0001"
+_REVISION: Final = text("SELECT version_num FROM alembic_version")
+_REVISION_AND_TIME: Final = text("SELECT version_num, clock_timestamp() FROM alembic_version")
 # The oldest revision that usage can be recorded in: it has the table of recorders.
 RECORDABLE: Final = "1_0002"
 
@@ -26,11 +28,9 @@ def current_revision(connection: Connection) -> str | None:
 
 def revision_and_time(connection: Connection) -> tuple[str | None, datetime | None]:
     """Return the revision, and on PostgreSQL what the server's clock says, in one question."""
-    asked = "version_num"
-    if connection.dialect.name == "postgresql":
-        asked += ", clock_timestamp()"
+    asked = _REVISION_AND_TIME if connection.dialect.name == "postgresql" else _REVISION
     try:
-        row = connection.execute(text(f"SELECT {asked} FROM alembic_version")).first()  # noqa: S608
+        row = connection.execute(asked).first()
     except DBAPIError as error:
         if _is_missing_table(error):
             return None, None

@@ -46,14 +46,56 @@ _OPTIONS: Final = {
 _CHARGED: Final = "keyctl"
 # openai's clients try again what is answered with 429, unless they are told not to.
 _FINAL: Final = {"x-should-retry": "false"}
-_WHY: Final = {
-    "malformed": "it is no key",
-    "unknown": "there is no such key",
-    "revoked": "the key is revoked",
-    "blocked": "the key is blocked",
-    "team_blocked": "the key's team is blocked",
-    "org_blocked": "the key's organization is blocked",
-    "user_blocked": "the key's owner is blocked",
+_UNKNOWN: Final = ProxyErrorTypes.token_not_found_in_db
+_NOT_VALID: Final = ProxyErrorTypes.auth_error
+# What each reason is to a client: the status, LiteLLM's type, which parameter, and what is said.
+_REFUSALS: Final[dict[str, tuple[int, ProxyErrorTypes, str | None, str]]] = {
+    "malformed": (401, _UNKNOWN, "key", "Authentication Error, it is no key."),
+    "unknown": (401, _UNKNOWN, "key", "Authentication Error, there is no such key."),
+    "revoked": (401, _NOT_VALID, "key", "Authentication Error, the key is revoked.{key}"),
+    "blocked": (401, _NOT_VALID, "key", "Authentication Error, the key is blocked.{key}"),
+    "expired": (
+        401,
+        ProxyErrorTypes.expired_key,
+        None,
+        "Authentication Error - Expired Key.{key}",
+    ),
+    "team_blocked": (
+        401,
+        _NOT_VALID,
+        "key",
+        "Authentication Error, the key's team is blocked.{key}",
+    ),
+    "org_blocked": (
+        401,
+        _NOT_VALID,
+        "key",
+        "Authentication Error, the key's organization is blocked.{key}",
+    ),
+    "user_blocked": (
+        401,
+        _NOT_VALID,
+        "key",
+        "Authentication Error, the key's owner is blocked.{key}",
+    ),
+    "route_denied": (
+        403,
+        _NOT_VALID,
+        None,
+        "key not allowed to call this route.{key} Tried to call {route}",
+    ),
+    "model_denied": (
+        403,
+        ProxyErrorTypes.key_model_access_denied,
+        "model",
+        "key not allowed to access model.{key} Tried to access {model}",
+    ),
+    "budget_exceeded": (
+        429,
+        ProxyErrorTypes.budget_exceeded,
+        None,
+        "Budget has been exceeded!{key}",
+    ),
 }
 
 
@@ -83,7 +125,7 @@ class KeyctlLogger(CustomLogger):  # type: ignore[misc]  # LiteLLM's classes are
         try:
             _verifier().record(_cost(kwargs.get("response_cost")), **charged)
         except (ValueError, UnavailableError) as error:
-            log.error("key %s was not charged: %s", charged["key_id"], error)  # noqa: TRY400
+            log.error("key %s was not charged: %s", charged["key_id"], error)  # noqa: TRY400  # no bug, so no traceback
 
 
 logger = KeyctlLogger()
@@ -114,42 +156,14 @@ async def _verified(key: str, models: Sequence[str | None], route: str) -> Prese
 
 def _refusal(verdict: Verdict, *, model: str | None, route: str) -> ProxyException:
     """Return the error in LiteLLM's shape; it names the key by its id only."""
+    status, kind, parameter, said = _REFUSALS[str(verdict.reason)]
     named = "" if verdict.key_id is None else f" Key: {verdict.key_id}."
-    if verdict.reason == "budget_exceeded":
-        return ProxyException(
-            message=f"Budget has been exceeded!{named}",
-            type=ProxyErrorTypes.budget_exceeded,
-            param=None,
-            code=429,
-            headers=dict(_FINAL),
-        )
-    if verdict.reason == "model_denied":
-        return ProxyException(
-            message=f"key not allowed to access model.{named} Tried to access {model}",
-            type=ProxyErrorTypes.key_model_access_denied,
-            param="model",
-            code=403,
-        )
-    if verdict.reason == "route_denied":
-        return ProxyException(
-            message=f"key not allowed to call this route.{named} Tried to call {route}",
-            type=ProxyErrorTypes.auth_error,
-            param=None,
-            code=403,
-        )
-    if verdict.reason == "expired":
-        return ProxyException(
-            message=f"Authentication Error - Expired Key.{named}",
-            type=ProxyErrorTypes.expired_key,
-            param=None,
-            code=401,
-        )
-    is_unknown = verdict.reason in ("malformed", "unknown")
     return ProxyException(
-        message=f"Authentication Error, {_WHY.get(str(verdict.reason), verdict.reason)}.{named}",
-        type=ProxyErrorTypes.token_not_found_in_db if is_unknown else ProxyErrorTypes.auth_error,
-        param="key",
-        code=401,
+        message=said.format(key=named, model=model, route=route),
+        type=kind,
+        param=parameter,
+        code=status,
+        headers=dict(_FINAL) if status == 429 else None,
     )
 
 

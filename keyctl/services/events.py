@@ -13,7 +13,7 @@ from typing import Any, Final
 from keyctl import jsontext
 from keyctl.db import queries
 from keyctl.db.queries.outbox import Outgoing, Standing
-from keyctl.errors import EventNotFoundError
+from keyctl.errors import EventNotFoundError, UsageError
 from keyctl.hooks.base import HookFailedError, Message
 from keyctl.services import runs
 from keyctl.services.callers import require_admin, require_overseer
@@ -104,15 +104,18 @@ class EventService:
     def page(
         self, *, standing: Standing, hook: str | None, after: str | None, limit: int
     ) -> tuple[list[dict[str, Any]], str | None]:
-        """Return one page of the outbox and the cursor to go on after, None at the end."""
+        """Return one page of the outbox and the cursor to go on after, None at the end.
+
+        Raises:
+            UsageError: *after* is no cursor.
+        """
         require_overseer(self.workspace.caller, "the outbox")
-        seq, _, name = (after or "").partition(":")
         with self.workspace.database.read() as connection:
             rows = queries.list_outgoing(
                 connection,
                 standing=standing,
                 hook=hook,
-                after=(int(seq), name) if seq.isdigit() else None,
+                after=None if after is None else _from_cursor(after),
                 limit=limit + 1,
             )
         page = [_view(row) for row in rows[:limit]]
@@ -165,7 +168,7 @@ class EventService:
     def stranded(self) -> dict[str, int]:
         """Return how many events wait for hooks that this configuration does not name."""
         with self.workspace.database.read() as connection:
-            waiting = queries.hooks_with_mail(connection)
+            waiting = queries.count_outgoing(connection)
         known = self._places()
         return {hook: count for hook, count in waiting.items() if hook not in known}
 
@@ -365,6 +368,15 @@ def _sent(
         reason=reason,
         next_at=next_at,
     )
+
+
+def _from_cursor(text: str) -> tuple[int, str]:
+    seq, colon, hook = text.partition(":")
+    if not (colon and seq.isascii() and seq.isdigit()):
+        raise UsageError(
+            "--after is not a cursor that keyctl events list printed", hint="take it from `next`"
+        )
+    return int(seq), hook
 
 
 def _view(row: Outgoing) -> dict[str, Any]:

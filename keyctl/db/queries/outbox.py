@@ -164,7 +164,7 @@ def forget_delivered(connection: Connection, *, before: datetime) -> None:
     connection.execute(delete(outbox).where(outbox.c.delivered_at < before))
 
 
-def hooks_with_mail(connection: Connection) -> dict[str, int]:
+def count_outgoing(connection: Connection) -> dict[str, int]:
     """Return how many events wait for each hook."""
     query = (
         select(outbox.c.hook, func.count())
