@@ -1,6 +1,7 @@
 """The audit trail: what is on record, and that nobody changes it unseen."""
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -304,6 +305,15 @@ class TestCommands:
             *(event["hash"] for event in events[:-1]),
         ]
         assert events[-1]["action"] == "key_blocked"
+
+    def test_export_to_a_closed_stdout_is_exit_8(self, cli: Cli) -> None:
+        """Nobody would get what it is for."""
+        cli.key()
+
+        result = cli("audit", "export", preexec_fn=lambda: os.close(1))
+
+        assert (result.exit_code, result.stdout) == (8, "")
+        assert "stdout is closed" in result.stderr
 
     def test_filters_choose_what_is_listed_and_exported(self, cli: Cli) -> None:
         """Key, actor, action and time can be asked for; an action that does not exist is exit 2."""

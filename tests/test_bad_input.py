@@ -291,3 +291,21 @@ class TestWhereTheKeyGoes:
         assert (result.exit_code, result.stdout) == (status, "")
         assert cli("list", "-o", "json").exit_code in (0, 6)
         assert not (cli.home / "elsewhere").exists()
+
+
+@pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("group", [[], ["audit"], ["events"], ["team"]])
+class TestNoCommand:
+    def test_its_help_is_shown_as_it_is(self, cli: Cli, group: list[str]) -> None:
+        """Who types a group without a command reads its help, on stderr; exit 2, as nothing was done."""
+        asked = cli(*group, "--help", check=True)
+
+        result = cli(*group)
+
+        assert (result.exit_code, result.stdout, result.stderr) == (2, "", asked.stdout)
+
+    def test_for_a_script_it_is_an_error_like_any_other(self, cli: Cli, group: list[str]) -> None:
+        """With KEYCTL_OUTPUT=json stderr is one JSON object."""
+        result = cli(*group, environment={"KEYCTL_OUTPUT": "json"})
+
+        assert (result.exit_code, result.stdout, result.error["code"]) == (2, "", "usage")

@@ -94,8 +94,7 @@ class Root(TyperGroup):
         except KeyctlError as error:
             status = console.fail(error)
         except typer.TyperException as error:
-            usage = UsageError(keystring.redact(error.format_message()), hint=_help_hint(error))
-            status = console.fail(usage)
+            status = _report(console, error)
         except typer.Abort:
             status = ExitCode.INTERRUPTED
         status = int(status or 0)
@@ -116,6 +115,16 @@ def refuse_secrets(arguments: Sequence[str]) -> None:
                 "an argument looks like a key string, and arguments are visible to others",
                 hint="give the key's id, its alias or sk-<id>, or give - and the key string on stdin",
             )
+
+
+def _report(console: Console, error: typer.TyperException) -> int:
+    """Report what Typer found wrong; a group without a command is asking for its help, as it is."""
+    said = keystring.redact(error.format_message())
+    context = getattr(error, "ctx", None)
+    if context is not None and not console.wants_json and said == context.get_help():
+        console.note(said)
+        return int(UsageError.exit_code)
+    return console.fail(UsageError(said, hint=_help_hint(error)))
 
 
 def _help_hint(error: typer.TyperException) -> str:

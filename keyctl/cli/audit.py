@@ -77,9 +77,10 @@ def add_to(app: typer.Typer) -> None:
         since: Since = None,
         until: Until = None,
     ) -> None:
-        """Print every event with its hashes, the oldest first, one JSON object a line."""
+        """Print every event with its hashes, the oldest first."""
         from keyctl.services.audit import AuditService
 
+        session.console.require_stdout()
         events = AuditService(session.workspace).export(_filter(key, actor, action, since, until))
         if session.output == "csv":
             session.console.write(csv_text(COLUMNS, [], heading=True))
@@ -98,7 +99,10 @@ def add_to(app: typer.Typer) -> None:
             int | None, typer.Option("--at-seq", min=1, help="The event that it is the hash of.")
         ] = None,
     ) -> None:
-        """Walk the whole chain; exit 11, naming the first bad event, if it does not hold."""
+        """Walk the whole chain; exit 11 if it does not hold.
+
+        The first event that does not fit is named.
+        """
         from keyctl.services.audit import AuditService
 
         expected = _expected(expect_head, at_seq)

@@ -39,6 +39,11 @@ class Console:
         return cls(output, closed, STDOUT not in closed and os.isatty(STDOUT))
 
     @property
+    def wants_json(self) -> bool:
+        """Tell whether errors are to be JSON too."""
+        return self.output in JSON_MODES
+
+    @property
     def has_stdout(self) -> bool:
         """Tell whether stdout was open when the program began."""
         return STDOUT not in self.closed
@@ -89,7 +94,7 @@ class Console:
 
     def fail(self, error: KeyctlError) -> int:
         """Report *error* on stderr, as JSON if that was asked for, and return its exit status."""
-        if self.output in JSON_MODES:
+        if self.wants_json:
             from keyctl import jsontext
 
             text = jsontext.dumps(error_document(error))  # redacted before it was JSON

@@ -41,7 +41,10 @@ def add_to(app: typer.Typer) -> None:
             str | None, typer.Option("--deadline", help="Begin none after this: 5m.")
         ] = None,
     ) -> None:
-        """Send what is due (for cron): nothing to do is exit 0, any number of hosts may run it."""
+        """Send what is due (for cron).
+
+        Nothing to do is exit 0, and any number of hosts may run it.
+        """
         from keyctl import durations
         from keyctl.services.events import DeliverOrder, EventService
 

@@ -64,7 +64,7 @@ def add_to(app: typer.Typer) -> None:
             bool, typer.Option("--dry-run", help="Report what would be; write nothing.")
         ] = False,
     ) -> None:
-        """Import LiteLLM's users, organizations, teams and keys; key strings keep working.
+        """Import LiteLLM's users, teams and keys; key strings keep working.
 
         What is here already is left alone, so it may be run again: after a crash it goes on. Try --dry-run first.
         """
