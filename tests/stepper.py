@@ -24,7 +24,7 @@ from keyctl.db import queries
 from keyctl.entry import main
 from keyctl.hooks.webhook import Webhook
 from keyctl.services.generate import GenerateService
-from keyctl.services.rotate import RotateService
+from keyctl.services.rotating import Rotating
 from keyctl.sinks.command import CommandSink
 from keyctl.sinks.file import FileSink
 from keyctl.sinks.stdout import StdoutSink
@@ -113,7 +113,7 @@ def child_killed_too() -> None:
 def before_stage() -> None:
     """Die when nothing is written yet."""
     before(GenerateService, "_stage")
-    before(RotateService, "stage_all")
+    before(Rotating, "stage_all")
 
 
 def staged() -> None:

@@ -14,7 +14,8 @@ import pytest
 from harness import Cli
 from receivers import SECRET, MailServer, WebServer, lines_of, mail_server, web_server
 
-from keyctl.services.events import EventService, pause_after
+from keyctl.services.events import EventService
+from keyctl.services.sending import pause_after
 from keyctl.services.workspace import Workspace
 from keyctl.settings import Settings
 

@@ -29,7 +29,8 @@ from keyctl.requests import GenerateRequest
 from keyctl.services.budgets import BudgetService
 from keyctl.services.change import ChangeService
 from keyctl.services.endings import EndingService
-from keyctl.services.generate import GenerateService, Order
+from keyctl.services.generate import GenerateService
+from keyctl.services.issuing import Order
 from keyctl.services.keys import KeyService
 from keyctl.services.rotate import RotateOrder, RotateService
 from keyctl.services.verify import verify

@@ -25,7 +25,8 @@ from keyctl.requests import GenerateRequest
 from keyctl.services.change import ChangeService
 from keyctl.services.delivery import named_sink, target_of
 from keyctl.services.endings import EndingService
-from keyctl.services.generate import GenerateService, Order
+from keyctl.services.generate import GenerateService
+from keyctl.services.issuing import Order
 from keyctl.services.keys import find
 from keyctl.services.rotate import RotateOrder, RotateService
 from keyctl.services.verify import Verdict, verify

@@ -9,7 +9,8 @@ from keyctl.policy.facts import Caller
 from keyctl.records import Organization, Principal, Team, User
 from keyctl.requests import GenerateRequest, validate
 from keyctl.services.directory import DirectoryService
-from keyctl.services.generate import GenerateService, Order
+from keyctl.services.generate import GenerateService
+from keyctl.services.issuing import Order
 from keyctl.services.judge import Verdict
 from keyctl.services.workspace import Workspace
 from keyctl.settings import Settings

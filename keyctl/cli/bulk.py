@@ -11,7 +11,7 @@ from keyctl.errors import BatchError, UsageError
 
 if TYPE_CHECKING:
     from keyctl.services.bulk import Deliver, Made
-    from keyctl.services.generate import Order
+    from keyctl.services.issuing import Order
 
 MOST_IN_A_FILE = 10_000
 

@@ -14,7 +14,7 @@ from keyctl.errors import BatchError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from keyctl.services.events import Sent
+    from keyctl.services.sending import Sent
 
 COLUMNS: Final = ("event_id", "hook", "event", "seq", "attempts", "next_at", "last_error")
 DELIVERED: Final = ("event_id", "hook", "event", "seq", "attempts", "delivered_at")
@@ -46,7 +46,8 @@ def add_to(app: typer.Typer) -> None:
         Nothing to do is exit 0, and any number of hosts may run it.
         """
         from keyctl import durations
-        from keyctl.services.events import DeliverOrder, EventService
+        from keyctl.services.events import EventService
+        from keyctl.services.sending import DeliverOrder
 
         seconds = None if deadline is None else float(durations.parse_duration(deadline).seconds)
         service = EventService(session.workspace)

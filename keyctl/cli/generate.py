@@ -12,7 +12,7 @@ from keyctl.errors import UsageError
 
 if TYPE_CHECKING:
     from keyctl.requests import GenerateRequest
-    from keyctl.services.generate import Order
+    from keyctl.services.issuing import Order
     from keyctl.sinks.base import Sink
 
 OUTPUTS = ("auto", "json", "jsonl", "key", "env", "table")
@@ -62,7 +62,7 @@ def add_to(app: typer.Typer) -> None:
 
         KEY=$(keyctl generate --team web --max-budget 50) works; --out-file keeps it off the screen.
         """
-        from keyctl.services.generate import Order
+        from keyctl.services.issuing import Order
 
         if override and not reason:
             raise UsageError("--override needs --reason", hint="say why, for the audit trail")

@@ -18,7 +18,7 @@ from keyctl.errors import BatchError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from keyctl.services.due import Line
+    from keyctl.services.due_keys import Line
 
 OUTPUTS = ("auto", "json", "jsonl", "key", "env", "table")
 

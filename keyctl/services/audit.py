@@ -14,6 +14,7 @@ from keyctl.db.audit import Head
 from keyctl.errors import BrokenChainError, KeyNotFoundError
 from keyctl.services import keys
 from keyctl.services.callers import require_overseer
+from keyctl.services.unit import anchor
 from keyctl.services.workspace import Workspace
 
 _ADVICE: Final = "compare the database with a backup; keyctl audit export shows what is there"
@@ -56,7 +57,7 @@ class AuditService:
         require_overseer(self.workspace.caller, "the audit trail")
         with self.workspace.database.read() as connection:
             head = audit.find_head(connection)
-        return {"seq": head.seq, "head": head.hash}
+        return anchor(head)
 
     def export(self, wanted: EventFilter) -> Iterator[dict[str, Any]]:
         """Yield every event, the oldest first, so that a million of them need no memory."""

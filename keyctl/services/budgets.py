@@ -11,7 +11,7 @@ from keyctl.records import Key, Principal
 from keyctl.services.callers import require_admin
 from keyctl.services.change import live_key
 from keyctl.services.directory import WORD
-from keyctl.services.unit import Unit, row_of, writing
+from keyctl.services.unit import Unit, anchor, row_of, writing
 from keyctl.services.workspace import Workspace
 
 _CHUNK: Final = 100
@@ -85,7 +85,7 @@ class BudgetService:
             "spend": money.dollars(spend),
             "max_budget": None if key.max_budget is None else money.dollars(key.max_budget),
             "budget_reset_at": key.budget_reset_at,
-            "audit": {"seq": head.seq, "head": head.hash},
+            "audit": anchor(head),
         }
 
     def _chunk(self) -> list[Reset]:
@@ -93,7 +93,7 @@ class BudgetService:
             rows = queries.budgets_due(unit.connection, now=unit.now, limit=_CHUNK)
             begun = [self._begin_period(unit, row) for row in rows]
         return [
-            replace(item, audit={"seq": head.seq, "head": head.hash})
+            replace(item, audit=anchor(head))
             for item, head in zip(begun, unit.heads, strict=False)  # more events may follow
         ]
 

@@ -30,7 +30,8 @@ from keyctl.keystring import KeyString
 from keyctl.policy import engine, resolve
 from keyctl.records import Claim
 from keyctl.services import judge, runs
-from keyctl.services.generate import (
+from keyctl.services.hook import decide
+from keyctl.services.issuing import (
     Order,
     answer_of,
     new_key_id,
@@ -38,7 +39,6 @@ from keyctl.services.generate import (
     record_staging,
     staged_secret,
 )
-from keyctl.services.hook import decide
 from keyctl.services.judge import Bench, Verdict
 from keyctl.services.runs import Run
 from keyctl.services.staging import Written, check_written, persist, uninterrupted

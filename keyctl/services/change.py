@@ -24,7 +24,7 @@ from keyctl.records import Key
 from keyctl.requests import UpdateRequest, validate
 from keyctl.services import judge, keys, sums
 from keyctl.services.judge import Verdict
-from keyctl.services.unit import Unit, row_of, writing
+from keyctl.services.unit import Unit, anchor, row_of, writing
 from keyctl.services.workspace import Workspace
 
 # What an own column becomes when it is cleared, where that is not null.
@@ -102,7 +102,7 @@ class ChangeService:
                 {"field": item.field, "value": item.value, "source": item.source}
                 for item in verdict.filled
             ],
-            "audit": {"seq": head.seq, "head": head.hash},
+            "audit": anchor(head),
         }
 
     def dry_run(

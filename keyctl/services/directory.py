@@ -25,7 +25,7 @@ from keyctl.policy.facts import Caller
 from keyctl.records import Organization, Principal, Team, User
 from keyctl.services.callers import record_refusal, require_admin
 from keyctl.services.keys import OVERSEERS
-from keyctl.services.unit import Unit, row_of, writing
+from keyctl.services.unit import Unit, anchor, row_of, writing
 from keyctl.services.workspace import Workspace
 
 P = TypeVar("P", bound=Principal)
@@ -152,7 +152,7 @@ class DirectoryService:
             unit.record(
                 f"{word}_deleted", word, object_id, before=row_of(before), after=row_of(after)
             )
-        return {f"{word}_id": object_id, "deleted": True, "audit": _anchor(unit)}
+        return {f"{word}_id": object_id, "deleted": True, "audit": anchor(unit.heads[-1])}
 
     def info(self, kind: type[P], object_id: str) -> dict[str, Any]:
         """Return the view of one, with its members.
@@ -210,7 +210,12 @@ class DirectoryService:
                 before=None if before is None else {"user_id": user_id, "role": before},
                 after={"user_id": user_id, "role": role},
             )
-        return {f"{word}_id": object_id, "user_id": user_id, "role": role, "audit": _anchor(unit)}
+        return {
+            f"{word}_id": object_id,
+            "user_id": user_id,
+            "role": role,
+            "audit": anchor(unit.heads[-1]),
+        }
 
     def remove_member(self, kind: type[P], object_id: str, user_id: str) -> dict[str, Any]:
         """End a membership.
@@ -232,7 +237,7 @@ class DirectoryService:
                 object_id,
                 before={"user_id": user_id, "role": before},
             )
-        return {f"{word}_id": object_id, "user_id": user_id, "audit": _anchor(unit)}
+        return {f"{word}_id": object_id, "user_id": user_id, "audit": anchor(unit.heads[-1])}
 
     @contextmanager
     def _membership(
@@ -324,8 +329,4 @@ def _shown(caller: Caller, record: Principal, members: dict[str, str] | None) ->
 
 
 def _answer(record: Principal, unit: Unit) -> dict[str, Any]:
-    return {**views.principal_view(record), "audit": _anchor(unit)}
-
-
-def _anchor(unit: Unit) -> dict[str, Any]:
-    return {"seq": unit.heads[-1].seq, "head": unit.heads[-1].hash}
+    return {**views.principal_view(record), "audit": anchor(unit.heads[-1])}

@@ -19,7 +19,7 @@ from keyctl.policy.facts import Operation
 from keyctl.records import Key
 from keyctl.services import judge
 from keyctl.services.change import live_key, record_denial
-from keyctl.services.unit import Unit, archive, row_of, writing
+from keyctl.services.unit import Unit, anchor, archive, row_of, writing
 from keyctl.services.workspace import Workspace
 
 _Step = Callable[[Unit, Key], str]
@@ -113,8 +113,8 @@ class EndingService:
         except (NotFoundError, ConflictError) as error:
             return Ended(given=given, key_id=key_id, result="failed", error=error)
         head = unit.heads[-1] if unit.heads else None
-        anchor = {"seq": head.seq, "head": head.hash} if head else None
-        return Ended(given=given, key_id=key_id, result=result, audit=anchor)
+        place = anchor(head) if head else None
+        return Ended(given=given, key_id=key_id, result=result, audit=place)
 
 
 def _chosen(unit: Unit, key: Key, secret_ids: Sequence[str]) -> list[tuple[str, str]]:

@@ -2,28 +2,25 @@
 
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError as ConstraintError
 
-from keyctl import hashing, jsontext, keystring, views
+from keyctl import hashing, jsontext, keystring
 from keyctl.db import queries
 from keyctl.db.audit import Head
 from keyctl.db.failures import broken_constraint
 from keyctl.errors import (
-    AliasTakenError,
     BusyError,
     DatabaseError,
     DeliveryError,
     FencedError,
     KeyctlError,
-    KeyTakenError,
     PolicyDeniedError,
-    RequestIdTakenError,
     RequestReplayedError,
 )
 from keyctl.keystring import KeyString
@@ -33,12 +30,28 @@ from keyctl.requests import GenerateRequest
 from keyctl.services import judge, runs
 from keyctl.services.delivery import target_of
 from keyctl.services.hook import decide
+from keyctl.services.issuing import (
+    Order,
+    Outcome,
+    answer_of,
+    new_key_id,
+    record_denial,
+    record_staging,
+    staged_secret,
+)
 from keyctl.services.judge import Bench, Verdict
+from keyctl.services.predecessors import (
+    Draft,
+    Predecessors,
+    StartOver,
+    Wait,
+    alias_taken,
+    key_taken,
+)
 from keyctl.services.runs import Run
 from keyctl.services.staging import Written, check_written, persist, uninterrupted
 from keyctl.services.unit import Unit, archive_pending, row_of, writing
 from keyctl.services.workspace import Workspace
-from keyctl.settings import Settings
 from keyctl.sinks.base import NotTakenError, Parcel, Sink, Target, UnknownError
 from keyctl.sinks.file import FileSink
 
@@ -47,58 +60,11 @@ _TRIES: Final = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
-    """Everything a person says about the key to be made.
-
-    `replay` tells what a repeated request id gets: the answer, or a refusal because the key
-    string itself was to be shown.
-    """
-
-    request: GenerateRequest
-    service_account: bool = False
-    request_id: str | None = None
-    overrides: tuple[str, ...] = ()
-    reason: str | None = None
-    sink: str | None = None
-    replay: Literal["answer", "refuse"] = "refuse"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """What came of it: the answer without the key string, and whether it is an older one."""
-
-    answer: dict[str, Any]
-    replayed: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Draft:
-    """What is ready before the first transaction: hashing takes time and must not hold a lock."""
-
-    order: Order
-    key_id: str
-    values: dict[str, Any]
-    key: KeyString
-    supplied: bool
-    hash: str
-    fingerprint: str
-    found_in_file: frozenset[str]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class _Staged:
     key: Key
     secret: dict[str, Any]
     answer: dict[str, Any]
     heads: Sequence[Head]
-
-
-class _StartOver(Exception):  # noqa: N818  # not an error: the facts changed under us
-    pass
-
-
-class _Wait(Exception):  # noqa: N818  # not an error: the same request is being carried out
-    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +117,7 @@ class GenerateService:
 
     # --- before the first transaction
 
-    def _draft(self, order: Order, sink: Sink) -> _Draft:
+    def _draft(self, order: Order, sink: Sink) -> Draft:
         supplied = _supplied(order.request)
         values = resolve.given_values(order.request)
         values.pop("key", None)
@@ -164,7 +130,7 @@ class GenerateService:
             "service_account": order.service_account,
             "overrides": sorted(order.overrides),
         }
-        return _Draft(
+        return Draft(
             order=order,
             key_id=new_key_id(),
             values=values,
@@ -175,21 +141,22 @@ class GenerateService:
             found_in_file=frozenset(sink.holds()) if isinstance(sink, FileSink) else frozenset(),
         )
 
-    def _expected(self, draft: _Draft, run: Run) -> Outcome | str | None:
+    def _expected(self, draft: Draft, run: Run) -> Outcome | str | None:
         """Return the outcome of an earlier success, or the id of the key that will be taken over."""
         database = self.workspace.database
         if database.path is not None and not database.path.exists():
             return None
         try:
             with database.read() as connection:
-                place = self._place(connection, draft, run, now=database.now(connection))
-        except (_Wait, KeyctlError):
+                now = database.now(connection)
+                found = Predecessors(connection=connection, draft=draft, run=run, now=now).find()
+        except (Wait, KeyctlError):
             return None  # the transaction that writes judges it
-        if isinstance(place, Outcome):
-            return place
-        return place.key_id if place else None
+        if isinstance(found, Outcome):
+            return found
+        return found.key_id if found else None
 
-    def _target(self, draft: _Draft) -> Target:
+    def _target(self, draft: Draft) -> Target:
         """Return what the sink's templates may name: the key as its defaults make it."""
         database = self.workspace.database
         values = draft.values
@@ -219,16 +186,16 @@ class GenerateService:
     # --- transaction 1
 
     def _stage_until_done(
-        self, draft: _Draft, sink: Sink, run: Run
-    ) -> tuple[_Staged | Outcome, _Draft]:
+        self, draft: Draft, sink: Sink, run: Run
+    ) -> tuple[_Staged | Outcome, Draft]:
         """Stage, starting over on fresh facts; wait for a run that carries out the same request."""
         tries = 0
         while tries < _TRIES:
             try:
                 return self._stage(draft, sink, run), draft
-            except _Wait:  # ends with the other run, or at its claim's deadline
+            except Wait:  # ends with the other run, or at its claim's deadline
                 time.sleep(_WAIT)
-            except _StartOver:
+            except StartOver:
                 tries += 1
             except ConstraintError as error:
                 tries += 1
@@ -241,28 +208,29 @@ class GenerateService:
                 raise
         raise BusyError("other runs keep changing the same keys", hint="try again")
 
-    def _explain(self, error: ConstraintError, draft: _Draft) -> None:
+    def _explain(self, error: ConstraintError, draft: Draft) -> None:
         """Say which fact *error* contradicts; return where the next try will find out."""
         broken = broken_constraint(error)
         if broken == "uq_keys_key_alias":
-            raise _alias_taken(draft.values["key_alias"]) from error
+            raise alias_taken(draft.values["key_alias"]) from error
         if broken == "uq_secrets_lookup" and draft.supplied:
-            raise _key_taken() from error
+            raise key_taken() from error
         if broken not in ("uq_secrets_lookup", "pk_request_ids", "pk_claims"):
             raise error
 
-    def _stage(self, draft: _Draft, sink: Sink, run: Run) -> _Staged | Outcome:
+    def _stage(self, draft: Draft, sink: Sink, run: Run) -> _Staged | Outcome:
         """Judge and write the key, its staged secret, the claim and the audit row."""
         order = draft.order
         with writing(self.workspace) as unit:
-            place = self._place(unit.connection, draft, run, now=unit.now)
-            if isinstance(place, Outcome):
-                return place
+            earlier = Predecessors(connection=unit.connection, draft=draft, run=run, now=unit.now)
+            dead = earlier.find()
+            if isinstance(dead, Outcome):
+                return dead
             verdict = self._judge(
                 unit.connection,
                 order,
                 draft.values,
-                key_id=place.key_id if place else draft.key_id,
+                key_id=dead.key_id if dead else draft.key_id,
                 now=unit.now,
                 lock=True,
             )
@@ -277,123 +245,29 @@ class GenerateService:
                 deadline_at=unit.now + sink.timeout + runs.SLACK,
             )
             secret = staged_secret(draft.key, draft.hash, claim, supplied=draft.supplied)
-            self._clear_way(unit, draft, run)
-            if place is None:
+            earlier.clear(unit)
+            if dead is None:
                 self._insert(unit, draft, verdict.key, claim, secret)
             else:
-                self._take_over(unit, verdict.key, claim, secret, dead=place)
+                self._take_over(unit, verdict.key, claim, secret, dead=dead)
             record_staging(
                 unit,
                 verdict,
                 row_of(verdict.key),
                 secret["id"],
                 reason=order.reason,
-                taken_over=place is not None,
+                taken_over=dead is not None,
             )
         run.claimed.add(verdict.key.id)
-        if place is not None:
-            run.bury(place.run_id)
+        if dead is not None:
+            run.bury(dead.run_id)
         answer = answer_of(
             verdict, secret["id"], unit.heads[-1], self.workspace.settings, now=unit.now
         )
         return _Staged(key=verdict.key, secret=secret, answer=answer, heads=unit.heads)
 
-    def _place(
-        self, connection: Connection, draft: _Draft, run: Run, *, now: datetime
-    ) -> Claim | Outcome | None:
-        """Return the dead claim to take over, the outcome to replay, or None for a new key.
-
-        Raises:
-            ConflictError: A live key, or a living run, is in the way.
-            _Wait: The same request is being carried out by a living run.
-        """
-        order = draft.order
-        if order.request_id is not None:
-            known = queries.find_request_id(connection, order.request_id)
-            if known is not None:
-                return self._known_request(connection, known, draft, run, now=now)
-        for key_id in self._in_the_way(connection, draft, run, now=now):
-            claim = queries.find_claim(connection, key_id)
-            if claim is not None and claim.fingerprint == draft.fingerprint:
-                return claim
-        return None
-
-    def _in_the_way(
-        self, connection: Connection, draft: _Draft, run: Run, *, now: datetime
-    ) -> Iterator[str]:
-        """Yield pending keys of dead runs that have this alias, key string or output file.
-
-        Raises:
-            ConflictError: A live key, or a living run, has the alias or the key string.
-        """
-        alias = draft.values.get("key_alias")
-        if alias and (key := queries.find_key_by_alias(connection, alias)):
-            if key.confirmed_at is not None or self._is_claimed(connection, key.id, run, now=now):
-                raise _alias_taken(alias)
-            yield key.id
-        if draft.supplied and (
-            secret := queries.find_secret_by_lookup(connection, draft.key.lookup)
-        ):
-            owner = queries.find_key(connection, secret.key_id)
-            if not _is_pending(owner) or self._is_claimed(connection, secret.key_id, run, now=now):
-                raise _key_taken()
-            yield secret.key_id
-        for public_id in draft.found_in_file:
-            found = queries.find_presented(connection, public_id)
-            if (
-                found is not None
-                and _is_pending(found.key)
-                and not self._is_claimed(connection, found.key.id, run, now=now)
-            ):
-                yield found.key.id
-
-    def _known_request(
-        self,
-        connection: Connection,
-        known: queries.RequestId,
-        draft: _Draft,
-        run: Run,
-        *,
-        now: datetime,
-    ) -> Claim | Outcome:
-        if known.fingerprint != draft.fingerprint:
-            raise RequestIdTakenError(
-                f"request id {known.request_id!r} was used for another request",
-                hint="take a new request id, or repeat the request as it was",
-            )
-        key = queries.find_key(connection, known.key_id)
-        claim = queries.find_claim(connection, known.key_id)
-        if key is not None and key.confirmed_at is not None:
-            secrets = queries.secrets_of(connection, key.id)
-            answer = views.info_view(key, secrets, now=now)
-            return Outcome(answer={**answer, "replayed": True}, replayed=True)
-        if claim is None or run.is_alive(claim, now=now):
-            raise _Wait
-        return claim
-
-    def _is_claimed(self, connection: Connection, key_id: str, run: Run, *, now: datetime) -> bool:
-        claim = queries.find_claim(connection, key_id)
-        return claim is not None and run.is_alive(claim, now=now)
-
-    def _clear_way(self, unit: Unit, draft: _Draft, run: Run) -> None:
-        """Archive pending keys of dead runs that another request left under this alias or string."""
-        alias = draft.values.get("key_alias")
-        in_way = queries.find_key_by_alias(unit.connection, alias, lock=True) if alias else None
-        others = [in_way] if in_way else []
-        if draft.supplied and (
-            secret := queries.find_secret_by_lookup(unit.connection, draft.key.lookup)
-        ):
-            owner = queries.find_key(unit.connection, secret.key_id, lock=True)
-            others += [owner] if owner and owner.id not in {key.id for key in others} else []
-        for key in others:
-            claim = queries.find_claim(unit.connection, key.id)
-            if not _is_pending(key) or (claim and run.is_alive(claim, now=unit.now)):
-                raise _StartOver
-            if claim is None or claim.fingerprint != draft.fingerprint:
-                archive_pending(unit, key, reason="another request took its place")
-
     def _insert(
-        self, unit: Unit, draft: _Draft, key: Key, claim: Claim, secret: dict[str, Any]
+        self, unit: Unit, draft: Draft, key: Key, claim: Claim, secret: dict[str, Any]
     ) -> None:
         queries.insert_key(unit.connection, key)
         if draft.order.request_id is not None:
@@ -416,7 +290,7 @@ class GenerateService:
         if queries.find_key(unit.connection, key.id, lock=True) is None or not queries.take_over(
             unit.connection, claim, dead_run=dead.run_id
         ):
-            raise _StartOver
+            raise StartOver
         values = key.columns()
         del values["id"]
         queries.update_key(unit.connection, key.id, **values)
@@ -467,13 +341,13 @@ class GenerateService:
     ) -> None:
         key = queries.find_key_by_alias(connection, alias) if alias else None
         if alias and key is not None and key.confirmed_at is not None:
-            raise _alias_taken(alias)
+            raise alias_taken(alias)
         if supplied and queries.find_secret_by_lookup(connection, supplied.lookup):
-            raise _key_taken()
+            raise key_taken()
 
     # --- deliver, and transaction 2
 
-    def _hand_over(self, staged: _Staged, draft: _Draft, sink: Sink, run: Run) -> Outcome:
+    def _hand_over(self, staged: _Staged, draft: Draft, sink: Sink, run: Run) -> Outcome:
         try:
             sink.deliver(Parcel(draft.key, staged.answer, run.lock, secret_id=staged.secret["id"]))
         except (NotTakenError, UnknownError) as error:
@@ -566,118 +440,5 @@ def _supplied(request: GenerateRequest) -> KeyString | None:
     return None if request.key is None else keystring.supplied(request.key)
 
 
-def new_key_id() -> str:
-    return f"key_{keystring.random_text(20)}"
-
-
-def record_denial(workspace: Workspace, order: Order, error: PolicyDeniedError) -> None:
-    """Put a refused request on record, under the alias that it asked for."""
-    rules = [{"rule": item.rule, "field": item.field} for item in error.violations]
-    with writing(workspace) as unit:
-        unit.record(
-            "key_denied",
-            "key",
-            order.request.key_alias or "",
-            after={"violations": rules},
-            reason=error.message,
-        )
-
-
-def record_staging(
-    unit: Unit,
-    verdict: Verdict,
-    row: dict[str, Any],
-    secret_id: str,
-    *,
-    reason: str | None,
-    taken_over: bool = False,
-) -> None:
-    """Note that a key was staged as *row*, and each rule that an admin stepped over for it."""
-    for violation in verdict.stepped_over:
-        unit.record(
-            "rule_overridden",
-            "key",
-            row["id"],
-            after={"rule": violation.rule, "field": violation.field},
-            reason=reason,
-        )
-    unit.record(
-        "key_staged",
-        "key",
-        row["id"],
-        after={**row, "secret_id": secret_id},
-        reason="taken over from a dead run" if taken_over else None,
-    )
-
-
-def staged_secret(
-    key: KeyString, hashed: str, claim: Claim, *, supplied: bool = False
-) -> dict[str, Any]:
-    """Return the row of a new key's first secret: it ends with its claim unless it is confirmed."""
-    return {
-        "id": key.public_id or keystring.random_text(keystring.ID_LENGTH),
-        "key_id": claim.key_id,
-        "lookup": key.lookup,
-        "hash": hashed,
-        "state": "staged",
-        "supplied": supplied,
-        "run_id": claim.run_id,
-        "created_at": claim.staged_at,
-        "not_after": claim.deadline_at,
-    }
-
-
-def answer_of(
-    verdict: Verdict, secret_id: str | None, head: Head, settings: Settings, *, now: datetime
-) -> dict[str, Any]:
-    """Return the answer without the key string, as it will be when confirmed: it goes out before that."""
-    return {
-        **views.key_view(replace(verdict.key, confirmed_at=now), now=now, public_id=secret_id),
-        "filled": [
-            {"field": item.field, "value": item.value, "source": item.source}
-            for item in verdict.filled
-        ],
-        "warnings": warnings_about(verdict.key, settings),
-        "replayed": False,
-        "audit": {"seq": head.seq, "head": head.hash},
-    }
-
-
-def warnings_about(key: Key, settings: Settings) -> list[str]:
-    """Return what a person should know about *key* although it breaks no rule."""
-    found = []
-    if key.auto_rotate and key.sink is None and settings.default_sink is None:
-        found.append(
-            "auto_rotate has no sink that needs no person: keyctl rotate --due will report it as failed (no_sink)"
-        )
-    if key.send_invite_email and settings.smtp is None:
-        found.append("send_invite_email: the configuration has no [smtp], so no mail is sent")
-    if (
-        key.soft_budget is not None
-        and key.max_budget is not None
-        and key.soft_budget > key.max_budget
-    ):
-        found.append("soft_budget is above max_budget and will never be reached")
-    return found
-
-
-def _is_pending(key: Key | None) -> bool:
-    return key is not None and key.confirmed_at is None and key.deleted_at is None
-
-
 def _is_revoked(secret: Secret | None) -> bool:
     return secret is None or secret.state == "revoked"
-
-
-def _alias_taken(alias: str) -> AliasTakenError:
-    return AliasTakenError(
-        f"alias {alias!r} is taken by a live key",
-        hint=f"keyctl info {alias} shows it; choose another alias, or rotate or delete that key",
-    )
-
-
-def _key_taken() -> KeyTakenError:
-    return KeyTakenError(
-        "the supplied key is, or was, a key of this database",
-        hint="supply another one, or let keyctl generate it",
-    )

@@ -14,8 +14,8 @@ from keyctl.litellm.keys import MappedKey
 from keyctl.policy import engine, resolve
 from keyctl.records import Key, Secret
 from keyctl.services import judge, sums
-from keyctl.services.generate import new_key_id
 from keyctl.services.imports import ImportOrder, Line, failed, passed_over
+from keyctl.services.issuing import new_key_id
 from keyctl.services.judge import Bench, Verdict
 from keyctl.services.roster import Roster
 from keyctl.services.unit import Unit, row_of

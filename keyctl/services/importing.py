@@ -25,7 +25,6 @@ from keyctl.litellm.keys import SESSIONS, MappedKey, digest_of, map_key
 from keyctl.litellm.values import Row, decoded
 from keyctl.policy import engine
 from keyctl.services.callers import require_admin
-from keyctl.services.generate import Order, record_denial
 from keyctl.services.hook import decide
 from keyctl.services.import_keys import RUN, Batch, Candidate, digests_of, lookup_of
 from keyctl.services.import_owners import OwnerImport
@@ -41,6 +40,7 @@ from keyctl.services.imports import (
     passed_over,
     units,
 )
+from keyctl.services.issuing import Order, record_denial
 from keyctl.services.staging import Written, check_written, persist
 from keyctl.services.workspace import Workspace
 

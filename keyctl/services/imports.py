@@ -12,8 +12,7 @@ from keyctl import keystring
 from keyctl.errors import KeyctlError, UnmappableRowError, Violation
 from keyctl.litellm.keys import digest_of
 from keyctl.litellm.values import Row
-from keyctl.services.rotate import anchor
-from keyctl.services.unit import Unit, writing
+from keyctl.services.unit import Unit, anchor, writing
 from keyctl.services.workspace import Workspace
 
 Kind = Literal["user", "organization", "team", "member", "key"]

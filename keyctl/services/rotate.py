@@ -1,41 +1,32 @@
 """Rotate a key: stage a new secret, deliver it, and only then let the old one end."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError as ConstraintError
 
-from keyctl import durations, hashing, keystring, lifecycle
+from keyctl import keystring
 from keyctl.db import queries
-from keyctl.db.audit import Head
 from keyctl.db.failures import broken_constraint
 from keyctl.errors import (
     BusyError,
-    DatabaseError,
-    DeliveryError,
-    FencedError,
     KeyctlError,
-    KeyNotFoundError,
-    KeyTakenError,
     PolicyDeniedError,
-    Violation,
 )
-from keyctl.keystring import KeyString
-from keyctl.policy import engine
-from keyctl.policy.facts import Facts
-from keyctl.records import Claim, Key, Secret
+from keyctl.records import Key
 from keyctl.requests import parse_grace
-from keyctl.services import judge, keys, runs
+from keyctl.services import keys, runs
 from keyctl.services.change import record_denial
 from keyctl.services.delivery import target_of
+from keyctl.services.fitness import refuse_unfit
+from keyctl.services.predecessors import StartOver, key_taken
+from keyctl.services.rotating import Rotating
+from keyctl.services.rotation import Staged, Wanted
 from keyctl.services.runs import Run
-from keyctl.services.staging import Written, check_written, persist, uninterrupted
-from keyctl.services.unit import Unit, row_of, writing
+from keyctl.services.staging import check_written, persist, uninterrupted
+from keyctl.services.unit import anchor
 from keyctl.services.workspace import Workspace
-from keyctl.sinks.base import NotTakenError, Parcel, Sink, UnknownError
+from keyctl.sinks.base import Sink
 
 _TRIES: Final = 20
 
@@ -47,48 +38,6 @@ class RotateOrder:
     given: str
     grace: str | None = None
     supplied: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """A key to be rotated, with its new key string, hashed, and the run's claim on it if it has one."""
-
-    key_id: str
-    key_string: KeyString
-    hashed: str
-    sink: Sink
-    own_claim: Claim | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Staged:
-    """A rotation between its two transactions.
-
-    `retire_at` and `rotate_at` are fixed at stage where the answer carries the key string; they
-    are None where they count from confirm.
-    """
-
-    key: Key
-    key_string: KeyString
-    secret: dict[str, Any]
-    old: Secret | None
-    claim: Claim
-    grace: durations.Duration | None
-    fixed_at: datetime | None
-    heads: Sequence[Head] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Confirmed:
-    """A rotation after them: its events, its answer, and what is to be read back."""
-
-    heads: Sequence[Head]
-    answer: dict[str, Any]
-    written: Written
-
-
-class _StartOver(Exception):  # noqa: N818  # not an error: the facts changed under us
-    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,30 +58,27 @@ class RotateService:
         """
         parse_grace("none" if order.grace is None else order.grace)
         supplied = None if order.supplied is None else keystring.supplied(order.supplied)
+        rotating = Rotating(self.workspace)
         with runs.begun(self.workspace.runs_folder) as run:
             key = self._find(order.given, run, supplied=order.supplied)
             sink.check(target_of(key))
             for _ in range(_TRIES):
                 key_string = supplied or self.workspace.mint()
-                hashed = self.hash(key_string)
+                hashed = rotating.hash(key_string)
                 wanted = Wanted(key_id=key.id, key_string=key_string, hashed=hashed, sink=sink)
                 try:
-                    staged = self.stage(wanted, run, grace=order.grace)
-                except _StartOver:
+                    staged = rotating.stage(wanted, run, grace=order.grace)
+                except StartOver:
                     continue
                 except ConstraintError as error:
                     if broken_constraint(error) == "uq_secrets_lookup" and supplied:
-                        raise _key_taken() from error
+                        raise key_taken() from error
                     if broken_constraint(error) not in ("uq_secrets_lookup", "pk_claims"):
                         raise
                     continue
-                self.deliver(staged, sink, run)
-                return {**self._finish(staged, run), "audit": anchor(staged.heads[-1])}
+                rotating.deliver(staged, sink, run)
+                return {**self._finish(staged, run, rotating), "audit": anchor(staged.heads[-1])}
         raise BusyError(f"other runs keep changing key {key.id}", hint="try again")
-
-    def hash(self, key: KeyString) -> str:
-        """Return the hash of *key* at the configured cost; done before any transaction."""
-        return hashing.hash_key(key, cost=self.workspace.settings.bcrypt_cost)
 
     def _find(self, given: str, run: Run, *, supplied: str | None) -> Key:
         """Return the key, refusing early what the first transaction would refuse."""
@@ -146,235 +92,15 @@ class RotateService:
                 claim = queries.find_claim(connection, key.id)
                 if claim is not None and run.is_alive(claim, now=now):
                     raise _busy(key)
-                self.refuse_unfit(connection, key, now=now, supplied=supplied)
+                refuse_unfit(self.workspace, connection, key, now=now, supplied=supplied)
         except PolicyDeniedError as error:
             record_denial(self.workspace, "key_rotate_denied", given, error)
             raise
         return key
 
-    def refuse_unfit(
-        self, connection: Connection, key: Key, *, now: datetime, supplied: str | None = None
-    ) -> None:
-        """Refuse to rotate what is not in use, or not the caller's to rotate.
-
-        Raises:
-            PolicyDeniedError: With every rule that speaks against it.
-        """
-        facts = judge.facts_of(
-            connection,
-            self.workspace.settings,
-            self.workspace.caller,
-            key,
-            "rotate",
-            now=now,
-        )
-        state = lifecycle.key_state(key, now=now)
-        violations = engine.evaluate_caller(facts)
-        # A key in use with a new generated string differs in nothing that a rule looks at.
-        if state != "active" or supplied is not None:
-            changed = replace(
-                facts,
-                rotated=state,
-                supplied_is_strong=None if supplied is None else keystring.is_strong(supplied),
-            )
-            violations = [*_added(facts, changed), *violations]
-        if violations:
-            raise engine.refuse(violations)
-
-    # --- transaction 1
-
-    def stage(self, wanted: Wanted, run: Run, *, grace: str | None) -> Staged:
-        """Write the new secret and the claim (or renew the run's own), and return what to deliver.
-
-        Raises:
-            KeyNotFoundError, PolicyDeniedError: The key is not fit to be rotated any more.
-            BusyError: A living run has a claim on it, or took the run's own over.
-        """
-        (outcome,) = self.stage_all([wanted], run, grace=grace)
-        if isinstance(outcome, Staged):
-            return outcome
-        raise outcome
-
-    def stage_all(
-        self, wanted: Sequence[Wanted], run: Run, *, grace: str | None
-    ) -> list[Staged | KeyctlError]:
-        """Stage several keys in one transaction, each as if it were alone: one that is refused stops no other."""
-        staged: list[Staged | KeyctlError] = []
-        dead: list[Claim] = []
-        places: list[slice] = []
-        with writing(self.workspace) as unit:
-            found = _locked(unit, [item.key_id for item in wanted])
-            active = _active(queries.secrets_of(unit.connection, *found))
-            for item in wanted:
-                first = len(unit.events)
-                try:
-                    staged.append(
-                        self._stage(
-                            unit, found.get(item.key_id), item, run, dead, active, grace=grace
-                        )
-                    )
-                except (BusyError, PolicyDeniedError, KeyNotFoundError) as error:
-                    staged.append(error)  # raised before anything of this key was written
-                places.append(slice(first, len(unit.events)))
-        for claim in dead:
-            run.bury(claim.run_id)
-        for number, outcome in enumerate(staged):
-            if isinstance(outcome, Staged):
-                run.claimed.add(outcome.key.id)
-                staged[number] = replace(outcome, heads=unit.heads[places[number]])
-        return staged
-
-    def _stage(
-        self,
-        unit: Unit,
-        key: Key | None,
-        wanted: Wanted,
-        run: Run,
-        dead: list[Claim],
-        active: Mapping[str, Secret],
-        *,
-        grace: str | None,
-    ) -> Staged:
-        if key is None:
-            raise KeyNotFoundError(
-                f"there is no key {wanted.key_id!r}", hint="keyctl list shows them"
-            )
-        self.refuse_unfit(unit.connection, key, now=unit.now)
-        claim = Claim(
-            key_id=key.id,
-            run_id=run.id,
-            fingerprint=None,
-            staged_at=unit.now,
-            deadline_at=unit.now + wanted.sink.timeout + runs.SLACK,
-        )
-        replaced = self._claim(unit, claim, wanted.own_claim, run)
-        if replaced is not None:
-            dead.append(replaced)
-        secret = self._write_secret(unit, key, wanted.key_string, wanted.hashed, claim)
-        unit.record(
-            "key_rotation_staged",
-            "key",
-            key.id,
-            after={"secret_id": secret["id"], "state": "staged", "not_after": key.expires},
-            reason="taken over from a dead run" if replaced else None,
-        )
-        own = self.workspace.settings.grace if key.grace_period is None else key.grace_period
-        return Staged(
-            key=key,
-            key_string=wanted.key_string,
-            secret=secret,
-            old=active.get(key.id),
-            claim=claim,
-            grace=parse_grace(own if grace is None else grace),
-            fixed_at=unit.now if wanted.sink.shows_answer else None,
-        )
-
-    def _claim(self, unit: Unit, claim: Claim, own: Claim | None, run: Run) -> Claim | None:
-        """Take the claim; return the dead one that it replaces, if any."""
-        if own is not None:
-            if not queries.renew_claim(unit.connection, claim):
-                raise BusyError(f"key {claim.key_id} was taken over", hint="another run has it")
-            return None
-        known = queries.find_claim(unit.connection, claim.key_id)
-        if known is None:
-            queries.insert_claim(unit.connection, claim)
-            return None
-        if run.is_alive(known, now=unit.now):
-            raise BusyError(
-                f"key {claim.key_id} is being rotated by another run", hint="try again later"
-            )
-        if not queries.take_over(unit.connection, claim, dead_run=known.run_id):
-            raise _StartOver
-        return known
-
-    def _write_secret(
-        self, unit: Unit, key: Key, key_string: KeyString, hashed: str, claim: Claim
-    ) -> dict[str, Any]:
-        row = {
-            "id": key_string.public_id or keystring.random_text(keystring.ID_LENGTH),
-            "key_id": key.id,
-            "lookup": key_string.lookup,
-            "hash": hashed,
-            "state": "staged",
-            "supplied": key_string.public_id is None,
-            "run_id": claim.run_id,
-            "created_at": unit.now,
-            "not_after": key.expires,
-        }
-        # A generated string is new, or the unique index says that it is not.
-        known = None
-        if row["supplied"]:
-            known = queries.find_secret_by_lookup(unit.connection, key_string.lookup)
-        if known is None:
-            queries.insert_secret(unit.connection, row)
-            return row
-        if known.key_id != key.id or known.state != "staged":
-            raise _key_taken()
-        row["id"] = known.id  # the same supplied string, left behind by a crash
-        queries.update_secret(unit.connection, known.id, **row)
-        return row
-
-    # --- deliver
-
-    def deliver(self, staged: Staged, sink: Sink, run: Run) -> None:
-        """Hand the new key string to *sink*.
-
-        Raises:
-            DeliveryError: It was not taken, and the new secret is revoked; or nobody knows, and
-                it goes on authenticating until a successor is delivered.
-        """
-        answer = answer_of(staged, confirmed_at=staged.fixed_at or staged.claim.staged_at)
-        answer["audit"] = anchor(staged.heads[-1])
-        try:
-            sink.deliver(Parcel(staged.key_string, answer, run.lock, secret_id=staged.secret["id"]))
-        except NotTakenError as error:
-            self._give_up(staged, run, why=str(error), revoke=True)
-            raise DeliveryError(
-                f"key {staged.key.id} was not rotated: {error}",
-                hint="the old secret was not touched; mend the cause and run it again",
-            ) from error
-        except UnknownError as error:
-            self._give_up(staged, run, why=str(error), revoke=False)
-            raise DeliveryError(
-                f"key {staged.key.id} was not rotated: nobody knows whether the sink took it: {error}",
-                hint="old and new secret both work; run it again to bring it to rest",
-            ) from error
-        except BaseException:
-            self._give_up(staged, run, why="interrupted", revoke=False)
-            raise
-
-    def leave(self, staged: Staged, run: Run) -> None:
-        """Take back what was staged and not handed to its sink: nobody has it."""
-        self._give_up(staged, run, why="the run was ended before it was delivered", revoke=True)
-
-    def _give_up(self, staged: Staged, run: Run, *, why: str, revoke: bool) -> None:
-        try:
-            with writing(self.workspace) as unit:
-                if queries.release_claim(unit.connection, staged.key.id, run.id):
-                    self._record_failure(unit, staged, why=why, revoke=revoke)
-        except (DatabaseError, BusyError):
-            return  # the lock file that stays behind tells that the claim is dead
-        run.claimed.discard(staged.key.id)
-
-    def _record_failure(self, unit: Unit, staged: Staged, *, why: str, revoke: bool) -> None:
-        if revoke:
-            queries.update_secret(unit.connection, staged.secret["id"], state="revoked")
-        unit.record(
-            "key_rotation_failed",
-            "key",
-            staged.key.id,
-            after={
-                "secret_id": staged.secret["id"],
-                "state": "revoked" if revoke else "staged",
-            },
-            reason=why,
-        )
-
-    # --- transaction 2
-
-    def _finish(self, staged: Staged, run: Run) -> dict[str, Any]:
+    def _finish(self, staged: Staged, run: Run, rotating: Rotating) -> dict[str, Any]:
         with uninterrupted():
-            (outcome,) = self.confirm_all([staged], run)
+            (outcome,) = rotating.confirm_all([staged], run)
             if isinstance(outcome, KeyctlError):
                 raise outcome
             persist(
@@ -383,195 +109,6 @@ class RotateService:
             )
         return outcome.answer
 
-    def confirm_all(self, delivered: Sequence[Staged], run: Run) -> list[Confirmed | DeliveryError]:
-        """Confirm what was delivered in one transaction, however often it takes, each key for itself.
-
-        An error tells that the key was deleted, or its new secret revoked, meanwhile; a
-        `FencedError` that another run took over, and the sink may hold an older secret.
-
-        Raises:
-            UnconfirmedError: The database stayed away.
-        """
-        names = ", ".join(staged.key.id for staged in delivered)
-        confirmed = persist(
-            lambda: self._confirm_all(delivered, run),
-            delivered=f"the new secret of {names} was delivered",
-        )
-        run.claimed.difference_update(staged.key.id for staged in delivered)
-        outcomes: list[Confirmed | DeliveryError] = []
-        for staged, outcome in zip(delivered, confirmed, strict=True):
-            if isinstance(outcome, DeliveryError):
-                outcomes.append(outcome)
-                continue
-            heads, at = outcome
-            outcomes.append(
-                Confirmed(
-                    heads=heads,
-                    answer=answer_of(staged, confirmed_at=staged.fixed_at or at),
-                    written=Written(secrets=[staged.secret], events=[*staged.heads, *heads]),
-                )
-            )
-        return outcomes
-
-    def _confirm_all(
-        self, delivered: Sequence[Staged], run: Run
-    ) -> list[tuple[Sequence[Head], datetime] | DeliveryError]:
-        errors: list[DeliveryError | None] = []
-        places: list[slice] = []
-        with writing(self.workspace) as unit:
-            ids = [staged.key.id for staged in delivered]
-            found = _locked(unit, ids)
-            secrets = queries.secrets_of(unit.connection, *ids)
-            for staged in delivered:
-                own = [item for item in secrets if item.key_id == staged.key.id]
-                first = len(unit.events)
-                errors.append(self._confirm(unit, staged, found.get(staged.key.id), own, run))
-                places.append(slice(first, len(unit.events)))
-        return [
-            (unit.heads[place], unit.now) if error is None else error
-            for error, place in zip(errors, places, strict=True)
-        ]
-
-    def _confirm(
-        self, unit: Unit, staged: Staged, key: Key | None, secrets: Sequence[Secret], run: Run
-    ) -> DeliveryError | None:
-        """Make the new secret active and the old and abandoned ones retiring; return why not."""
-        mine = queries.release_claim(unit.connection, staged.key.id, run.id)
-        secret = next((item for item in secrets if item.id == staged.secret["id"]), None)
-        if not mine and secret is not None and secret.state in ("active", "retiring"):
-            return None  # an earlier try was committed, its answer was lost
-        if key is None or key.deleted_at is not None or secret is None or secret.state == "revoked":
-            return DeliveryError(
-                f"key {staged.key.id} was deleted, or its new secret revoked, before it could be confirmed",
-                hint=f"the delivered key string is dead; keyctl info {staged.key.id} tells more",
-            )
-        if not mine:
-            return self._fenced(unit, key)
-        self._activate(unit, key, secrets, staged)
-        return None
-
-    def _fenced(self, unit: Unit, key: Key) -> FencedError:
-        # Written although this run failed: only the next rotation makes the sink certain again.
-        queries.update_key(unit.connection, key.id, sink_suspect_at=unit.now)
-        unit.record(
-            "key_sink_suspect",
-            "key",
-            key.id,
-            before={"sink_suspect_at": key.sink_suspect_at},
-            after={"sink_suspect_at": unit.now},
-        )
-        return FencedError(
-            f"another run took key {key.id} over before this one could confirm it",
-            hint=f"the sink may hold an older secret; run keyctl rotate {key.id}",
-        )
-
-    def _activate(self, unit: Unit, key: Key, secrets: Sequence[Secret], staged: Staged) -> None:
-        at = staged.fixed_at or unit.now
-        retire_at = _retire_at(key, staged.grace, at)
-        for secret in secrets:
-            if secret.id == staged.secret["id"] or secret.state not in ("active", "staged"):
-                continue  # a retiring one keeps its first deadline
-            ended = retire_at <= unit.now
-            queries.update_secret(
-                unit.connection,
-                secret.id,
-                state="revoked" if ended else "retiring",
-                not_after=retire_at,
-            )
-        queries.update_secret(
-            unit.connection, staged.secret["id"], state="active", not_after=key.expires
-        )
-        after = replace(
-            key,
-            rotation_count=key.rotation_count + 1,
-            last_rotation_at=at,
-            key_rotation_at=next_rotation(key, at),
-            sink_suspect_at=_still_suspect(key, staged.claim),
-            updated_at=unit.now,
-            updated_by=unit.caller.actor,
-        )
-        queries.update_key(
-            unit.connection,
-            key.id,
-            rotation_count=after.rotation_count,
-            last_rotation_at=after.last_rotation_at,
-            key_rotation_at=after.key_rotation_at,
-            sink_suspect_at=after.sink_suspect_at,
-            updated_at=after.updated_at,
-            updated_by=after.updated_by,
-        )
-        unit.record(
-            "key_rotated",
-            "key",
-            key.id,
-            before={**row_of(key), "secret_id": staged.old.id if staged.old else None},
-            after={**row_of(after), "secret_id": staged.secret["id"]},
-        )
-
-
-def _added(before: Facts, after: Facts) -> list[Violation]:
-    """Return what a rotation breaks, and not what a policy came to say later.
-
-    It changes no field: a stricter budget must not keep an old secret alive for ever.
-    """
-    known = {(item.rule, item.field) for item in engine.evaluate(before)}
-    return [item for item in engine.evaluate(after) if (item.rule, item.field) not in known]
-
-
-def answer_of(staged: Staged, *, confirmed_at: datetime) -> dict[str, Any]:
-    """Return the answer without the key string, as it is when confirmed at that time."""
-    old = staged.old
-    return {
-        "key_id": staged.key.id,
-        "key_alias": staged.key.key_alias,
-        "secret_id": staged.secret["id"],
-        "old_secret": None
-        if old is None
-        else {"id": old.id, "not_after": _retire_at(staged.key, staged.grace, confirmed_at)},
-        "rotation_count": staged.key.rotation_count + 1,
-        "key_rotation_at": next_rotation(staged.key, confirmed_at),
-    }
-
-
-def next_rotation(key: Key, at: datetime) -> datetime | None:
-    """Return when *key*, rotated at *at*, is due again."""
-    if key.rotation_interval is None:
-        return None
-    return durations.parse_duration(key.rotation_interval).after(at)
-
-
-def anchor(head: Head) -> dict[str, Any]:
-    """Return where in the audit chain a change is, for CI logs to keep."""
-    return {"seq": head.seq, "head": head.hash}
-
-
-def _retire_at(key: Key, grace: durations.Duration | None, at: datetime) -> datetime:
-    end = at if grace is None else grace.after(at)
-    return end if key.expires is None else min(end, key.expires)
-
-
-def _still_suspect(key: Key, claim: Claim) -> datetime | None:
-    # Only a delivery that began after the doubt arose can have settled it.
-    suspect = key.sink_suspect_at
-    return suspect if suspect is not None and claim.staged_at <= suspect else None
-
-
-def _locked(unit: Unit, key_ids: Sequence[str]) -> dict[str, Key]:
-    """Return these keys, locked in the order that everybody locks several keys in."""
-    return {key.id: key for key in queries.find_keys(unit.connection, sorted(key_ids), lock=True)}
-
-
-def _active(secrets: Sequence[Secret]) -> dict[str, Secret]:
-    """Return the active secret of each key."""
-    return {secret.key_id: secret for secret in secrets if secret.state == "active"}
-
 
 def _busy(key: Key) -> BusyError:
     return BusyError(f"key {key.id} is being rotated by another run", hint="try again later")
-
-
-def _key_taken() -> KeyTakenError:
-    return KeyTakenError(
-        "the supplied key is, or was, a key of this database",
-        hint="supply another one, or let keyctl generate it",
-    )

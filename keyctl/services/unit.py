@@ -135,6 +135,11 @@ def row_of(record: Record) -> dict[str, Any]:
     }
 
 
+def anchor(head: Head) -> dict[str, Any]:
+    """Return where in the audit chain a change is, for CI logs to keep."""
+    return {"seq": head.seq, "head": head.hash}
+
+
 def local_actor() -> str:
     """Return ``local:USER@HOST`` for the person or job that runs this."""
     import pwd  # noqa: PLC0415
