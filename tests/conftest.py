@@ -5,14 +5,20 @@ import shutil
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
 from harness import Cli
+from litellm_tables import LiteLLM
+from migrating import RunImport
 from sqlalchemy import create_engine, make_url, text
 
 from keyctl.db.engine import Database
+from keyctl.db.litellm import opened
 from keyctl.policy.facts import Caller
+from keyctl.services.importing import ImportService
+from keyctl.services.imports import ImportOrder, Line
 from keyctl.services.workspace import Workspace
 from keyctl.settings import Settings
 
@@ -127,6 +133,30 @@ def _cli(database_url: str, tmp_path: Path) -> Cli:
 def _bare_cli(tmp_path: Path) -> Cli:
     """The installed program on a fresh machine: the embedded default, nothing there yet."""
     return Cli(tmp_path / "home", None)
+
+
+@pytest.fixture(name="litellm")
+def _litellm(postgres_url: str) -> Iterator[LiteLLM]:
+    """LiteLLM's tables in a PostgreSQL database of their own."""
+    name = f"litellm_{uuid4().hex[:12]}"
+    with administered(postgres_url) as execute:
+        execute(f'CREATE DATABASE "{name}"')
+    source = LiteLLM(at(postgres_url, name))
+    yield source
+    source.engine.dispose()
+    with administered(postgres_url) as execute:
+        execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+@pytest.fixture(name="run")
+def _run(workspace: Workspace, litellm: LiteLLM) -> RunImport:
+    """Import from the test's LiteLLM and return the lines."""
+
+    def run(workspace: Workspace = workspace, **order: Any) -> list[Line]:
+        with opened(litellm.url) as source:
+            return list(ImportService(workspace).run(source, ImportOrder(**order)))
+
+    return run
 
 
 class administered:  # noqa: N801  # reads like a function

@@ -131,13 +131,16 @@ class TestMutations:
         """Two events that change places are found at the first of them."""
         for first, second in ((1, 2), (1, EVENTS), (500, 501), (EVENTS - 1, EVENTS)):
             said = tampered(workspace, partial(swap, first=first, second=second))
-            assert f"event {first}" in said
+            assert said == f"event {first} does not follow the event before it"
 
     def test_every_insertion_is_found(self, workspace: Workspace, log: Database) -> None:
         """An event put in between or behind is found, whatever it claims to follow."""
-        for after in (0, 1, 500, EVENTS):
+        for after in (0, 1, 500, EVENTS - 1):
             said = tampered(workspace, partial(squeeze_in, after=after))
-            assert f"event {after + 1}" in said or f"event {after + 2}" in said or "head" in said
+            # The one put in may fit what is before it; what is behind it does not fit any more.
+            assert said == f"event {after + 2} does not follow the event before it"
+        said = tampered(workspace, partial(squeeze_in, after=EVENTS))
+        assert said == f"the chain ends at event {EVENTS + 1}, the head says otherwise"
 
     def test_every_truncation_is_found(self, workspace: Workspace, log: Database) -> None:
         """Whatever is cut off at the end, the head tells; cutting everything, too."""

@@ -185,6 +185,16 @@ class TestHowMuch:
         assert cli("audit", "head", "-o", "json", check=True).json == before
         assert list(sunk.iterdir()) == []
 
+    def test_a_dry_run_with_max_shows_so_many(self, cli: Cli, sunk: Path) -> None:
+        """--dry-run --max 2 of three due keys shows two, as the run would rotate two."""
+        for _ in range(3):
+            make(cli)
+        make_due(cli)
+
+        result = cli("rotate", "--due", "--dry-run", "--max", "2", "-o", "jsonl", check=True)
+
+        assert [line["result"] for line in lines(result.stdout)] == ["due"] * 2
+
     def test_no_key_is_begun_after_the_deadline(self, cli: Cli, sunk: Path) -> None:
         """After --deadline keys are left for the next run; a bad deadline is exit 2."""
         make(cli)

@@ -1,106 +1,34 @@
 """keyctl import litellm: from real tables in a real database, every old key string works here."""
 
 import json
-import os
-import signal
-import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import pexpect
 import pytest
-from conftest import Clock, administered, at
-from harness import KEYCTL, Cli
+from conftest import Clock
+from harness import Cli
 from litellm_tables import LiteLLM, digest, key
-from sqlalchemy import select
+from migrating import OLD, OLDER, RunImport, environment, events, results, stored
 
-from keyctl.db import directory, queries
-from keyctl.db.litellm import opened
-from keyctl.db.tables import audit_events, keys, secrets
+from keyctl.db import directory
 from keyctl.errors import DeniedError, UsageError
 from keyctl.policy.facts import Caller
-from keyctl.records import Key, Organization, Team, User
+from keyctl.records import Organization, Team, User
 from keyctl.services.directory import DirectoryService
-from keyctl.services.importing import ImportService
-from keyctl.services.imports import ImportOrder, Line
 from keyctl.services.verify import verify
 from keyctl.services.workspace import Workspace
 from keyctl.settings import Settings
 
-OLD = "sk-1234567890abcdefghijkl"
-OLDER = "sk-abcdefghijkl1234567890"
-MANY = 10_000
 DEEP: Any = json.loads('{"a":' * 500 + "1" + "}" * 500)
-
-
-@pytest.fixture(name="litellm")
-def _litellm(postgres_url: str) -> Iterator[LiteLLM]:
-    """LiteLLM's tables in a PostgreSQL database of their own."""
-    name = f"litellm_{uuid4().hex[:12]}"
-    with administered(postgres_url) as execute:
-        execute(f'CREATE DATABASE "{name}"')
-    source = LiteLLM(at(postgres_url, name))
-    yield source
-    source.engine.dispose()
-    with administered(postgres_url) as execute:
-        execute(f'DROP DATABASE "{name}" WITH (FORCE)')
-
-
-Run = Callable[..., list[Line]]
-
-
-@pytest.fixture(name="run")
-def _run(workspace: Workspace, litellm: LiteLLM) -> Run:
-    """Import from the test's LiteLLM and return the lines."""
-
-    def run(workspace: Workspace = workspace, **order: Any) -> list[Line]:
-        with opened(litellm.url) as source:
-            return list(ImportService(workspace).run(source, ImportOrder(**order)))
-
-    return run
-
-
-def results(lines: Sequence[Line]) -> Counter[tuple[str, str]]:
-    """Return how many rows of each kind came to what."""
-    return Counter((line.object_type, line.result) for line in lines)
-
-
-def stored(workspace: Workspace, text: str) -> Key:
-    """Return the key with this key string."""
-    with workspace.database.read() as connection:
-        found = queries.find_presented(connection, digest(text)[:32])
-    assert found is not None
-    return found.key
-
-
-def events(workspace: Workspace) -> list[Any]:
-    """Return all audit events."""
-    with workspace.database.read() as connection:
-        return list(connection.execute(select(audit_events).order_by(audit_events.c.seq)))
-
-
-def count(workspace: Workspace) -> int:
-    """Return how many keys, secrets and events there are."""
-    with workspace.database.read() as connection:
-        return sum(
-            len(connection.execute(select(table)).all()) for table in (keys, secrets, audit_events)
-        )
-
-
-def environment(litellm: LiteLLM) -> dict[str, str]:
-    """Return the variable that names the source."""
-    return {"KEYCTL_SOURCE_URL": litellm.url}
 
 
 class TestKeys:
     def test_an_old_key_string_works(
-        self, workspace: Workspace, litellm: LiteLLM, run: Run
+        self, workspace: Workspace, litellm: LiteLLM, run: RunImport
     ) -> None:
         """The string that a client holds verifies here, and the key is what it was there."""
         reset_at = datetime(2030, 2, 1)  # noqa: DTZ001  # the column has no zone
@@ -133,7 +61,7 @@ class TestKeys:
         assert f"{found.created_at} {found.created_by}" == "2029-06-01 08:30:00+00:00 litellm:ada"
 
     def test_another_key_string_does_not(
-        self, workspace: Workspace, litellm: LiteLLM, run: Run
+        self, workspace: Workspace, litellm: LiteLLM, run: RunImport
     ) -> None:
         """Neither the hash itself nor another string is a credential."""
         litellm.add("keys", key(OLD))
@@ -144,7 +72,7 @@ class TestKeys:
         assert verify(workspace.database, digest(OLD)).reason == "malformed"
 
     def test_a_grace_period_goes_on(
-        self, workspace: Workspace, litellm: LiteLLM, run: Run, clock: Clock
+        self, workspace: Workspace, litellm: LiteLLM, run: RunImport, clock: Clock
     ) -> None:
         """The string before the last rotation works until LiteLLM would have revoked it, not longer."""
         until = (clock.now + timedelta(hours=5)).replace(tzinfo=None)
@@ -181,7 +109,7 @@ class TestKeys:
         )
 
     def test_a_second_alias_is_dropped(
-        self, workspace: Workspace, litellm: LiteLLM, run: Run, clock: Clock
+        self, workspace: Workspace, litellm: LiteLLM, run: RunImport, clock: Clock
     ) -> None:
         """LiteLLM lets two keys share an alias: the older one keeps it, and the report says so."""
         newer = (clock.now - timedelta(days=1)).replace(tzinfo=None)
@@ -197,7 +125,7 @@ class TestKeys:
         ]
 
     def test_expired_keys_are_skipped(
-        self, workspace: Workspace, litellm: LiteLLM, run: Run, clock: Clock
+        self, workspace: Workspace, litellm: LiteLLM, run: RunImport, clock: Clock
     ) -> None:
         """Unless they are asked for; then they are here as what they are."""
         litellm.add("keys", key(OLD, expires=(clock.now - timedelta(days=1)).replace(tzinfo=None)))
@@ -222,7 +150,7 @@ class TestKeys:
         assert cli("db", "check", "-o", "json", check=True).json["left"] == []
 
     def test_blocked_keys_stay_blocked(
-        self, workspace: Workspace, litellm: LiteLLM, run: Run
+        self, workspace: Workspace, litellm: LiteLLM, run: RunImport
     ) -> None:
         """What LiteLLM refused is refused here; blocked NULL is not blocked."""
         litellm.add("keys", key(OLD, blocked=True), key(OLDER, blocked=None))
@@ -232,14 +160,16 @@ class TestKeys:
         assert verify(workspace.database, OLD).reason == "blocked"
         assert verify(workspace.database, OLDER).valid
 
-    def test_the_web_interfaces_sessions_are_skipped(self, litellm: LiteLLM, run: Run) -> None:
+    def test_the_web_interfaces_sessions_are_skipped(
+        self, litellm: LiteLLM, run: RunImport
+    ) -> None:
         """They are no keys, though they lie in the same table."""
         litellm.add("keys", key(OLD, team_id="litellm-dashboard"))
 
         assert [line.result for line in run()] == ["skipped"]
 
     def test_a_budget_row_is_taken_over(
-        self, workspace: Workspace, litellm: LiteLLM, run: Run
+        self, workspace: Workspace, litellm: LiteLLM, run: RunImport
     ) -> None:
         """What the key leaves open is its budget row's; a budget row that is gone refuses the key."""
         litellm.add(
@@ -255,7 +185,7 @@ class TestKeys:
         assert results(lines) == {("key", "imported"): 1, ("key", "failed"): 1}
 
     def test_an_object_permission_is_taken_over(
-        self, workspace: Workspace, litellm: LiteLLM, run: Run
+        self, workspace: Workspace, litellm: LiteLLM, run: RunImport
     ) -> None:
         """It restricts the key here too; one that is gone refuses the key."""
         litellm.add(
@@ -280,7 +210,7 @@ class TestKeys:
 
 
 class TestOwners:
-    def test_come_first(self, workspace: Workspace, litellm: LiteLLM, run: Run) -> None:
+    def test_come_first(self, workspace: Workspace, litellm: LiteLLM, run: RunImport) -> None:
         """Users, organizations and teams with their budgets, roles and members, then the keys."""
         litellm.add("budgets", {"budget_id": "b", "max_budget": 100.0, "rpm_limit": 9})
         litellm.add(
@@ -338,7 +268,7 @@ class TestOwners:
         assert (found.team_id, found.user_id, found.organization_id) == ("web", "ada", "acme")
 
     def test_those_here_are_left_alone(
-        self, workspace: Workspace, litellm: LiteLLM, run: Run
+        self, workspace: Workspace, litellm: LiteLLM, run: RunImport
     ) -> None:
         """A user or team of the same id keeps what it has here; a deleted one stays deleted."""
         service = DirectoryService(workspace)
@@ -365,7 +295,7 @@ class TestOwners:
             assert directory.find(connection, Team, "old") is None
 
     def test_users_that_only_keys_name_are_made(
-        self, workspace: Workspace, litellm: LiteLLM, run: Run
+        self, workspace: Workspace, litellm: LiteLLM, run: RunImport
     ) -> None:
         """LiteLLM asks for no user row, and takes such an owner for an internal user without limits."""
         litellm.add("keys", key(OLD, user_id="ghost"))
@@ -376,7 +306,7 @@ class TestOwners:
         assert verify(workspace.database, OLD).user_id == "ghost"
 
     def test_a_refused_user_is_not_made_by_its_keys(
-        self, workspace: Workspace, litellm: LiteLLM, run: Run
+        self, workspace: Workspace, litellm: LiteLLM, run: RunImport
     ) -> None:
         """Whose limits have no home is kept out with the keys, until the operator names the column."""
         litellm.add("users", {"user_id": "ada", "max_parallel_requests": 1})
@@ -401,7 +331,9 @@ class TestOwners:
         }
         assert verify(workspace.database, OLD).valid
 
-    def test_a_members_own_budget_refuses_the_membership(self, litellm: LiteLLM, run: Run) -> None:
+    def test_a_members_own_budget_refuses_the_membership(
+        self, litellm: LiteLLM, run: RunImport
+    ) -> None:
         """There is no home for what one member may spend; a budget row that limits nothing is none."""
         litellm.add("budgets", {"budget_id": "b", "max_budget": 1.0}, {"budget_id": "free"})
         litellm.add("users", {"user_id": "ada"}, {"user_id": "bob"})
@@ -423,7 +355,7 @@ class TestOwners:
 
 class TestPolicy:
     def test_a_violation_refuses_the_row(
-        self, workspace: Workspace, litellm: LiteLLM, run: Run
+        self, workspace: Workspace, litellm: LiteLLM, run: RunImport
     ) -> None:
         """An imported key is judged as one that is asked for; an override by name is on record."""
         DirectoryService(workspace).create(Team, "web", {"max_budget": 10**9})
@@ -443,7 +375,7 @@ class TestPolicy:
         assert events(workspace)[-2].reason == "agreed"
 
     def test_what_is_left_open_is_filled(
-        self, workspace: Workspace, litellm: LiteLLM, run: Run
+        self, workspace: Workspace, litellm: LiteLLM, run: RunImport
     ) -> None:
         """A bound cannot be escaped by an import, and the line says what was filled in."""
         DirectoryService(workspace).create(Team, "web", {"rpm_limit": 5})
@@ -455,7 +387,7 @@ class TestPolicy:
         assert lines[0].changes == ["rpm_limit is filled with 5 (team.rpm_limit)"]
 
     def test_strength_and_custom_keys_do_not_apply(
-        self, workspace: Workspace, litellm: LiteLLM, run: Run
+        self, workspace: Workspace, litellm: LiteLLM, run: RunImport
     ) -> None:
         """Nobody chooses an imported key string: it is in use."""
         settings = Settings(bcrypt_cost=4, disable_custom_api_keys=True)
@@ -468,7 +400,7 @@ class TestPolicy:
         assert verify(workspace.database, weak).valid
 
     def test_sums_count_the_keys_before(
-        self, workspace: Workspace, litellm: LiteLLM, run: Run
+        self, workspace: Workspace, litellm: LiteLLM, run: RunImport
     ) -> None:
         """A limit on the number of keys holds within one batch, in a dry run too."""
         DirectoryService(workspace).create(Team, "web", {"policy": {"max_keys": 2}})
@@ -478,7 +410,9 @@ class TestPolicy:
 
         assert results(planned) == results(done) == {("key", "imported"): 2, ("key", "failed"): 2}
 
-    def test_only_admins_import(self, workspace: Workspace, litellm: LiteLLM, run: Run) -> None:
+    def test_only_admins_import(
+        self, workspace: Workspace, litellm: LiteLLM, run: RunImport
+    ) -> None:
         """A caller with a lesser role is refused before anything is read."""
         caller = Caller(actor="key:ada", role="internal_user", user_id="ada")
 
@@ -489,7 +423,7 @@ class TestPolicy:
         self,
         workspace: Workspace,
         litellm: LiteLLM,
-        run: Run,
+        run: RunImport,
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
@@ -513,7 +447,7 @@ class TestPolicy:
 
 
 class TestWhatHasNoHome:
-    def test_unknown_columns_are_counted(self, litellm: LiteLLM, run: Run) -> None:
+    def test_unknown_columns_are_counted(self, litellm: LiteLLM, run: RunImport) -> None:
         """A column that this version does not know is in the report, and refuses nothing."""
         litellm.execute('ALTER TABLE "LiteLLM_VerificationToken" ADD COLUMN moon_phase text')
         litellm.execute('ALTER TABLE "LiteLLM_UserTable" ADD COLUMN shoe_size integer')
@@ -539,7 +473,7 @@ class TestWhatHasNoHome:
     )
     @pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
     def test_a_restriction_refuses_the_row(
-        self, workspace: Workspace, litellm: LiteLLM, run: Run, column: str, value: Any
+        self, workspace: Workspace, litellm: LiteLLM, run: RunImport, column: str, value: Any
     ) -> None:
         """What was limited there does not become unlimited here, unless the operator names the column."""
         name, _, inner = column.partition(".")
@@ -557,14 +491,14 @@ class TestWhatHasNoHome:
         assert json.loads(last.after)["dropped"] == [f"key.{column}"]
 
     @pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
-    def test_a_column_that_refuses_nothing_cannot_be_dropped(self, run: Run) -> None:
+    def test_a_column_that_refuses_nothing_cannot_be_dropped(self, run: RunImport) -> None:
         """A slip in the name is no permission."""
         with pytest.raises(UsageError, match=r"there is no column 'key\.projectid'"):
             run(dropped=frozenset({"key.projectid"}))
 
     @pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
     def test_callback_credentials_stay_where_they_are(
-        self, workspace: Workspace, litellm: LiteLLM, run: Run
+        self, workspace: Workspace, litellm: LiteLLM, run: RunImport
     ) -> None:
         """`metadata.logging` holds credentials of other services: neither the key nor its events have them."""
         logging = [{"callback_vars": {"langfuse_secret": "Canary"}}]
@@ -600,7 +534,7 @@ class TestRowsThatFail:
         self,
         workspace: Workspace,
         litellm: LiteLLM,
-        run: Run,
+        run: RunImport,
         columns: dict[str, Any],
         reason: str,
     ) -> None:
@@ -615,7 +549,7 @@ class TestRowsThatFail:
         assert verify(workspace.database, OLDER).valid
 
     @pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
-    def test_a_token_in_the_clear_is_not_repeated(self, litellm: LiteLLM, run: Run) -> None:
+    def test_a_token_in_the_clear_is_not_repeated(self, litellm: LiteLLM, run: RunImport) -> None:
         """A token that is no hash fails its row; it may be the key string itself."""
         litellm.add("keys", {**key(OLD), "token": OLD})
 
@@ -625,7 +559,7 @@ class TestRowsThatFail:
         assert OLD not in str(line)
 
     @pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
-    def test_another_string_with_the_same_lookup(self, litellm: LiteLLM, run: Run) -> None:
+    def test_another_string_with_the_same_lookup(self, litellm: LiteLLM, run: RunImport) -> None:
         """Half of a SHA-256 is what keys are found by: a second with that half is an error, not a success."""
         half = digest(OLD)[:32]
         litellm.add("keys", key(OLD), {**key(OLDER), "token": half + "0" * 32})
@@ -650,312 +584,3 @@ class TestRowsThatFail:
             "skipped": 0,
             "failed": 1,
         }
-
-
-class TestTheCommand:
-    def test_again_imports_nothing_twice(
-        self, workspace: Workspace, litellm: LiteLLM, run: Run
-    ) -> None:
-        """A second run finds everything here, and adds no row."""
-        litellm.add("users", {"user_id": "ada"})
-        litellm.add("teams", {"team_id": "web", "members_with_roles": [{"user_id": "ada"}]})
-        litellm.add("keys", key(OLD, team_id="web", user_id="ada"))
-        run()
-        before = count(workspace)
-
-        lines = run()
-
-        assert {line.result for line in lines} == {"present"}
-        assert count(workspace) == before
-
-    def test_a_dry_run_writes_nothing(
-        self, workspace: Workspace, litellm: LiteLLM, run: Run
-    ) -> None:
-        """It reports what a run reports, key by key, and leaves not even an audit event."""
-        litellm.add("users", {"user_id": "ada"})
-        litellm.add("teams", {"team_id": "web", "members_with_roles": [{"user_id": "ada"}]})
-        litellm.add(
-            "keys",
-            key(OLD, team_id="web", user_id="ada", key_alias="ci"),
-            key(OLDER, max_budget=-1.0),
-        )
-
-        planned = run(dry_run=True)
-
-        assert count(workspace) == 0
-        with workspace.database.read() as connection:
-            assert directory.known(connection, User, ["ada"]) == set()
-        assert [replace(line, key_id=None, audit=None) for line in planned] == [
-            replace(line, key_id=None, audit=None) for line in run()
-        ]
-
-    def test_the_source_is_not_changed(self, litellm: LiteLLM, run: Run) -> None:
-        """Every row of it is what it was."""
-        litellm.add("users", {"user_id": "ada", "password": "x"})
-        litellm.add("keys", key(OLD, metadata={"a": 1.5}))
-        before = litellm.everything()
-
-        run()
-
-        assert litellm.everything() == before
-
-    def test_the_connection_to_the_source_cannot_write(self, litellm: LiteLLM) -> None:
-        """PostgreSQL itself refuses a write in the transaction that reads."""
-        with (
-            opened(litellm.url) as source,
-            pytest.raises(Exception, match="read-only"),
-        ):
-            source._connection.exec_driver_sql('DELETE FROM "LiteLLM_UserTable"')
-
-    def test_the_report(self, cli: Cli, litellm: LiteLLM) -> None:
-        """One JSON document: what became of how many, which columns have no home, which rows say something."""
-        litellm.add("keys", key(OLD, total_spend=2.0), key(OLDER, max_budget=-1.0))
-
-        result = cli("import", "litellm", "-o", "json", environment=environment(litellm))
-
-        report = result.json
-        assert (result.exit_code, result.error["code"]) == (9, "batch")
-        assert report["counts"][-1] == {
-            "object": "key",
-            "imported": 1,
-            "present": 0,
-            "skipped": 0,
-            "failed": 1,
-        }
-        assert (report["dry_run"], report["columns"]) == (
-            False,
-            [{"column": "key.total_spend", "rows": 1}],
-        )
-        assert [row["source"] for row in report["rows"]] == [digest(OLDER)[:8]]
-        assert report["audit"] == cli("audit", "head", "-o", "json", check=True).json
-        assert cli.verdict(OLD)["valid"]
-
-    def test_a_line_for_each_row(self, cli: Cli, litellm: LiteLLM) -> None:
-        """JSON lines hold one object per row and nothing else, and no hash in full anywhere."""
-        litellm.add("keys", key(OLD, key_alias="ci"))
-
-        result = cli("import", "litellm", "-o", "jsonl", environment=environment(litellm))
-
-        (line,) = [json.loads(text) for text in result.stdout.splitlines()]
-        assert (result.exit_code, line["result"], line["key_alias"]) == (0, "imported", "ci")
-        assert digest(OLD)[8:] not in result.stdout + result.stderr
-
-    def test_for_people(self, cli: Cli, litellm: LiteLLM) -> None:
-        """A table on stdout; on stderr what failed, and that a dry run wrote nothing."""
-        litellm.add("keys", key(OLD), key(OLDER, max_budget=-1.0))
-
-        result = cli("import", "litellm", "--dry-run", environment=environment(litellm))
-
-        assert result.exit_code == 9
-        assert result.stdout.splitlines() == [
-            "object        imported  present  skipped  failed",
-            "user          0         0        0        0",
-            "organization  0         0        0        0",
-            "team          0         0        0        0",
-            "member        0         0        0        0",
-            "key           1         0        0        1",
-        ]
-        assert result.stderr.splitlines() == [
-            f"key {digest(OLDER)[:8]} failed: unmappable_row: max_budget: -1.0 dollars is out of range",
-            "a dry run: nothing was written",
-            "error: 1 rows failed",
-            "hint: the report says which and why",
-        ]
-
-    @pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
-    def test_a_bar_on_a_terminal(self, cli: Cli, litellm: LiteLLM) -> None:
-        """A person sees how far it is, what fails as it fails, and the table at the end."""
-        litellm.add("keys", key(OLD), key(OLDER, max_budget=-1.0))
-        child = pexpect.spawn(
-            KEYCTL[0],
-            [*KEYCTL[1:], "import", "litellm"],
-            env={**cli.environment, **environment(litellm), "TERM": "xterm", "COLUMNS": "200"},
-            cwd=str(cli.home),
-            encoding="utf-8",
-            timeout=60,
-            dimensions=(50, 200),
-        )
-
-        child.expect(pexpect.EOF)
-        child.close()
-
-        assert child.exitstatus == 9
-        assert child.before is not None
-        for text in ("importing keys", "max_budget: -1.0 dollars is out of range", "organization"):
-            assert text in child.before
-
-    @pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
-    def test_a_password_is_refused_and_not_repeated(self, cli: Cli) -> None:
-        """A source URL with a password belongs into the environment or a file."""
-        url = "postgresql://litellm:correct-horse@127.0.0.1:1/litellm"
-
-        result = cli("import", "litellm", "--source-url", url)
-
-        assert (result.exit_code, result.stdout) == (2, "")
-        assert "correct-horse" not in result.stderr
-
-    @pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
-    def test_litellms_own_url_from_a_file(self, cli: Cli, litellm: LiteLLM, tmp_path: Path) -> None:
-        """`DATABASE_URL` as LiteLLM has it, with what only its database layer understands."""
-        path = tmp_path / "url"
-        extra = "&" if "?" in litellm.url else "?"
-        path.write_text(f"{litellm.url}{extra}schema=public&connection_limit=10\n")
-        litellm.add("keys", key(OLD))
-
-        result = cli("import", "litellm", environment={"KEYCTL_SOURCE_URL_FILE": str(path)})
-
-        assert (result.exit_code, cli.verdict(OLD)["valid"]) == (0, True)
-
-    @pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
-    @pytest.mark.parametrize(
-        ("arguments", "code", "message"),
-        [
-            ([], 2, "there is nothing to import from"),
-            (["--source-url", "sqlite:////nowhere/litellm.db"], 6, "cannot be opened"),
-            (["--source-url", "sqlite:////tmp/x", "--source-file", "y"], 2, "give either"),
-            (["--drop", "key.project_id"], 2, "need --reason"),
-            (["--source-file", "/nowhere/dump.json"], 2, "cannot be read"),
-        ],
-    )
-    def test_what_people_get_wrong(
-        self, cli: Cli, arguments: list[str], code: int, message: str
-    ) -> None:
-        """Each says what is wrong, and no database is made on the way."""
-        result = cli("import", "litellm", *arguments)
-
-        assert (result.exit_code, result.stdout) == (code, "")
-        assert message in result.stderr
-
-    @pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
-    def test_a_database_that_is_not_litellms(self, cli: Cli, database_url: str) -> None:
-        """It is exit 6, and says which table is missing."""
-        result = cli("import", "litellm", environment={"KEYCTL_SOURCE_URL": database_url})
-
-        assert result.exit_code == 6
-        assert "no table LiteLLM_VerificationToken" in result.stderr
-
-    def test_a_killed_import_goes_on(self, cli: Cli, litellm: LiteLLM) -> None:
-        """What was committed stays, the batch that was not is imported by the next run."""
-        litellm.add("users", {"user_id": "ada"})
-        litellm.keys(key(f"sk-{n:022}", user_id="ada", key_alias=f"k{n}") for n in range(600))
-        cli.environment.update(environment(litellm))
-
-        killed = cli.stepped("confirmed", "SIGKILL", "import", "litellm", "-o", "jsonl")
-        left = len(cli.secrets())
-        again = cli("import", "litellm", "-o", "json", check=True)
-
-        assert (killed.exit_code, left) == (-signal.SIGKILL, 500)
-        assert again.json["counts"][-1] == {
-            "object": "key",
-            "imported": 100,
-            "present": 500,
-            "skipped": 0,
-            "failed": 0,
-        }
-        assert cli.verdict(f"sk-{599:022}")["valid"]
-
-    def test_nothing_is_half_written(self, cli: Cli, litellm: LiteLLM) -> None:
-        """A run that is killed before its commit leaves no key and no secret."""
-        litellm.add("keys", key(OLD))
-        cli.environment.update(environment(litellm))
-
-        cli.killed("stage_uncommitted", "import", "litellm")
-
-        assert cli.secrets() == {}
-        assert cli("import", "litellm").exit_code == 0
-        assert cli.verdict(OLD)["valid"]
-
-
-class TestADump:
-    @pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
-    def test_pages_of_key_list(self, cli: Cli, tmp_path: Path) -> None:
-        """What /key/list answered is imported; an owner that is not here fails its key."""
-        pages = [
-            [{"token": digest(OLD), "key_alias": "ci", "max_budget": 1.5, "expires": None}],
-            [
-                {"token": digest(OLDER), "user_id": "ada"},
-                {"token": OLDER, "key_alias": "clear"},
-                {"token": digest("sk-" + "b" * 22), "budget_id": "b", "litellm_budget_table": None},
-            ],
-        ]
-        paths = []
-        for number, page in enumerate(pages):
-            path = tmp_path / f"{number}.json"
-            path.write_text(json.dumps({"keys": page, "total_count": 4}))
-            paths += ["--source-file", str(path)]
-
-        result = cli("import", "litellm", *paths, "-o", "json")
-
-        assert result.exit_code == 9
-        assert cli.verdict(OLD)["valid"]
-        assert [row["reason"].split(":")[0] for row in result.json["rows"]] == [
-            "user_not_found",
-            "unmappable_row",
-            "unmappable_row",
-        ]
-        assert OLDER not in result.stdout + result.stderr
-
-    @pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
-    def test_a_list_of_hashes_is_refused(self, cli: Cli, tmp_path: Path) -> None:
-        """Without return_full_object=true the answer does not tell what keys may do."""
-        path = tmp_path / "page.json"
-        path.write_text(json.dumps({"keys": [digest(OLD)]}))
-
-        result = cli("import", "litellm", "--source-file", str(path))
-
-        assert result.exit_code == 2
-        assert "return_full_object=true" in result.stderr
-
-
-@pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
-def test_sqlite_is_a_source_too(workspace: Workspace, tmp_path: Path) -> None:
-    """LiteLLM's tables in a SQLite file hold documents and lists as text; it is read, and not written."""
-    path = tmp_path / "lite llm?.db"
-    sqlite3.connect(path).close()
-    source = LiteLLM(f"sqlite:///{path}".replace("?", "%3F"))
-    source.add("users", {"user_id": "ada"})
-    source.add("keys", key(OLD, models=["gpt-4"], metadata={"tags": ["a"]}, user_id="ada"))
-    source.engine.dispose()
-    before = path.read_bytes()
-
-    with opened(source.url) as tables:
-        lines = list(ImportService(workspace).run(tables, ImportOrder()))
-
-    assert results(lines) == {("user", "imported"): 1, ("key", "imported"): 1}
-    found = stored(workspace, OLD)
-    assert (found.models, found.tags, path.read_bytes()) == (["gpt-4"], ["a"], before)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_ten_thousand_keys(workspace: Workspace, litellm: LiteLLM, run: Run, clock: Clock) -> None:
-    """Every one of them verifies with its old string, those in their grace period too."""
-    until = (clock.now + timedelta(days=1)).replace(tzinfo=None)
-    texts = [f"sk-{n:06}{os.urandom(8).hex()}" for n in range(MANY)]
-    older = [f"sk-{n:06}{os.urandom(8).hex()}" for n in range(MANY // 10)]
-    litellm.add("users", *({"user_id": f"u{n}"} for n in range(20)))
-    members = [{"user_id": f"u{n}", "role": "user"} for n in range(20)]
-    litellm.add("teams", *({"team_id": f"t{n}", "members_with_roles": members} for n in range(5)))
-    litellm.keys(
-        key(text, key_alias=f"k{n}", team_id=f"t{n % 5}", user_id=f"u{n % 20}", max_budget=1.5)
-        for n, text in enumerate(texts)
-    )
-    litellm.add(
-        "grace",
-        *(
-            {"id": str(n), "token": digest(old), "active_token_id": digest(new), "revoke_at": until}
-            for n, (old, new) in enumerate(zip(older, texts, strict=False))
-        ),
-    )
-
-    lines = run()
-
-    assert results(lines)["key", "imported"] == MANY
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        verdicts = list(pool.map(lambda text: verify(workspace.database, text), texts + older))
-    assert {verdict.reason for verdict in verdicts} == {None}
-    assert [verdict.key_alias for verdict in verdicts[:MANY]] == [f"k{n}" for n in range(MANY)]
-    assert Counter(verdict.secret_state for verdict in verdicts) == {
-        "active": MANY,
-        "retiring": MANY // 10,
-    }
