@@ -219,6 +219,29 @@ def test_the_configuration_example_is_complete_and_loads(tmp_path: Path) -> None
     assert loaded.sinks
 
 
+def test_the_gateway_example_serves_a_key_and_charges_it(cli: Cli) -> None:
+    """As it stands in the README, for a key that is valid and for one that is not."""
+    source = fenced("gateway").replace(
+        "postgresql://gateway@db.example.com/keyctl", str(cli.database_url)
+    )
+    good: dict[str, Any] = {"presented": cli.key("--alias", "ci")}
+    bad: dict[str, Any] = {"presented": "sk-no-such-key-anywhere"}
+
+    for names in (good, bad):
+        exec(source, names)  # noqa: S102  # it is what the reader runs
+
+    assert (good["status"], bad["status"]) == (200, 401)
+    assert cli("info", "ci", "-o", "json", check=True).json["spend"] == 0.0042
+
+
+def test_nobody_is_told_to_install_a_package_that_is_somebody_else_s() -> None:
+    """The keyctl on PyPI is another program: only what lies in the clone is named to pip."""
+    asked = re.findall(r"pip install (?:--?[a-z-]+ )*(\S+)", README)
+
+    assert asked
+    assert [name for name in asked if not name.strip("`'").startswith(".")] == []
+
+
 @pytest.mark.skipif(shutil.which("age") is None, reason="age is not installed")
 @pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
 def test_the_sealed_key_can_be_opened_by_its_reader_only(cli: Cli) -> None:
