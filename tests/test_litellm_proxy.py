@@ -190,6 +190,24 @@ class TestKeysThatDoNot:
         assert error_of(inherited, "gpt-4o") == (403, "key_model_access_denied")
         assert (complete(own), complete(inherited, "claude")) == ("Hello", "Bonjour")
 
+    def test_a_fallback_that_a_client_names_is_a_model_like_any_other(
+        self, cli: Cli, running: Proxy
+    ) -> None:
+        """It is held against every owner's list, also where the key's own is empty."""
+        owner = f"fallback-{uuid4().hex[:8]}"
+        cli("org", "create", owner, "--model", "gpt-4o", check=True)
+        cli("team", "create", owner, "--org", owner, check=True)
+        client = running.client(cli.key("--team", owner))
+        assert complete(client) == "Hello"
+
+        for fallbacks in (["claude"], [{"model": "claude"}], [{"gpt-4o": ["claude"]}]):
+            with pytest.raises(openai.PermissionDeniedError):
+                client.chat.completions.create(
+                    model="gpt-4o",
+                    messages=[{"role": "user", "content": "hi"}],
+                    extra_body={"fallbacks": fallbacks},
+                )
+
     def test_a_key_reaches_no_settings(self, cli: Cli, running: Proxy) -> None:
         """A key that does not say what it is for is for models only."""
         client = running.client(cli.key())

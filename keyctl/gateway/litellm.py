@@ -25,13 +25,19 @@ from typing import Any, Final
 from fastapi import Request
 from litellm.integrations.custom_logger import CustomLogger
 from litellm.proxy._types import ProxyErrorTypes, ProxyException, UserAPIKeyAuth
-from litellm.proxy.auth.auth_utils import get_model_from_request, get_request_route
+from litellm.proxy.auth.auth_utils import (
+    fallback_target_model_name,
+    get_model_from_request,
+    get_request_route,
+    iter_request_fallback_targets,
+)
 from litellm.proxy.common_utils.http_parsing_utils import _read_request_body
 
 from keyctl.db.queries import Presented
 from keyctl.errors import UnavailableError
 from keyctl.gateway.verdict import Verdict
 from keyctl.gateway.verifier import AsyncVerifier
+from keyctl.records import Key, Organization, Team, User
 
 log = logging.getLogger("keyctl.gateway")
 
@@ -185,7 +191,7 @@ def _allowed(found: Presented) -> UserAPIKeyAuth:
         team_id=key.team_id,
         team_alias=team.name if team else None,
         org_id=key.organization_id,
-        models=key.models or (team.models if team else []),
+        models=_models_of(key, team, organization, user),
         aliases=key.gateway.get("aliases") or {},
         allowed_routes=key.allowed_routes or list(_ROUTES),
         permissions=key.permissions,
@@ -222,6 +228,11 @@ def _cost(told: float | None) -> Decimal:
     return Decimal(f"{told or 0.0:.12f}")
 
 
+def _models_of(*owners: Key | Team | Organization | User | None) -> list[str]:
+    """Return the first list that is not empty: by it the proxy tells models, and chooses fallbacks."""
+    return next((owner.models for owner in owners if owner is not None and owner.models), [])
+
+
 def _model_limits(owner: Any) -> dict[str, Any]:
     limits = {
         name: getattr(owner, name, None) or {} for name in ("model_rpm_limit", "model_tpm_limit")
@@ -230,14 +241,18 @@ def _model_limits(owner: Any) -> dict[str, Any]:
 
 
 async def _models(request: Request, route: str) -> Sequence[str | None]:
-    """Return the models that a request is for, as LiteLLM itself finds them; None for no model."""
+    """Return the models that a request may reach, as LiteLLM itself finds them; None for no model.
+
+    Those too that it names in case the first one fails: the proxy holds them against the key's own
+    list only, which may be empty where an owner's is not.
+    """
     body = await _read_request_body(request=request)
     found = get_model_from_request(
         body, route, request.headers, request.query_params, request=request
     )
-    if isinstance(found, str):
-        return [name.strip() for name in found.split(",")]
-    return found or [None]
+    models = [name.strip() for name in found.split(",")] if isinstance(found, str) else found or []
+    others = (fallback_target_model_name(item) for item in iter_request_fallback_targets(body))
+    return [*models, *(name for name in others if name is not None)] or [None]
 
 
 @cache
