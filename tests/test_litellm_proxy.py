@@ -379,15 +379,19 @@ class TestThroughEverything:
 
 
 @pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
-def test_the_embedded_database_will_do(database_url: str, tmp_path: Path) -> None:
-    """On SQLite the same adapter serves, refuses and charges."""
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_embedded_database_will_do(database_url: str, tmp_path: Path, workers: int) -> None:
+    """On SQLite the same adapter serves and refuses, and a proxy that is stopped writes what it charged."""
     cli = Cli(tmp_path / "home", database_url)
     key = cli.key("--alias", "ci", "--model", "gpt-4o")
+    never = {"KEYCTL_GATEWAY_FLUSH_INTERVAL": "3600"}
 
-    with proxy(tmp_path / "proxy", database_url) as started:
+    with proxy(tmp_path / "proxy", database_url, workers=workers, environment=never) as started:
         client = started.client(key)
         assert (complete(client), error_of(client, "claude")[0]) == ("Hello", 403)
-    assert spend(cli, "ci") == COST  # flushed when the proxy ended
+        assert complete(client) == "Hello"
+        assert spend(cli, "ci") == 0
+    assert spend(cli, "ci") == 2 * COST
 
 
 def test_no_log_holds_a_key_string(cli: Cli, running: Proxy) -> None:

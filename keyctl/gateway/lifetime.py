@@ -25,7 +25,7 @@ _living: set[Living] = set()
 
 
 def care_for(living: Living) -> None:
-    """Close *living* when the process ends, and let it begin anew in every forked child."""
+    """Close *living* when Python exits, and let it begin anew in every forked child."""
     _living.add(living)
 
 

@@ -14,6 +14,7 @@ routes and models.  It enforces neither blocks nor ends nor budgets of keys that
 database, so this module does.  Tried with LiteLLM 1.109.
 """
 
+import asyncio
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -24,6 +25,7 @@ from typing import Any, Final
 
 from fastapi import Request
 from litellm.integrations.custom_logger import CustomLogger
+from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER
 from litellm.proxy._types import ProxyErrorTypes, ProxyException, UserAPIKeyAuth
 from litellm.proxy.auth.auth_utils import (
     fallback_target_model_name,
@@ -32,6 +34,7 @@ from litellm.proxy.auth.auth_utils import (
     iter_request_fallback_targets,
 )
 from litellm.proxy.common_utils.http_parsing_utils import _read_request_body
+from litellm.proxy.shutdown.graceful_shutdown_manager import GracefulShutdownManager
 
 from keyctl.db.queries import Presented
 from keyctl.errors import UnavailableError
@@ -48,6 +51,8 @@ _OPTIONS: Final = {
     "KEYCTL_GATEWAY_OUTAGE_GRACE": "outage_grace",
     "KEYCTL_GATEWAY_FLUSH_INTERVAL": "flush_interval",
 }
+# Seconds between two looks whether the proxy is about to end.
+_LOOK_EVERY: Final = 0.1
 # Under which name the key and its owners come back with the cost.
 _CHARGED: Final = "keyctl"
 # openai's clients try again what is answered with 429, unless they are told not to.
@@ -120,6 +125,10 @@ async def user_api_key_auth(request: Request, api_key: str) -> UserAPIKeyAuth:
 class KeyctlLogger(CustomLogger):  # type: ignore[misc]  # LiteLLM's classes are not there to be checked
     """Charges keys with what their requests cost."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._is_holding = False
+
     async def async_log_success_event(
         self, kwargs: Mapping[str, Any], response_obj: Any, start_time: Any, end_time: Any
     ) -> None:
@@ -132,6 +141,30 @@ class KeyctlLogger(CustomLogger):  # type: ignore[misc]  # LiteLLM's classes are
             _verifier().record(_cost(kwargs.get("response_cost")), **charged)
         except (ValueError, UnavailableError) as error:
             log.error("key %s was not charged: %s", charged["key_id"], error)  # noqa: TRY400  # no bug, so no traceback
+            return
+        if not self._is_holding:
+            self._is_holding = True
+            GLOBAL_LOGGING_WORKER.ensure_initialized_and_enqueue(self._hold_shutdown())
+
+    async def _hold_shutdown(self) -> None:
+        """Let the proxy's shutdown, which waits for its callbacks, wait until usage is written.
+
+        Not left to `atexit`: at the end of its shutdown uvicorn raises the signal again that it was
+        stopped by, and SIGTERM ends a process without its exit handlers.  A callback of its own, not a
+        wait in the charging one: the callbacks of other loggers come after that.
+        """
+        verifier = _verifier()
+        if GracefulShutdownManager.is_shutting_down():
+            self._is_holding = False  # what is charged from now on is written by another one
+            try:
+                await verifier.flush()
+            except UnavailableError as error:
+                log.error("%s; it is lost", error)  # noqa: TRY400  # no bug, so no traceback
+        elif verifier.is_written:
+            self._is_holding = False
+        else:
+            await asyncio.sleep(_LOOK_EVERY)
+            GLOBAL_LOGGING_WORKER.ensure_initialized_and_enqueue(self._hold_shutdown())
 
 
 logger = KeyctlLogger()

@@ -126,6 +126,11 @@ class Recorder:
                 purses.append(Purse(account, limit=limit, base=spend - recorded))
             return tuple(purses)
 
+    def is_written(self) -> bool:
+        """Return whether the database has all that was recorded."""
+        with self._lock:
+            return self._batch is None and not self._unsent
+
     def flush(self) -> None:
         """Write what is buffered.
 

@@ -95,6 +95,11 @@ class _Gateway:
         named = [(table, name) for table, name in owners.items() if name is not None]
         self._core.recorder.add([("keys", key_id), *named], cost)
 
+    @property
+    def is_written(self) -> bool:
+        """Whether the database has all that was recorded: nothing is lost if the process ends now."""
+        return self._core.recorder.is_written()
+
 
 class Verifier(_Gateway):
     """Verifies presented keys from any number of threads; made once, and shared by them."""
