@@ -5,6 +5,8 @@ Runs where LiteLLM is installed; .ci/run installs it in an environment of its ow
 
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -207,6 +209,65 @@ class TestKeysThatDoNot:
                     messages=[{"role": "user", "content": "hi"}],
                     extra_body={"fallbacks": fallbacks},
                 )
+
+    @pytest.mark.parametrize(
+        "path",
+        [
+            "/v1/chat/completions?model=claude",
+            "/engines/claude/chat/completions",
+            "/openai/deployments/claude/chat/completions",
+            "/openai/deployments/claude/embeddings",
+            "/v1beta/models/claude:generateContent",
+        ],
+    )
+    def test_a_model_in_the_path_or_query_is_held_against_the_lists(
+        self, cli: Cli, running: Proxy, path: str
+    ) -> None:
+        """LiteLLM carries that one out, whichever the body names; and `all-team-models` lifts nothing."""
+        team = f"placed-{uuid4().hex[:8]}"
+        cli("team", "create", team, "--model", "gpt-4o", check=True)
+        body = {"model": "gpt-4o", "messages": [{"role": "user", "content": "hi"}], "input": "hi"}
+
+        for more in ((), ("--model", "all-team-models")):
+            client = running.client(cli.key("--team", team, *more))
+            with pytest.raises(openai.PermissionDeniedError):
+                client.post(f"{running.url}{path}", body=body, cast_to=object)
+
+    def test_a_list_of_models_is_refused(self, cli: Cli, running: Proxy) -> None:
+        """Five completions would be charged as one."""
+        client = running.client(cli.key())
+        with pytest.raises(openai.BadRequestError):
+            client.chat.completions.create(
+                model="gpt-4o,gpt-4o", messages=[{"role": "user", "content": "hi"}]
+            )
+
+    def test_a_user_who_has_no_models_of_their_own_uses_the_team_s(
+        self, cli: Cli, running: Proxy
+    ) -> None:
+        """`no-default-models` sends them to their team, which allows every model here."""
+        name = f"nd-{uuid4().hex[:8]}"
+        cli("team", "create", name, check=True)
+        cli("user", "create", name, "--model", "no-default-models", check=True)
+        cli("team", "add-member", name, name, check=True)
+        assert complete(running.client(cli.key("--team", name, "--user", name))) == "Hello"
+
+    def test_a_request_that_is_not_to_be_logged_is_charged(self, cli: Cli, running: Proxy) -> None:
+        """`no-log` keeps it from other loggers, not from the budget."""
+        alias = f"quiet-{uuid4().hex[:8]}"
+        client = running.client(cli.key("--alias", alias))
+        client.chat.completions.create(
+            model="gpt-4o",
+            messages=[{"role": "user", "content": "hi"}],
+            extra_body={"no-log": True},
+        )
+        assert until(lambda: str(spend(cli, alias)), str(COST)) == str(COST)
+
+    def test_no_key_is_a_key_that_is_not_valid(self, running: Proxy) -> None:
+        """It is 401 in LiteLLM's shape, and says so."""
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(f"{running.url}/v1/models", timeout=30)  # noqa: S310  # it is our own
+        assert caught.value.code == 401
+        assert b"it is no key" in caught.value.read()
 
     def test_a_key_reaches_no_settings(self, cli: Cli, running: Proxy) -> None:
         """A key that does not say what it is for is for models only."""

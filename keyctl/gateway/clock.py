@@ -16,7 +16,8 @@ class Clock:
     """The database's time of day, carried forward by the steady clock; the host's may be wrong or jump."""
 
     def __init__(self) -> None:
-        self._offset = 0.0
+        # The host's, until the database was asked.
+        self._offset = time.time() - ticks()
 
     def set(self, moment: datetime, *, asked_at: float) -> None:
         """Set the clock to what the database answered when it was asked at *asked_at* ticks.

@@ -40,6 +40,7 @@ from keyctl.db.queries import Presented
 from keyctl.errors import UnavailableError
 from keyctl.gateway.verdict import Verdict
 from keyctl.gateway.verifier import AsyncVerifier
+from keyctl.policy.models import INHERIT, NO_PERSONAL
 from keyctl.records import Key, Organization, Team, User
 
 log = logging.getLogger("keyctl.gateway")
@@ -110,20 +111,25 @@ _REFUSALS: Final[dict[str, tuple[int, ProxyErrorTypes, str | None, str]]] = {
 }
 
 
-async def user_api_key_auth(request: Request, api_key: str) -> UserAPIKeyAuth:
+async def user_api_key_auth(request: Request, api_key: str | None) -> UserAPIKeyAuth:
     """Return what the key that a request presents may do; LiteLLM's `custom_auth`.
 
     Raises:
         ProxyException: 401 for a key that is not valid, 403 for a route or a model that is not its
-            own, 429 when a budget is spent, 503 when nobody can tell.
+            own, 429 when a budget is spent, 503 when nobody can tell, 400 for a list of models.
     """
     route = get_request_route(request)
-    found = await _verified(api_key.removeprefix("Bearer "), await _models(request, route), route)
+    key = (api_key or "").removeprefix("Bearer ")
+    found = await _verified(key, await _models(request, route), route)
     return _allowed(found)
 
 
-class KeyctlLogger(CustomLogger):  # type: ignore[misc]  # LiteLLM's classes are not there to be checked
-    """Charges keys with what their requests cost."""
+class _PROXY_KeyctlLogger(CustomLogger):  # type: ignore[misc]  # noqa: N801  # LiteLLM's classes are not there to be checked
+    """Charges keys with what their requests cost.
+
+    By its name LiteLLM takes it for one of the proxy's own: any other is left out of a request whose
+    body says `"no-log": true`, and that request would be free.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -167,30 +173,39 @@ class KeyctlLogger(CustomLogger):  # type: ignore[misc]  # LiteLLM's classes are
             GLOBAL_LOGGING_WORKER.ensure_initialized_and_enqueue(self._hold_shutdown())
 
 
-logger = KeyctlLogger()
+logger = _PROXY_KeyctlLogger()
 
 
 async def _verified(key: str, models: Sequence[str | None], route: str) -> Presented:
     """Return the key and its owners, if it is valid for every one of *models*."""
-    verifier = _verifier()
     found: Presented | None = None
     for model in models:
         try:
-            verdict = await verifier.verify(key, model=model, route=route)
+            verdict = await _verifier().verify(key, model=model, route=route)
         except UnavailableError as error:
-            raise ProxyException(
-                message=f"Authentication Error, the key cannot be verified now: {error}",
-                type=ProxyErrorTypes.no_db_connection,
-                param=None,
-                code=503,
-                headers={"retry-after": "1"},
-            ) from None
+            log.warning("a key cannot be verified: %s", error)
+            raise _unavailable() from None
+        except Exception:
+            # LiteLLM would answer 401 with its text, such as for a wrong database URL.
+            log.exception("a key cannot be verified")
+            raise _unavailable() from None
         found = verdict.found
         if not verdict.valid or found is None:
             raise _refusal(verdict, model=model, route=route)
     if found is None:
         raise ValueError("a request is for one model or for none, which is asked about too")
     return found
+
+
+def _unavailable() -> ProxyException:
+    """Return the answer when nobody can tell; why is for the log, not for whoever asks."""
+    return ProxyException(
+        message="Authentication Error, the key cannot be verified now.",
+        type=ProxyErrorTypes.no_db_connection,
+        param=None,
+        code=503,
+        headers={"retry-after": "1"},
+    )
 
 
 def _refusal(verdict: Verdict, *, model: str | None, route: str) -> ProxyException:
@@ -261,9 +276,17 @@ def _cost(told: float | None) -> Decimal:
     return Decimal(f"{told or 0.0:.12f}")
 
 
-def _models_of(*owners: Key | Team | Organization | User | None) -> list[str]:
-    """Return the first list that is not empty: by it the proxy tells models, and chooses fallbacks."""
-    return next((owner.models for owner in owners if owner is not None and owner.models), [])
+def _models_of(
+    key: Key, team: Team | None, organization: Organization | None, user: User | None
+) -> list[str]:
+    """Return the first list that limits: by it the proxy tells models, and chooses fallbacks.
+
+    Names that inherit, or that send a user to a team, mean something else to LiteLLM.
+    """
+    if user is not None and NO_PERSONAL in user.models:
+        user = None  # it is a key of a team, or it was refused
+    lists = [owner.models for owner in (key, team, organization, user) if owner is not None]
+    return next((models for models in lists if models and INHERIT not in models), [])
 
 
 def _model_limits(owner: Any) -> dict[str, Any]:
@@ -277,15 +300,25 @@ async def _models(request: Request, route: str) -> Sequence[str | None]:
     """Return the models that a request may reach, as LiteLLM itself finds them; None for no model.
 
     Those too that it names in case the first one fails: the proxy holds them against the key's own
-    list only, which may be empty where an owner's is not.
+    list only, which may be empty where an owner's is not.  And those in the path and the query,
+    which LiteLLM carries out before the one in the body, but does not look at here.
     """
     body = await _read_request_body(request=request)
+    if "," in str(body.get("model") or ""):
+        raise ProxyException(
+            message="a list of models is not served: LiteLLM tells the cost of one only",
+            type="invalid_request_error",
+            param="model",
+            code=400,
+        )
     found = get_model_from_request(
         body, route, request.headers, request.query_params, request=request
     )
     models = [name.strip() for name in found.split(",")] if isinstance(found, str) else found or []
     others = (fallback_target_model_name(item) for item in iter_request_fallback_targets(body))
-    return [*models, *(name for name in others if name is not None)] or [None]
+    placed = [request.path_params.get(name) for name in ("model", "model_name")]
+    named = [*models, *others, *request.query_params.getlist("model"), *placed]
+    return [name for name in named if name] or [None]
 
 
 @cache
