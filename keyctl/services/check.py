@@ -61,7 +61,12 @@ class CheckService:
             return self._archive(entry["key_id"], run)
         with self.workspace.database.read() as connection:
             key = queries.find_key(connection, entry["key_id"])
-        name = (key.sink if key else None) or self.workspace.settings.default_sink
+        if key is None:
+            return "settled by another run"
+        # The default sink serves keys that are rotated without a person; of another one a person
+        # may hold the secret in use, which a rotation into that sink would end.
+        default = self.workspace.settings.default_sink if key.auto_rotate else None
+        name = key.sink or default
         if name is None:
             return f"left: {entry['command']}"
         try:
@@ -81,7 +86,7 @@ class CheckService:
                 return "taken over by another run"
             archive_pending(unit, key, reason="db check --repair")
         if claim is not None:
-            run.bury(claim.run_id)
+            runs.bury(self.workspace.database, run, [claim])
         return "archived"
 
 

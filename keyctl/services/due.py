@@ -118,12 +118,11 @@ class _DueRun:
             self._check()
 
     def _is_over(self) -> bool:
-        order = self.order
-        return (
-            order.stopped()
-            or (self.end is not None and time.monotonic() >= self.end)
-            or (order.most is not None and self.attempted >= order.most)
-        )
+        most = self.order.most
+        return self._is_stopped() or (most is not None and self.attempted >= most)
+
+    def _is_stopped(self) -> bool:
+        return self.order.stopped() or (self.end is not None and time.monotonic() >= self.end)
 
     def _rotate(self, waiting: deque[Claimed]) -> Iterator[Line]:
         """Rotate the claimed keys; what is not begun, at the end or after a signal, is released."""
@@ -135,7 +134,7 @@ class _DueRun:
         finally:
             self.due.release([item.key for item in waiting])
 
-    def _rotate_group(self, group: Sequence[Claimed]) -> list[Line]:
+    def _rotate_group(self, group: Sequence[Claimed]) -> Iterator[Line]:
         """Rotate a few keys, each for itself, that share their two transactions.
 
         A signal lets the key in hand be finished; what is not begun by then is taken back.
@@ -143,8 +142,9 @@ class _DueRun:
         lines: dict[str, Line] = {}
         staged = self._stage(group, lines)
         delivered: list[Staged] = []
+        interrupted: BaseException | None = None
         try:
-            while staged and not self.order.stopped():
+            while staged and not self._is_stopped():
                 item, sink = staged.popleft()
                 try:
                     self.rotating.deliver(item, sink, self.due.run)
@@ -152,13 +152,16 @@ class _DueRun:
                     lines[item.key.id] = self._failed(item.key, error)
                 else:
                     delivered.append(item)
-        finally:
-            # However it ended: what was delivered is confirmed, what was not even begun taken back.
-            with uninterrupted():
-                self._confirm(delivered, lines)
-                for item, _ in staged:
-                    self.rotating.leave(item, self.due.run)
-        return [lines[item.key.id] for item in group if item.key.id in lines]
+        except BaseException as error:  # noqa: BLE001  # raised again when what was done is told
+            interrupted = error
+        # However it ended: what was delivered is confirmed, what was not even begun taken back.
+        with uninterrupted():
+            self._confirm(delivered, lines)
+            for item, _ in staged:
+                self.rotating.leave(item, self.due.run)
+        yield from (lines[item.key.id] for item in group if item.key.id in lines)
+        if interrupted is not None:
+            raise interrupted
 
     def _stage(
         self, group: Sequence[Claimed], lines: dict[str, Line]
@@ -188,7 +191,9 @@ class _DueRun:
                 [wanted for _, wanted in checked], self.due.run, grace=self.order.grace
             )
         except KeyctlError as error:  # such as a database that is busy: nothing is delivered
-            outcomes = [error] * len(checked)
+            for item, _ in checked:
+                lines[item.key.id] = self._broken(item.key, error)
+            return deque()
         staged: deque[tuple[Staged, Sink]] = deque()
         for (item, _), outcome in zip(checked, outcomes, strict=True):
             if isinstance(outcome, Staged):
@@ -214,11 +219,15 @@ class _DueRun:
                 lines[staged.key.id] = self._failed(staged.key, outcome)
 
     def _failed(self, key: Key, error: KeyctlError) -> Line:
-        self.due.release([key])
         if isinstance(error, (BusyError, PolicyDeniedError, KeyNotFoundError)):
             # What others did to the key since it was claimed.
+            self.due.release([key])
             skipped = not isinstance(error, PolicyDeniedError) or _is_state(error)
             return line_of(key, "skipped" if skipped else "failed", error.code)
+        return self._broken(key, error)
+
+    def _broken(self, key: Key, error: KeyctlError) -> Line:
+        self.due.release([key])
         return line_of(key, "failed", f"{error.code}: {error.message}")
 
     def _check(self) -> None:

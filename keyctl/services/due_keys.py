@@ -91,8 +91,7 @@ class DueKeys:
             if claims:
                 queries.insert_claim(unit.connection, *claims)
         self.run.claimed.update(item.key.id for item in chunk)
-        for claim in buried:
-            self.run.bury(claim.run_id)
+        runs.bury(self.workspace.database, self.run, buried)
         return chunk, lines
 
     def release(self, keys: Sequence[Key]) -> None:

@@ -49,7 +49,13 @@ from keyctl.services.predecessors import (
     key_taken,
 )
 from keyctl.services.runs import Run
-from keyctl.services.staging import Written, check_written, persist, uninterrupted
+from keyctl.services.staging import (
+    Written,
+    check_written,
+    persist,
+    uninterrupted,
+    was_confirmed,
+)
 from keyctl.services.unit import Unit, archive_pending, row_of, writing
 from keyctl.services.workspace import Workspace
 from keyctl.sinks.base import NotTakenError, Parcel, Sink, Target, UnknownError
@@ -150,7 +156,7 @@ class GenerateService:
             with database.read() as connection:
                 now = database.now(connection)
                 found = Predecessors(connection=connection, draft=draft, run=run, now=now).find()
-        except (Wait, KeyctlError):
+        except (Wait, StartOver, KeyctlError):
             return None  # the transaction that writes judges it
         if isinstance(found, Outcome):
             return found
@@ -260,7 +266,7 @@ class GenerateService:
             )
         run.claimed.add(verdict.key.id)
         if dead is not None:
-            run.bury(dead.run_id)
+            runs.bury(self.workspace.database, run, [dead])
         answer = answer_of(
             verdict, secret["id"], unit.heads[-1], self.workspace.settings, now=unit.now
         )
@@ -378,7 +384,7 @@ class GenerateService:
             key = queries.find_key(unit.connection, staged.key.id, lock=True)
             secret = queries.find_secret(unit.connection, staged.secret["id"])
             mine = queries.release_claim(unit.connection, staged.key.id, run.id)
-            if not mine and secret is not None and secret.state in ("active", "retiring"):
+            if not mine and was_confirmed(secret, run):
                 return ()  # an earlier try of this confirm was committed, its answer was lost
             if key is None or key.deleted_at is not None or _is_revoked(secret):
                 run.claimed.discard(staged.key.id)
@@ -393,6 +399,7 @@ class GenerateService:
                     hint="run the same command again",
                 )
             confirmed = replace(key, confirmed_at=unit.now, updated_at=unit.now)
+            queries.retire_abandoned(unit.connection, key.id, run_id=run.id)
             queries.update_secret(
                 unit.connection, staged.secret["id"], state="active", not_after=key.expires
             )

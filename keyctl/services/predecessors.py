@@ -64,12 +64,15 @@ class Predecessors:
         Raises:
             ConflictError: A live key, or a living run, is in the way.
             Wait: The same request is being carried out by a living run.
+            StartOver: It was carried out while we looked.
         """
         connection, draft = self.connection, self.draft
         if draft.request_id is not None:
             known = queries.find_request_id(connection, draft.request_id)
             if known is not None:
-                return self._known_request(known)
+                key = queries.find_key(connection, known.key_id)
+                if not _came_to_nothing(key):
+                    return self._known_request(known, key)
         for key_id in self._in_the_way():
             claim = queries.find_claim(connection, key_id)
             if claim is not None and claim.fingerprint == draft.fingerprint:
@@ -83,6 +86,12 @@ class Predecessors:
             StartOver: They are not pending, or not dead, any more.
         """
         draft, alias, run = self.draft, self.draft.alias, self.run
+        if draft.request_id is not None:
+            known = queries.find_request_id(unit.connection, draft.request_id)
+            if known is not None and _came_to_nothing(
+                queries.find_key(unit.connection, known.key_id)
+            ):
+                queries.forget_request_ids(unit.connection, known.key_id)
         in_way = queries.find_key_by_alias(unit.connection, alias, lock=True) if alias else None
         others = [in_way] if in_way else []
         if draft.supplied and (
@@ -120,19 +129,20 @@ class Predecessors:
             if found is not None and _is_pending(found.key) and not self._is_claimed(found.key.id):
                 yield found.key.id
 
-    def _known_request(self, known: queries.RequestId) -> Claim | Outcome:
+    def _known_request(self, known: queries.RequestId, key: Key | None) -> Claim | Outcome:
         if known.fingerprint != self.draft.fingerprint:
             raise RequestIdTakenError(
                 f"request id {known.request_id!r} was used for another request",
                 hint="take a new request id, or repeat the request as it was",
             )
-        key = queries.find_key(self.connection, known.key_id)
         claim = queries.find_claim(self.connection, known.key_id)
         if key is not None and key.confirmed_at is not None:
             secrets = queries.secrets_of(self.connection, key.id)
             answer = views.info_view(key, secrets, now=self.now)
             return Outcome(answer={**answer, "replayed": True}, replayed=True)
-        if claim is None or self.run.is_alive(claim, now=self.now):
+        if claim is None:
+            raise StartOver
+        if self.run.is_alive(claim, now=self.now):
             raise Wait
         return claim
 
@@ -159,3 +169,8 @@ def key_taken() -> KeyTakenError:
 
 def _is_pending(key: Key | None) -> bool:
     return key is not None and key.confirmed_at is None and key.deleted_at is None
+
+
+def _came_to_nothing(key: Key | None) -> bool:
+    """Tell whether a request id is free again: its key was deleted before anybody had it."""
+    return key is None or (key.confirmed_at is None and key.deleted_at is not None)

@@ -65,7 +65,13 @@ class RotateService:
             for _ in range(_TRIES):
                 key_string = supplied or self.workspace.mint()
                 hashed = rotating.hash(key_string)
-                wanted = Wanted(key_id=key.id, key_string=key_string, hashed=hashed, sink=sink)
+                wanted = Wanted(
+                    key_id=key.id,
+                    key_string=key_string,
+                    hashed=hashed,
+                    sink=sink,
+                    supplied=supplied is not None,
+                )
                 try:
                     staged = rotating.stage(wanted, run, grace=order.grace)
                 except StartOver:

@@ -3,6 +3,7 @@
 The protocol is the same for one key and for many that share their transactions.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -36,7 +37,7 @@ from keyctl.services.rotation import (
     still_suspect,
 )
 from keyctl.services.runs import Run
-from keyctl.services.staging import Written, persist
+from keyctl.services.staging import Written, persist, was_confirmed
 from keyctl.services.unit import Unit, anchor, row_of, writing
 from keyctl.services.workspace import Workspace
 from keyctl.sinks.base import NotTakenError, Parcel, Sink, UnknownError
@@ -87,8 +88,7 @@ class Rotating:
                 except (BusyError, PolicyDeniedError, KeyNotFoundError) as error:
                     staged.append(error)  # raised before anything of this key was written
                 places.append(slice(first, len(unit.events)))
-        for claim in dead:
-            run.bury(claim.run_id)
+        runs.bury(self.workspace.database, run, dead)
         for number, outcome in enumerate(staged):
             if isinstance(outcome, Staged):
                 run.claimed.add(outcome.key.id)
@@ -111,17 +111,18 @@ class Rotating:
                 f"there is no key {wanted.key_id!r}", hint="keyctl list shows them"
             )
         refuse_unfit(self.workspace, unit.connection, key, now=unit.now)
+        lifetime = wanted.sink.timeout + runs.SLACK
         claim = Claim(
             key_id=key.id,
             run_id=run.id,
             fingerprint=None,
             staged_at=unit.now,
-            deadline_at=unit.now + wanted.sink.timeout + runs.SLACK,
+            deadline_at=unit.now + lifetime,
         )
         replaced = self._claim(unit, claim, wanted.own_claim, run)
         if replaced is not None:
             dead.append(replaced)
-        secret = self._write_secret(unit, key, wanted.key_string, wanted.hashed, claim)
+        secret, reused = self._write_secret(unit, key, wanted, claim)
         unit.record(
             "key_rotation_staged",
             "key",
@@ -138,6 +139,8 @@ class Rotating:
             claim=claim,
             grace=parse_grace(own if grace is None else grace),
             fixed_at=unit.now if wanted.sink.shows_answer else None,
+            reused=reused,
+            late=time.monotonic() + lifetime.total_seconds(),
         )
 
     def _claim(self, unit: Unit, claim: Claim, own: Claim | None, run: Run) -> Claim | None:
@@ -159,15 +162,17 @@ class Rotating:
         return known
 
     def _write_secret(
-        self, unit: Unit, key: Key, key_string: KeyString, hashed: str, claim: Claim
-    ) -> dict[str, Any]:
+        self, unit: Unit, key: Key, wanted: Wanted, claim: Claim
+    ) -> tuple[dict[str, Any], bool]:
+        """Write the staged secret; return its row, and whether a run before this one had staged it."""
+        key_string = wanted.key_string
         row = {
             "id": key_string.public_id or keystring.random_text(keystring.ID_LENGTH),
             "key_id": key.id,
             "lookup": key_string.lookup,
-            "hash": hashed,
+            "hash": wanted.hashed,
             "state": "staged",
-            "supplied": key_string.public_id is None,
+            "supplied": wanted.supplied,
             "run_id": claim.run_id,
             "created_at": unit.now,
             "not_after": key.expires,
@@ -178,12 +183,12 @@ class Rotating:
             known = queries.find_secret_by_lookup(unit.connection, key_string.lookup)
         if known is None:
             queries.insert_secret(unit.connection, row)
-            return row
+            return row, False
         if known.key_id != key.id or known.state != "staged":
             raise key_taken()
         row["id"] = known.id  # the same supplied string, left behind by a crash
         queries.update_secret(unit.connection, known.id, **row)
-        return row
+        return row, True
 
     # --- deliver
 
@@ -194,12 +199,19 @@ class Rotating:
             DeliveryError: It was not taken, and the new secret is revoked; or nobody knows, and
                 it goes on authenticating until a successor is delivered.
         """
+        if time.monotonic() >= staged.late:
+            # What comes now could overwrite what a successor has delivered meanwhile.
+            self.leave(staged, run)
+            raise DeliveryError(
+                f"key {staged.key.id} was not rotated: its claim ended before it was delivered",
+                hint="the old secret was not touched; run it again",
+            )
         answer = answer_of(staged, confirmed_at=staged.fixed_at or staged.claim.staged_at)
         answer["audit"] = anchor(staged.heads[-1])
         try:
             sink.deliver(Parcel(staged.key_string, answer, run.lock, secret_id=staged.secret["id"]))
         except NotTakenError as error:
-            self._give_up(staged, run, why=str(error), revoke=True)
+            self._give_up(staged, run, why=str(error), revoke=not staged.reused)
             raise DeliveryError(
                 f"key {staged.key.id} was not rotated: {error}",
                 hint="the old secret was not touched; mend the cause and run it again",
@@ -215,8 +227,9 @@ class Rotating:
             raise
 
     def leave(self, staged: Staged, run: Run) -> None:
-        """Take back what was staged and not handed to its sink: nobody has it."""
-        self._give_up(staged, run, why="the run was ended before it was delivered", revoke=True)
+        """Take back what was staged and not handed to its sink: nobody has it, unless it was before."""
+        why = "the run was ended before it was delivered"
+        self._give_up(staged, run, why=why, revoke=not staged.reused)
 
     def _give_up(self, staged: Staged, run: Run, *, why: str, revoke: bool) -> None:
         try:
@@ -228,7 +241,10 @@ class Rotating:
         run.claimed.discard(staged.key.id)
 
     def _record_failure(self, unit: Unit, staged: Staged, *, why: str, revoke: bool) -> None:
-        if revoke:
+        if revoke and staged.secret["supplied"]:
+            # Nobody has used it: the same string may be supplied again.
+            queries.delete_secret(unit.connection, staged.secret["id"])
+        elif revoke:
             queries.update_secret(unit.connection, staged.secret["id"], state="revoked")
         unit.record(
             "key_rotation_failed",
@@ -298,19 +314,29 @@ class Rotating:
         """Make the new secret active and the old and abandoned ones retiring; return why not."""
         mine = queries.release_claim(unit.connection, staged.key.id, run.id)
         secret = next((item for item in secrets if item.id == staged.secret["id"]), None)
-        if not mine and secret is not None and secret.state in ("active", "retiring"):
+        if not mine and was_confirmed(secret, run):
             return None  # an earlier try was committed, its answer was lost
-        if key is None or key.deleted_at is not None or secret is None or secret.state == "revoked":
+        if key is None or key.deleted_at is not None:
             return DeliveryError(
-                f"key {staged.key.id} was deleted, or its new secret revoked, before it could be confirmed",
+                f"key {staged.key.id} was deleted before it could be confirmed",
                 hint=f"the delivered key string is dead; keyctl info {staged.key.id} tells more",
             )
+        if secret is None or secret.state == "revoked":
+            self._suspect(unit, key)
+            return DeliveryError(
+                f"the new secret of key {key.id} was revoked before it could be confirmed",
+                hint=f"the delivered key string is dead; run keyctl rotate {key.id}",
+            )
         if not mine:
-            return self._fenced(unit, key)
+            self._suspect(unit, key)
+            return FencedError(
+                f"another run took key {key.id} over before this one could confirm it",
+                hint=f"the sink may hold an older secret; run keyctl rotate {key.id}",
+            )
         self._activate(unit, key, secrets, staged)
         return None
 
-    def _fenced(self, unit: Unit, key: Key) -> FencedError:
+    def _suspect(self, unit: Unit, key: Key) -> None:
         # Written although this run failed: only the next rotation makes the sink certain again.
         queries.update_key(unit.connection, key.id, sink_suspect_at=unit.now)
         unit.record(
@@ -319,10 +345,6 @@ class Rotating:
             key.id,
             before={"sink_suspect_at": key.sink_suspect_at},
             after={"sink_suspect_at": unit.now},
-        )
-        return FencedError(
-            f"another run took key {key.id} over before this one could confirm it",
-            hint=f"the sink may hold an older secret; run keyctl rotate {key.id}",
         )
 
     def _activate(self, unit: Unit, key: Key, secrets: Sequence[Secret], staged: Staged) -> None:
@@ -337,6 +359,8 @@ class Rotating:
                 secret.id,
                 state="revoked" if ended else "retiring",
                 not_after=ends_at,
+                # So that a late run does not take what this one did for its own confirm.
+                **({"run_id": staged.claim.run_id} if secret.state == "staged" else {}),
             )
         queries.update_secret(
             unit.connection, staged.secret["id"], state="active", not_after=key.expires

@@ -15,12 +15,16 @@ from keyctl.sinks.base import Sink
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """A key to be rotated, with its new key string, hashed, and the run's claim on it if it has one."""
+    """A key to be rotated, with its new key string, hashed, and the run's claim on it if it has one.
+
+    `supplied` tells that a person chose the key string, so it may have been staged before.
+    """
 
     key_id: str
     key_string: KeyString
     hashed: str
     sink: Sink
+    supplied: bool = False
     own_claim: Claim | None = None
 
 
@@ -28,8 +32,9 @@ class Wanted:
 class Staged:
     """A rotation between its two transactions.
 
-    `retire_at` and `rotate_at` are fixed at stage where the answer carries the key string; they
-    are None where they count from confirm.
+    `fixed_at` is when it counts as rotated where the answer carries the key string; it is None
+    where that counts from confirm.  `reused` tells that the same supplied string was staged
+    before, so the sink may hold it already.  After `late`, by the steady clock, its claim is dead.
     """
 
     key: Key
@@ -39,6 +44,8 @@ class Staged:
     claim: Claim
     grace: durations.Duration | None
     fixed_at: datetime | None
+    reused: bool
+    late: float
     heads: Sequence[Head] = ()
 
 

@@ -6,7 +6,7 @@ that ends, and with every child that inherited it.
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Final
 
 from keyctl import keystring
+from keyctl.db import queries
+from keyctl.db.engine import Database
 from keyctl.records import Claim
 
 SLACK: Final = timedelta(seconds=60)
@@ -58,9 +60,23 @@ class Run:
         return False
 
     def bury(self, run_id: str) -> None:
-        """Remove the lock file of a dead run whose claim is gone."""
+        """Remove the lock file of a dead run whose claims are gone."""
         with suppress(OSError):
             _lock_path(self.folder, run_id).unlink()
+
+
+def bury(database: Database, run: Run, ended: Sequence[Claim]) -> None:
+    """Remove the lock files of the dead runs that had these claims and have no others.
+
+    It is the proof that the others are dead too: without it they would live until their deadline.
+    """
+    if not ended:
+        return
+    run_ids = {claim.run_id for claim in ended}
+    with database.read() as connection:
+        left = queries.runs_with_claims(connection, run_ids)
+    for run_id in run_ids - left:
+        run.bury(run_id)
 
 
 @contextmanager

@@ -21,6 +21,8 @@ from keyctl.errors import (
     SchemaError,
     UnconfirmedError,
 )
+from keyctl.records import Secret
+from keyctl.services.runs import Run
 
 RETRY_SECONDS: Final = 10.0
 _PAUSE: Final = 0.2
@@ -91,17 +93,35 @@ def check_written(database: Database, written: Sequence[Written]) -> None:
             )
 
 
+def was_confirmed(secret: Secret | None, run: Run) -> bool:
+    """Tell whether an earlier try of *run* confirmed the secret that it staged.
+
+    A retiring one may also have been abandoned, and retired by its successor, whose it is then.
+    """
+    if secret is None:
+        return False
+    return secret.state == "active" or (secret.state == "retiring" and secret.run_id == run.id)
+
+
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Ignore SIGINT and SIGTERM in the block: a delivered key is to be confirmed."""
+    """Put SIGINT and SIGTERM off in the block: a delivered key is to be confirmed.
+
+    After it, who asked to be told of one is; where it would only end the process it is dropped,
+    because what the process was begun for is done.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    caught: list[int] = []
     before = {
-        number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)
+        number: signal.signal(number, lambda got, _frame: caught.append(got))
+        for number in (signal.SIGINT, signal.SIGTERM)
     }
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+            if number in caught and callable(handler) and handler is not signal.default_int_handler:
+                handler(number, None)

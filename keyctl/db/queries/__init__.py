@@ -17,6 +17,7 @@ from keyctl.db.queries.claims import (
     release_claim,
     release_claims,
     renew_claim,
+    runs_with_claims,
     take_over,
 )
 from keyctl.db.queries.keys import (
@@ -64,6 +65,7 @@ from keyctl.db.queries.secrets import (
     find_secret,
     find_secret_by_lookup,
     insert_secret,
+    retire_abandoned,
     revoke_secrets,
     secrets_by_id,
     secrets_by_lookup,
@@ -126,7 +128,9 @@ __all__ = [
     "release_claims",
     "release_outgoing",
     "renew_claim",
+    "retire_abandoned",
     "revoke_secrets",
+    "runs_with_claims",
     "secrets_by_id",
     "secrets_by_lookup",
     "secrets_of",

@@ -1,5 +1,6 @@
 """Questions about claims and request ids: who may change a key, and what made it."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -19,6 +20,12 @@ def find_claim(connection: Connection, key_id: str) -> Claim | None:
     """Return the claim on a key."""
     row = connection.execute(select(claims).where(claims.c.key_id == key_id)).mappings().first()
     return Claim(**row) if row else None
+
+
+def runs_with_claims(connection: Connection, run_ids: Collection[str]) -> set[str]:
+    """Return which of these runs have a claim on a key."""
+    query = select(claims.c.run_id).where(claims.c.run_id.in_(run_ids)).distinct()
+    return set(connection.execute(query).scalars())
 
 
 def insert_claim(connection: Connection, *records: Claim) -> None:

@@ -149,6 +149,15 @@ def bound_secrets(connection: Connection, key: Key) -> None:
         )
 
 
+def retire_abandoned(connection: Connection, key_id: str, *, run_id: str) -> None:
+    """Let what dead runs staged for a key end when it would have: no rotation lengthens its life."""
+    connection.execute(
+        update(secrets)
+        .where(secrets.c.key_id == key_id, secrets.c.state == "staged", secrets.c.run_id != run_id)
+        .values(state="retiring", run_id=run_id)
+    )
+
+
 def delete_secret(connection: Connection, secret_id: str) -> None:
     """Remove a secret that never was anybody's."""
     connection.execute(delete(secrets).where(secrets.c.id == secret_id))
