@@ -47,7 +47,7 @@ to = "ops@example.com"
 events = ["key_deleted"]
 """
 FUNCTION = """
-import json, sys, time
+import json, os, sys, time
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
@@ -58,6 +58,12 @@ def note(event):
 
 def fail(event):
     raise ValueError(event)
+
+def leave(event):
+    sys.exit()
+
+def leave_at_once(event):
+    os._exit(0)
 
 def hang(event):
     time.sleep(60)
@@ -469,10 +475,8 @@ class TestPythonFunction:
         assert (event["type"], event["data"]["key"]["key_alias"]) == ("key_generated", "ci")
         assert event["id"].startswith("evt_")
 
-    @pytest.mark.parametrize("name", ["fail", "hang", "missing"])
-    def test_one_that_fails_hangs_or_is_missing_is_a_row_to_retry(
-        self, cli: Cli, name: str
-    ) -> None:
+    @pytest.mark.parametrize("name", ["fail", "leave", "leave_at_once", "hang", "missing"])
+    def test_one_that_does_not_return_is_a_row_to_retry(self, cli: Cli, name: str) -> None:
         """The command succeeds and warns."""
         with_function(cli, name)
 

@@ -26,7 +26,13 @@ def fail(key, answer):
     raise ValueError(key)
 
 def leave(key, answer):
-    sys.exit(0 if not key else 3)
+    sys.exit(3)
+
+def leave_well(key, answer):
+    sys.exit()
+
+def leave_at_once(key, answer):
+    os._exit(0)
 
 def hang(key, answer):
     (FOLDER / "pid").write_text(str(os.getpid()))
@@ -68,6 +74,12 @@ function = "acme_sink:fail"
 [sinks.python_exit]
 type = "python"
 function = "acme_sink:leave"
+[sinks.python_exit_0]
+type = "python"
+function = "acme_sink:leave_well"
+[sinks.python_exit_at_once]
+type = "python"
+function = "acme_sink:leave_at_once"
 [sinks.python_hang]
 type = "python"
 function = "acme_sink:hang"
@@ -78,7 +90,10 @@ function = "acme_sink:nothing"
 """
 CHECKED = ("no_folder", "no_program", "python_missing")
 NOT_TAKEN = ("full", "not_a_program")
-UNKNOWN = ("error", "half", "hang", "python_error", "python_exit", "python_hang")
+UNKNOWN = (
+    *("error", "half", "hang", "python_error", "python_hang"),
+    *("python_exit", "python_exit_0", "python_exit_at_once"),
+)
 
 
 @pytest.fixture(name="sinks")

@@ -68,6 +68,7 @@ def hand_over(
     timeout: timedelta,
     lock: int | None,
     environment: Mapping[str, str],
+    success: int = 0,
 ) -> None:
     """Run a program with *data* on its standard input; what it prints is not shown: it may be the key.
 
@@ -76,7 +77,8 @@ def hand_over(
 
     Raises:
         NotTakenError: It could not be started.
-        UnknownError: It took longer than *timeout* and was killed, or ended with a failure.
+        UnknownError: It took longer than *timeout* and was killed, or ended otherwise than with
+            the status *success*.
     """
     try:
         reader = _filled_pipe(data)
@@ -104,8 +106,9 @@ def hand_over(
     except BaseException:
         _end(process)
         raise
-    if status != 0:
-        raise UnknownError(f"{name} ended with status {status}")
+    if status != success:
+        how = f"with status {status}" if status else "without returning"
+        raise UnknownError(f"{name} ended {how}")
 
 
 def _filled_pipe(data: bytes) -> int:

@@ -13,6 +13,9 @@ from keyctl.sinks.command import hand_over
 
 _CHILD: Final = "from keyctl.sinks.python import receive; receive()"
 WITHHELD: Final = ("KEYCTL_API_KEY", "KEYCTL_DATABASE_URL")
+# The status of a process whose function returned.  Not 0: a function that leaves by sys.exit() or
+# os._exit() ends with that, and proves nothing.
+RETURNED: Final = 113
 
 
 class PythonSink:
@@ -59,13 +62,15 @@ class PythonSink:
             timeout=self.timeout,
             lock=parcel.lock,
             environment={name: value for name, value in os.environ.items() if name not in WITHHELD},
+            success=RETURNED,
         )
 
 
 def receive() -> None:
-    """Call the function that the first argument names with what standard input holds."""
+    """Call the function that the first argument names with what standard input holds; tell that it returned."""
     document = jsontext.loads(sys.stdin.read())
     imported(sys.argv[1])(document["key"], document["answer"])
+    sys.exit(RETURNED)
 
 
 def imported(path: str) -> Any:
