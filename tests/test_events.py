@@ -56,6 +56,9 @@ def note(event):
     with open(FOLDER / "noted", "a") as file:
         file.write(json.dumps(event) + "\\n")
 
+def tell(event):
+    (FOLDER / "environment").write_text(" ".join(os.environ))
+
 def fail(event):
     raise ValueError(event)
 
@@ -467,13 +470,22 @@ class TestMailIsWhatPeopleTyped:
 @pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
 class TestPythonFunction:
     def test_it_is_called_with_the_event(self, cli: Cli) -> None:
-        """It gets id, type, timestamp and data, and none of keyctl's credentials."""
+        """It gets id, type, timestamp and data."""
         with_function(cli, "note")
         cli("generate", "--alias", "ci", check=True)
 
         (event,) = lines_of((cli.home / "noted").read_text())
         assert (event["type"], event["data"]["key"]["key_alias"]) == ("key_generated", "ci")
         assert event["id"].startswith("evt_")
+
+    def test_it_gets_none_of_keyctl_s_credentials(self, cli: Cli) -> None:
+        """Neither the database's URL nor that of what is imported."""
+        with_function(cli, "tell")
+        cli.environment["KEYCTL_SOURCE_URL"] = "postgresql://a:b@c/d"
+        cli("generate", "--alias", "ci", check=True)
+
+        inherited = (cli.home / "environment").read_text().split()
+        assert [name for name in inherited if name.startswith("KEYCTL_")] == ["KEYCTL_CONFIG"]
 
     @pytest.mark.parametrize("name", ["fail", "leave", "leave_at_once", "hang", "missing"])
     def test_one_that_does_not_return_is_a_row_to_retry(self, cli: Cli, name: str) -> None:

@@ -21,6 +21,7 @@ FOLDER = Path(__file__).parent
 
 def take(key, answer):
     (FOLDER / "taken").write_text(key + " " + answer["key_id"])
+    (FOLDER / "environment").write_text(" ".join(os.environ))
 
 def fail(key, answer):
     raise ValueError(key)
@@ -165,6 +166,17 @@ class TestGenerate:
         key, key_id = (sinks.home / "taken").read_text().split()
         assert (key_id, "key" in answer) == (answer["key_id"], False)
         assert sinks.verdict(key)["valid"]
+
+    def test_a_function_gets_none_of_keyctl_s_credentials(self, sinks: Cli) -> None:
+        """Of the environment it inherits the rest."""
+        sinks.environment.update(KEYCTL_SOURCE_URL="postgresql://a:b@c/d", OTHER="x")
+        sinks.environment["KEYCTL_SOURCE_URL_FILE"] = "/run/secrets/source"
+
+        sinks("generate", "--deliver", "python", check=True)
+
+        inherited = set((sinks.home / "environment").read_text().split())
+        assert {name for name in inherited if name.startswith("KEYCTL_")} == {"KEYCTL_CONFIG"}
+        assert "OTHER" in inherited
 
 
 class TestRotate:

@@ -12,7 +12,13 @@ from keyctl.sinks.base import Parcel, Target
 from keyctl.sinks.command import hand_over
 
 _CHILD: Final = "from keyctl.sinks.python import receive; receive()"
-WITHHELD: Final = ("KEYCTL_API_KEY", "KEYCTL_DATABASE_URL")
+WITHHELD: Final = (
+    "KEYCTL_API_KEY",
+    "KEYCTL_DATABASE_URL",
+    "KEYCTL_DATABASE_URL_FILE",
+    "KEYCTL_SOURCE_URL",
+    "KEYCTL_SOURCE_URL_FILE",
+)
 # The status of a process whose function returned.  Not 0: a function that leaves by sys.exit() or
 # os._exit() ends with that, and proves nothing.
 RETURNED: Final = 113
