@@ -18,6 +18,8 @@ import os, sys, time
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
+print("imported")
+os.system("echo imported")
 
 def take(key, answer):
     (FOLDER / "taken").write_text(key + " " + answer["key_id"])
@@ -166,6 +168,12 @@ class TestGenerate:
         key, key_id = (sinks.home / "taken").read_text().split()
         assert (key_id, "key" in answer) == (answer["key_id"], False)
         assert sinks.verdict(key)["valid"]
+
+    def test_what_its_module_says_is_no_part_of_the_answer(self, sinks: Cli) -> None:
+        """stdout is one JSON document, although the module is imported before it is printed."""
+        made = sinks("generate", "--deliver", "python", "-o", "json", check=True)
+        assert made.json["replayed"] is False
+        assert made.stderr == "imported\nimported\n"
 
     def test_a_function_gets_none_of_keyctl_s_credentials(self, sinks: Cli) -> None:
         """Of the environment it inherits the rest."""

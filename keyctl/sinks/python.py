@@ -10,6 +10,7 @@ from keyctl import jsontext
 from keyctl.errors import DeliveryError
 from keyctl.sinks.base import Parcel, Target
 from keyctl.sinks.command import hand_over
+from keyctl.sinks.stdout import kept_clear
 
 _CHILD: Final = "from keyctl.sinks.python import receive; receive()"
 WITHHELD: Final = (
@@ -45,8 +46,11 @@ class PythonSink:
             DeliveryError: It cannot be imported or called.
         """
         try:
-            function = imported(self._path)
-        except (Exception, SystemExit) as error:
+            with kept_clear():
+                function = imported(self._path)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             raise DeliveryError(
                 f"sink {self.name}: {self._path} cannot be imported: {type(error).__name__}",
                 hint="check the sink in the configuration, and that the module is installed",
