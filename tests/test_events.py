@@ -203,6 +203,12 @@ class TestWebhook:
         assert [item["result"] for item in result.json["results"]] == ["delivered"]
         assert [kind for kind, _ in told(web)] == ["key_generated"]
 
+    def test_a_local_server_is_told_without_a_proxy(self, hooked: Cli, web: WebServer) -> None:
+        """Plain http is for this machine only, and does not leave it by way of a proxy."""
+        hooked.environment["http_proxy"] = "http://127.0.0.1:9"
+        hooked("generate", "--alias", "ci", check=True)
+        assert [kind for kind, _ in told(web)] == ["key_generated"]
+
     def test_a_retry_has_the_same_id(self, hooked: Cli, web: WebServer) -> None:
         """Who takes an event twice can tell by its id."""
         web.behaviour = "500"
