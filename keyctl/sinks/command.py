@@ -11,7 +11,7 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Final
 
-from keyctl.errors import DeliveryError
+from keyctl.errors import DeliveryError, UsageError
 from keyctl.sinks.base import Format, NotTakenError, Parcel, Target, UnknownError, rendered
 from keyctl.sinks.templates import expand
 
@@ -38,10 +38,10 @@ class CommandSink:
         """Fill in the arguments and look for the program.
 
         Raises:
-            UsageError: A template names what this key does not have.
+            UsageError: A template names what this key does not have, or becomes an option.
             DeliveryError: There is no such program.
         """
-        self._argv = [expand(part, target) for part in self._templates]
+        self._argv = [self._argument(part, target) for part in self._templates]
         if shutil.which(self._argv[0]) is None:
             raise DeliveryError(
                 f"sink {self.name}: there is no program {self._argv[0]!r}",
@@ -58,6 +58,15 @@ class CommandSink:
             lock=parcel.lock,
             environment={name: os.environ[name] for name in _KEPT if name in os.environ},
         )
+
+    def _argument(self, template: str, target: Target) -> str:
+        argument = expand(template, target)
+        if argument.startswith("-") and not template.startswith("-"):
+            raise UsageError(
+                f"sink {self.name}: {argument!r} would be an option of its command",
+                hint=f"let something stand before {template!r} in argv, such as --name={template}",
+            )
+        return argument
 
 
 def hand_over(
