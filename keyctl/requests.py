@@ -41,6 +41,11 @@ _RFC3339 = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?([Zz]|[+-][0-9]{2}:[0-9]{2})"
 )
 
+# One address, with nothing in it that makes a list, a group or a name with an address of a header;
+# nor an encoded word, which would be decoded to that.
+_ADDRESS = re.compile(r"""[^\s@,;:<>()\[\]"\\]+@[^\s@,;:<>()\[\]"\\]+""")
+_ENCODED_WORD: Final = "=?"
+
 
 def refusal(message: str) -> PydanticCustomError:
     """Return the error that a validator raises to say *message*, and nothing of the value."""
@@ -76,9 +81,8 @@ def _alias(value: str) -> str:
 
 
 def _email(text: str) -> str:
-    local, at, domain = text.rpartition("@")
-    plain = text.isprintable() and not any(char.isspace() for char in text)
-    if not (local and at and domain and plain and len(text) <= 320):
+    plain = text.isprintable() and len(text) <= 320
+    if not plain or _ADDRESS.fullmatch(text) is None or _ENCODED_WORD in text:
         raise refusal("must be an e-mail address")
     return text
 

@@ -328,7 +328,9 @@ class TestOverrides:
 
 
 HOOKS = """
-import asyncio, sys
+import asyncio, os, sys
+
+print("imported")
 
 def allow(request, caller):
     assert request.key is None, "a hook never sees a key string"
@@ -348,6 +350,22 @@ def fail(request, caller):
 
 def leave(request, caller):
     sys.exit(0)
+
+def give_in(request, caller):
+    raise BaseException(request)
+
+def talk(request, caller):
+    print("printed")
+    os.system("echo echoed")
+    os.write(1, b"written")
+    sys.__stdout__.write("buffered")
+    return {"decision": True}
+
+def fork(request, caller):
+    child = os.fork()
+    if child:
+        os.waitpid(child, 0)
+    return {"decision": True}
 
 async def allow_later(request, caller):
     await asyncio.sleep(0)
@@ -386,6 +404,7 @@ class TestHook:
             ("say_yes_as_text", "the hook did not allow it"),
             ("fail", "the hook failed: RuntimeError"),
             ("leave", "the hook failed: SystemExit"),
+            ("give_in", "the hook failed: BaseException"),
             ("hang", "the hook failed: TimeoutError"),
             ("missing", "the hook failed: AttributeError"),
         ],
@@ -401,6 +420,23 @@ class TestHook:
         assert cli("list", "-o", "json", check=True).json["keys"] == []
         events = cli("audit", "list", "-o", "json", check=True).json["events"]
         assert [event["action"] for event in events] == ["key_denied"]
+
+    def test_what_a_hook_says_is_no_part_of_the_answer(self, cli: Cli) -> None:
+        """stdout is the key and a newline, whichever way the hook prints; stderr has the rest."""
+        self.ask(cli, "talk")
+
+        made = cli("generate", check=True)
+
+        assert cli.verdict(made.stdout.removesuffix("\n"))["valid"]
+        for word in ("imported", "printed", "echoed", "written", "buffered"):
+            assert word in made.stderr
+
+    def test_a_process_that_a_hook_forks_makes_no_key(self, cli: Cli) -> None:
+        """Only keyctl itself goes on: one answer, and one key."""
+        made = self.ask(cli, "fork").json
+
+        keys = cli("list", "-o", "json", check=True).json["keys"]
+        assert [key["key_id"] for key in keys] == [made["key_id"]]
 
     def test_the_current_folder_is_no_place_for_hooks(self, cli: Cli) -> None:
         """What lies in the folder where keyctl is run is never imported."""

@@ -11,7 +11,10 @@ from typing import Any
 
 import pytest
 from harness import Cli
+from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import make_url
+
+from keyctl.requests import Email
 
 STRONG = "sk-Supplied_by_a_person-0123456789"
 
@@ -162,6 +165,29 @@ def test_a_taken_alias_is_a_conflict(cli: Cli) -> None:
     assert "'ci'" in again.error["message"]
     cli("delete", "ci", check=True)
     assert cli("generate", "--alias", "ci").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("victim@example.com,mallory@example.org", "a@b.c;d@e.f", "group:a@b.c,d@e.f;@g"),
+        *("Boss<mallory@example.org>", "<@x", "a(b)@c", '"a b"@c', "a\\b@c", "a@[127.0.0.1]"),
+        *("a@b@c", "@b", "a@", "a b@c", "a@b\n", "a\u00a0@b", "a\u200b@b", "a" * 320 + "@b"),
+        *("=?utf-8?q?mallory=40example.org=2C?=victim@example.com", "x@=?utf-8?q?b=2Ca=40c?="),
+    ],
+)
+def test_an_address_that_is_not_one_address(address: str) -> None:
+    """A list, a group, a name with an address, and what mail programs decode to one, are refused."""
+    with pytest.raises(ValidationError):
+        TypeAdapter(Email).validate_python(address)
+
+
+@pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+def test_a_user_has_one_address(cli: Cli) -> None:
+    """Two are exit 2, and nobody is made; a plus, an apostrophe and letters of all kinds are fine."""
+    two = cli("user", "create", "ada", "--email", "ada@example.com,mallory@example.org")
+    assert (two.exit_code, two.stdout) == (2, "")
+    cli("user", "create", "ada", "--email", "ada.o'hara+ci_1@bücher.example", check=True)
 
 
 @pytest.mark.parametrize("name", ["KEYCTL_API_KEY", "KEYCTL_DATABASE_URL", "KEYCTL_CONFIG"])

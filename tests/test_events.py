@@ -47,7 +47,7 @@ to = "ops@example.com"
 events = ["key_deleted"]
 """
 FUNCTION = """
-import json, sys, time
+import json, os, sys, time
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
@@ -56,8 +56,17 @@ def note(event):
     with open(FOLDER / "noted", "a") as file:
         file.write(json.dumps(event) + "\\n")
 
+def tell(event):
+    (FOLDER / "environment").write_text(" ".join(os.environ))
+
 def fail(event):
     raise ValueError(event)
+
+def leave(event):
+    sys.exit()
+
+def leave_at_once(event):
+    os._exit(0)
 
 def hang(event):
     time.sleep(60)
@@ -192,6 +201,12 @@ class TestWebhook:
         result = hooked("events", "retry", "--all", "-o", "json")
 
         assert [item["result"] for item in result.json["results"]] == ["delivered"]
+        assert [kind for kind, _ in told(web)] == ["key_generated"]
+
+    def test_a_local_server_is_told_without_a_proxy(self, hooked: Cli, web: WebServer) -> None:
+        """Plain http is for this machine only, and does not leave it by way of a proxy."""
+        hooked.environment["http_proxy"] = "http://127.0.0.1:9"
+        hooked("generate", "--alias", "ci", check=True)
         assert [kind for kind, _ in told(web)] == ["key_generated"]
 
     def test_a_retry_has_the_same_id(self, hooked: Cli, web: WebServer) -> None:
@@ -461,7 +476,7 @@ class TestMailIsWhatPeopleTyped:
 @pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
 class TestPythonFunction:
     def test_it_is_called_with_the_event(self, cli: Cli) -> None:
-        """It gets id, type, timestamp and data, and none of keyctl's credentials."""
+        """It gets id, type, timestamp and data."""
         with_function(cli, "note")
         cli("generate", "--alias", "ci", check=True)
 
@@ -469,10 +484,17 @@ class TestPythonFunction:
         assert (event["type"], event["data"]["key"]["key_alias"]) == ("key_generated", "ci")
         assert event["id"].startswith("evt_")
 
-    @pytest.mark.parametrize("name", ["fail", "hang", "missing"])
-    def test_one_that_fails_hangs_or_is_missing_is_a_row_to_retry(
-        self, cli: Cli, name: str
-    ) -> None:
+    def test_it_gets_none_of_keyctl_s_credentials(self, cli: Cli) -> None:
+        """Neither the database's URL nor that of what is imported."""
+        with_function(cli, "tell")
+        cli.environment["KEYCTL_SOURCE_URL"] = "postgresql://a:b@c/d"
+        cli("generate", "--alias", "ci", check=True)
+
+        inherited = (cli.home / "environment").read_text().split()
+        assert [name for name in inherited if name.startswith("KEYCTL_")] == ["KEYCTL_CONFIG"]
+
+    @pytest.mark.parametrize("name", ["fail", "leave", "leave_at_once", "hang", "missing"])
+    def test_one_that_does_not_return_is_a_row_to_retry(self, cli: Cli, name: str) -> None:
         """The command succeeds and warns."""
         with_function(cli, name)
 

@@ -18,15 +18,24 @@ import os, sys, time
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
+print("imported")
+os.system("echo imported")
 
 def take(key, answer):
     (FOLDER / "taken").write_text(key + " " + answer["key_id"])
+    (FOLDER / "environment").write_text(" ".join(os.environ))
 
 def fail(key, answer):
     raise ValueError(key)
 
 def leave(key, answer):
-    sys.exit(0 if not key else 3)
+    sys.exit(3)
+
+def leave_well(key, answer):
+    sys.exit()
+
+def leave_at_once(key, answer):
+    os._exit(0)
 
 def hang(key, answer):
     (FOLDER / "pid").write_text(str(os.getpid()))
@@ -68,6 +77,12 @@ function = "acme_sink:fail"
 [sinks.python_exit]
 type = "python"
 function = "acme_sink:leave"
+[sinks.python_exit_0]
+type = "python"
+function = "acme_sink:leave_well"
+[sinks.python_exit_at_once]
+type = "python"
+function = "acme_sink:leave_at_once"
 [sinks.python_hang]
 type = "python"
 function = "acme_sink:hang"
@@ -78,7 +93,10 @@ function = "acme_sink:nothing"
 """
 CHECKED = ("no_folder", "no_program", "python_missing")
 NOT_TAKEN = ("full", "not_a_program")
-UNKNOWN = ("error", "half", "hang", "python_error", "python_exit", "python_hang")
+UNKNOWN = (
+    *("error", "half", "hang", "python_error", "python_hang"),
+    *("python_exit", "python_exit_0", "python_exit_at_once"),
+)
 
 
 @pytest.fixture(name="sinks")
@@ -150,6 +168,23 @@ class TestGenerate:
         key, key_id = (sinks.home / "taken").read_text().split()
         assert (key_id, "key" in answer) == (answer["key_id"], False)
         assert sinks.verdict(key)["valid"]
+
+    def test_what_its_module_says_is_no_part_of_the_answer(self, sinks: Cli) -> None:
+        """stdout is one JSON document, although the module is imported before it is printed."""
+        made = sinks("generate", "--deliver", "python", "-o", "json", check=True)
+        assert made.json["replayed"] is False
+        assert made.stderr == "imported\nimported\n"
+
+    def test_a_function_gets_none_of_keyctl_s_credentials(self, sinks: Cli) -> None:
+        """Of the environment it inherits the rest."""
+        sinks.environment.update(KEYCTL_SOURCE_URL="postgresql://a:b@c/d", OTHER="x")
+        sinks.environment["KEYCTL_SOURCE_URL_FILE"] = "/run/secrets/source"
+
+        sinks("generate", "--deliver", "python", check=True)
+
+        inherited = set((sinks.home / "environment").read_text().split())
+        assert {name for name in inherited if name.startswith("KEYCTL_")} == {"KEYCTL_CONFIG"}
+        assert "OTHER" in inherited
 
 
 class TestRotate:

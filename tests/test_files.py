@@ -130,6 +130,22 @@ class TestSinks:
         assert "team" in result.error["message"]
         assert cli.secrets() == {}
 
+    def test_a_name_does_not_become_an_option(self, cli: Cli) -> None:
+        """A team may begin with a hyphen; an argument that is to be its name may not: exit 2."""
+        cli.configure(
+            "bcrypt_cost = 4\n"
+            '[sinks.bare]\ntype = "command"\nargv = ["cat", "{team}"]\n'
+            '[sinks.named]\ntype = "command"\nargv = ["sh", "-c", "cat > $0", "team={team}"]\n'
+        )
+        cli("team", "create", "--", "-u", check=True)
+
+        refused = cli("generate", "--team=-u", "--deliver", "bare", "-o", "json")
+
+        assert (refused.exit_code, refused.stdout) == (2, "")
+        assert "an option" in refused.error["message"]
+        assert cli.secrets() == {}
+        cli("generate", "--team=-u", "--deliver", "named", check=True)
+
     @pytest.mark.parametrize("mode", [0o620, 0o602, 0o666])
     def test_a_configuration_that_others_may_write_to(self, cli: Cli, mode: int) -> None:
         """Who can write sinks can run programs: such a file is refused."""

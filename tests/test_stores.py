@@ -312,6 +312,29 @@ class TestAws:
         assert "secretsmanager:DescribeSecret" in error.message
         assert bench.states() == []
 
+    @pytest.mark.parametrize("name", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_SECRETS_MANAGER"])
+    def test_a_server_that_the_environment_names_is_asked_by_https(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch, name: str
+    ) -> None:
+        """What the configuration may not say, the environment may not either; a profile is the same."""
+        configured(bench, configuration("aws", 'region = "eu-central-1"', 'name = "a"'))
+        monkeypatch.setenv(name, "http://192.0.2.1:9")
+        error = bench.failed(bench.generate)
+        assert "http://192.0.2.1:9 is not asked by https" in error.message
+        assert bench.states() == []
+
+    def test_a_local_server_that_the_environment_names_is_asked_without_a_proxy(
+        self, bench: Bench, aws: Aws, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As one that the configuration names."""
+        configured(
+            bench, configuration("aws", 'region = "eu-central-1"', 'name = "keyctl/{alias}"')
+        )
+        monkeypatch.setenv("AWS_ENDPOINT_URL", aws.server.url)
+        monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+        bench.generate()
+        assert bench.verdict().valid
+
     def test_a_region_must_be_known(self, bench: Bench, aws: Aws) -> None:
         """Without one there is no server to ask."""
         configured(bench, configuration("aws", f'endpoint_url = "{aws.server.url}"', 'name = "a"'))

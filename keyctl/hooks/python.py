@@ -9,7 +9,7 @@ from keyctl import jsontext
 from keyctl.hooks.base import HookFailedError, Message
 from keyctl.sinks.base import NotTakenError, UnknownError
 from keyctl.sinks.command import hand_over
-from keyctl.sinks.python import WITHHELD, imported
+from keyctl.sinks.python import RETURNED, WITHHELD, imported
 
 _CHILD: Final = "from keyctl.hooks.python import receive; receive()"
 
@@ -38,11 +38,13 @@ class PythonHook:
                 environment={
                     name: value for name, value in os.environ.items() if name not in WITHHELD
                 },
+                success=RETURNED,
             )
         except (NotTakenError, UnknownError) as error:
             raise HookFailedError(str(error)) from error
 
 
 def receive() -> None:
-    """Call the function that the first argument names with the event on standard input."""
+    """Call the function that the first argument names with the event on standard input; tell that it returned."""
     imported(sys.argv[1])(jsontext.loads(sys.stdin.read()))
+    sys.exit(RETURNED)

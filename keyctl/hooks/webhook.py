@@ -7,11 +7,12 @@ import urllib.error
 import urllib.request
 from datetime import datetime
 from email.message import Message as Headers
-from typing import IO, Final, NoReturn
+from typing import IO, Any, Final, NoReturn
 
 from standardwebhooks import Webhook as Signer
 
 from keyctl.hooks.base import HookFailedError, Message, secret_in
+from keyctl.sinks.store import is_plain
 
 _AGENT: Final = "keyctl"
 
@@ -36,7 +37,7 @@ class Webhook:
             self._url, message.body.encode(), headers, method="POST"
         )
         try:
-            with _opener().open(request, timeout=timeout):
+            with _opener(self._url).open(request, timeout=timeout):
                 return
         except urllib.error.HTTPError as error:
             error.close()
@@ -68,10 +69,14 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         raise urllib.error.HTTPError(req.full_url, code, "redirect", headers, fp)
 
 
-def _opener() -> urllib.request.OpenerDirector:
-    return urllib.request.build_opener(
-        _NoRedirect, urllib.request.HTTPSHandler(context=ssl.create_default_context())
-    )
+def _opener(url: str) -> urllib.request.OpenerDirector:
+    handlers: list[Any] = [
+        _NoRedirect,
+        urllib.request.HTTPSHandler(context=ssl.create_default_context()),
+    ]
+    if is_plain(url):
+        handlers.append(urllib.request.ProxyHandler({}))
+    return urllib.request.build_opener(*handlers)
 
 
 def _why(error: Exception) -> str:

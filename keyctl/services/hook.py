@@ -15,6 +15,7 @@ from keyctl.errors import PolicyDeniedError, Violation
 from keyctl.policy.facts import Caller
 from keyctl.requests import GenerateRequest
 from keyctl.settings import Settings
+from keyctl.sinks.stdout import kept_clear
 
 RULE: Final = "hook.custom_key_generate"
 
@@ -34,11 +35,14 @@ def decide(settings: Settings, request: GenerateRequest, caller: Caller) -> None
     shown = request.model_copy(update={"key": None})
     try:
         module, _, function = settings.custom_key_generate.partition(":")
-        hook = getattr(importlib.import_module(module), function)
-        answer = hook(shown, caller)
-        if inspect.isawaitable(answer):
-            answer = asyncio.run(_within(answer, limit))
-    except (Exception, SystemExit) as error:
+        with kept_clear():
+            hook = getattr(importlib.import_module(module), function)
+            answer = hook(shown, caller)
+            if inspect.isawaitable(answer):
+                answer = asyncio.run(_within(answer, limit))
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         raise _denied(f"the hook failed: {type(error).__name__}") from error
     if not isinstance(answer, Mapping) or answer.get("decision") is not True:
         said = answer.get("message") if isinstance(answer, Mapping) else None

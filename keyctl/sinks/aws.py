@@ -8,7 +8,16 @@ from keyctl import jsontext
 from keyctl.errors import DeliveryError
 from keyctl.sinks.base import Format, NotTakenError, Target, UnknownError, env_line
 from keyctl.sinks.file import Replaceable
-from keyctl.sinks.store import Document, ForbiddenError, Found, StoreSink, hush, missing
+from keyctl.sinks.store import (
+    Document,
+    ForbiddenError,
+    Found,
+    StoreSink,
+    hush,
+    is_plain,
+    is_private,
+    missing,
+)
 from keyctl.sinks.templates import encoded, expand
 
 # On every secret, whatever its form: a value may be the bare key, and may be closed to us.
@@ -48,6 +57,7 @@ class AwsSink(StoreSink):
         self._form = form
         self._env_var = env_var
         self._kms_key_id = kms_key_id
+        self._url = ""
         self._session: Any = None
 
     def _load(self) -> None:
@@ -72,6 +82,23 @@ class AwsSink(StoreSink):
                 f"sink {self.name}: there are no AWS credentials",
                 hint="set AWS_PROFILE, or give this machine a role; keyctl's configuration holds none",
             )
+        self._url = self._endpoint()
+
+    def _endpoint(self) -> str:
+        """Return the URL that is asked: the environment and profiles may name one too.
+
+        Raises:
+            DeliveryError: It would send the key in the clear.
+        """
+        client = self._session.client("secretsmanager", endpoint_url=self._endpoint_url)
+        url = str(client.meta.endpoint_url)
+        client.close()
+        if not is_private(url):
+            raise DeliveryError(
+                f"sink {self.name}: {url} is not asked by https",
+                hint="see AWS_ENDPOINT_URL and endpoint_url in the profile",
+            )
+        return url
 
     def _place_name(self) -> str:
         return self._secret
@@ -190,8 +217,7 @@ class AwsSink(StoreSink):
             connect_timeout=connect,
             read_timeout=answer,
             retries={"total_max_attempts": 1},
-            # To this machine, and then not by way of a proxy of the environment.
-            proxies={} if (self._endpoint_url or "").startswith("http:") else None,
+            proxies={} if is_plain(self._url) else None,
         )
         client = self._session.client(
             "secretsmanager", endpoint_url=self._endpoint_url, config=config

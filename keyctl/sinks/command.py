@@ -11,7 +11,7 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Final
 
-from keyctl.errors import DeliveryError
+from keyctl.errors import DeliveryError, UsageError
 from keyctl.sinks.base import Format, NotTakenError, Parcel, Target, UnknownError, rendered
 from keyctl.sinks.templates import expand
 
@@ -38,10 +38,10 @@ class CommandSink:
         """Fill in the arguments and look for the program.
 
         Raises:
-            UsageError: A template names what this key does not have.
+            UsageError: A template names what this key does not have, or becomes an option.
             DeliveryError: There is no such program.
         """
-        self._argv = [expand(part, target) for part in self._templates]
+        self._argv = [self._argument(part, target) for part in self._templates]
         if shutil.which(self._argv[0]) is None:
             raise DeliveryError(
                 f"sink {self.name}: there is no program {self._argv[0]!r}",
@@ -59,6 +59,15 @@ class CommandSink:
             environment={name: os.environ[name] for name in _KEPT if name in os.environ},
         )
 
+    def _argument(self, template: str, target: Target) -> str:
+        argument = expand(template, target)
+        if argument.startswith("-") and not template.startswith("-"):
+            raise UsageError(
+                f"sink {self.name}: {argument!r} would be an option of its command",
+                hint=f"let something stand before {template!r} in argv, such as --name={template}",
+            )
+        return argument
+
 
 def hand_over(
     name: str,
@@ -68,6 +77,7 @@ def hand_over(
     timeout: timedelta,
     lock: int | None,
     environment: Mapping[str, str],
+    success: int = 0,
 ) -> None:
     """Run a program with *data* on its standard input; what it prints is not shown: it may be the key.
 
@@ -76,7 +86,8 @@ def hand_over(
 
     Raises:
         NotTakenError: It could not be started.
-        UnknownError: It took longer than *timeout* and was killed, or ended with a failure.
+        UnknownError: It took longer than *timeout* and was killed, or ended otherwise than with
+            the status *success*.
     """
     try:
         reader = _filled_pipe(data)
@@ -104,8 +115,9 @@ def hand_over(
     except BaseException:
         _end(process)
         raise
-    if status != 0:
-        raise UnknownError(f"{name} ended with status {status}")
+    if status != success:
+        how = f"with status {status}" if status else "without returning"
+        raise UnknownError(f"{name} ended {how}")
 
 
 def _filled_pipe(data: bytes) -> int:

@@ -16,6 +16,7 @@ from keyctl.sinks.store import (
     Found,
     StoreSink,
     hush,
+    is_plain,
     is_private,
     missing,
 )
@@ -175,14 +176,13 @@ class KubernetesSink(StoreSink):
                 f"sink {self.name}: no cluster is configured: {type(error).__name__}",
                 hint="name a kubeconfig in the configuration, or run in a pod with a service account",
             ) from None
-        is_plain = configuration.host.startswith("http:")
-        if not is_private(configuration.host) or not (is_plain or configuration.verify_ssl):
+        plain = is_plain(configuration.host)
+        if not is_private(configuration.host) or not (plain or configuration.verify_ssl):
             raise DeliveryError(
                 f"sink {self.name}: the cluster is not asked by https with a certificate that is checked",
                 hint="give its kubeconfig an https server and its certificate authority",
             )
-        if is_plain:
-            # To this machine, and then not by way of a proxy of the environment.
+        if plain:
             configuration.proxy = None
         return configuration
 

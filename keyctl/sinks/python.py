@@ -10,9 +10,19 @@ from keyctl import jsontext
 from keyctl.errors import DeliveryError
 from keyctl.sinks.base import Parcel, Target
 from keyctl.sinks.command import hand_over
+from keyctl.sinks.stdout import kept_clear
 
 _CHILD: Final = "from keyctl.sinks.python import receive; receive()"
-WITHHELD: Final = ("KEYCTL_API_KEY", "KEYCTL_DATABASE_URL")
+WITHHELD: Final = (
+    "KEYCTL_API_KEY",
+    "KEYCTL_DATABASE_URL",
+    "KEYCTL_DATABASE_URL_FILE",
+    "KEYCTL_SOURCE_URL",
+    "KEYCTL_SOURCE_URL_FILE",
+)
+# The status of a process whose function returned.  Not 0: a function that leaves by sys.exit() or
+# os._exit() ends with that, and proves nothing.
+RETURNED: Final = 113
 
 
 class PythonSink:
@@ -36,8 +46,11 @@ class PythonSink:
             DeliveryError: It cannot be imported or called.
         """
         try:
-            function = imported(self._path)
-        except (Exception, SystemExit) as error:
+            with kept_clear():
+                function = imported(self._path)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             raise DeliveryError(
                 f"sink {self.name}: {self._path} cannot be imported: {type(error).__name__}",
                 hint="check the sink in the configuration, and that the module is installed",
@@ -59,13 +72,15 @@ class PythonSink:
             timeout=self.timeout,
             lock=parcel.lock,
             environment={name: value for name, value in os.environ.items() if name not in WITHHELD},
+            success=RETURNED,
         )
 
 
 def receive() -> None:
-    """Call the function that the first argument names with what standard input holds."""
+    """Call the function that the first argument names with what standard input holds; tell that it returned."""
     document = jsontext.loads(sys.stdin.read())
     imported(sys.argv[1])(document["key"], document["answer"])
+    sys.exit(RETURNED)
 
 
 def imported(path: str) -> Any:

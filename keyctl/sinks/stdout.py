@@ -1,7 +1,9 @@
 """The sinks stdout and terminal: the key string goes out on file descriptor 1."""
 
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout, suppress
 from datetime import timedelta
 from typing import Final
 
@@ -9,6 +11,7 @@ from keyctl.errors import DeliveryError
 from keyctl.sinks.base import NotTakenError, Parcel, Target
 
 STDOUT: Final = 1
+STDERR: Final = 2
 
 
 class StdoutSink:
@@ -37,6 +40,28 @@ class StdoutSink:
     def deliver(self, parcel: Parcel) -> None:
         """Write the bytes; a pipe that accepted them has taken them."""
         written(self._render(parcel))
+
+
+@contextmanager
+def kept_clear() -> Iterator[None]:
+    """Send what code of others prints to stderr, whichever way: on stdout scripts read the key.
+
+    A process that it forks ends with the block, and does not carry out the command once more.
+    """
+    process, stream = os.getpid(), sys.stdout
+    stream.flush()
+    aside = os.dup(STDOUT)
+    try:
+        os.dup2(STDERR, STDOUT)
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        if os.getpid() != process:
+            os._exit(1)
+        with suppress(OSError, ValueError):
+            stream.flush()
+        os.dup2(aside, STDOUT)
+        os.close(aside)
 
 
 def written(data: bytes) -> None:

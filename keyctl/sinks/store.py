@@ -253,6 +253,11 @@ def is_private(url: str) -> bool:
         return False
 
 
+def is_plain(url: str) -> bool:
+    """Tell whether *url* is http: to this machine then, and not by way of a proxy of the environment."""
+    return urlsplit(url).scheme == "http"
+
+
 def hush(*loggers: str) -> None:
     """Keep clients from logging what they send, even where somebody asked for all there is to log."""
     import logging  # noqa: PLC0415

@@ -32,8 +32,8 @@ def check_template(template: str) -> None:
 def encoded(text: str) -> str:
     """Return *text* percent-encoded: everything but ``A-Z a-z 0-9 _ @ -`` and dots inside.
 
-    So that no name can leave its folder, begin an option, or mean anything to another program;
-    dots at the ends too, because ``..`` is a folder.
+    So that no name can leave its folder, or mean anything to another program; dots at the ends
+    too, because ``..`` is a folder.
     """
     inner = text.strip(".")
     if not inner:

@@ -16,6 +16,7 @@ from keyctl.sinks.store import (
     Found,
     StoreSink,
     hush,
+    is_plain,
     missing,
 )
 from keyctl.sinks.templates import expand
@@ -79,8 +80,7 @@ class VaultSink(StoreSink):
 
         self._path = expand(self._template, target)
         session = Session()
-        if self._url.startswith("http:"):
-            # Only to this machine, and then not by way of a proxy of the environment.
+        if is_plain(self._url):
             session.trust_env = False
         session.verify = self._ca_file or True
         self._client = Client(
