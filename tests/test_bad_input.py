@@ -260,8 +260,9 @@ class TestTheDatabase:
         with socket.socket() as listener:
             listener.bind(("127.0.0.1", 0))
             port = listener.getsockname()[1]
-        error = self.told(bare_cli, f"postgresql://app:hunter2@127.0.0.1:{port}/keys")
-        assert "hunter2" not in json.dumps(error)
+        host = f"127.0.0.1:{port}/keys"
+        for url in (f"postgresql://app:hunter2@{host}", f"postgresql://{host}?password=hunter2"):
+            assert "hunter2" not in json.dumps(self.told(bare_cli, url))
 
     @pytest.mark.parametrize(("revision", "said"), [("0_0001", "schema"), ("9_0001", "newer")])
     def test_another_schema(self, cli: Cli, revision: str, said: str) -> None:

@@ -248,10 +248,15 @@ class TestArguments:
         assert "Canary" not in result.stderr
         assert not output or result.error["code"] == "secret_in_argument"
 
-    def test_a_password_is_refused_and_not_repeated(self, cli: Cli) -> None:
-        """A database URL with a password belongs into the environment or a file."""
-        url = "postgresql://keyctl:correct-horse@127.0.0.1:1/keys"
-
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "postgresql://keyctl:correct-horse@127.0.0.1:1/keys",
+            "postgresql://keyctl@127.0.0.1:1/keys?password=correct-horse",
+        ],
+    )
+    def test_a_password_is_refused_and_not_repeated(self, cli: Cli, url: str) -> None:
+        """A database URL with a password, wherever in it, belongs into the environment or a file."""
         result = cli("list", "--database-url", url)
 
         assert (result.exit_code, result.stdout) == (2, "")

@@ -242,6 +242,9 @@ def parse_url(text_url: str) -> URL:
         url = url.set(drivername="postgresql+psycopg")
     if url.drivername not in ("sqlite", "postgresql+psycopg"):
         raise UsageError(f"keyctl does not work with {url.drivername!r} databases", hint=accepted)
+    if isinstance(password := url.query.get("password"), str):
+        # libpq takes it there too; at its place it is looked for and never shown.
+        url = url.difference_update_query(["password"]).set(password=password)
     if url.drivername == "sqlite":
         if not url.database or url.database == ":memory:" or url.database.startswith("file:"):
             raise UsageError("the database URL names no SQLite file", hint=accepted)
