@@ -130,7 +130,7 @@ def test_what_means_something_else_is_told(
         ({"metadata": '{"a": NaN}'}, "metadata is not JSON: NaN is not a JSON number"),
         ({"metadata": "[" * 100_000}, "metadata is nested too deep"),
         ({"metadata": "[1]"}, "metadata is not an object"),
-        ({"models": '"gpt-4"'}, "the row is malformed: models"),
+        ({"models": '"gpt-4"'}, "models is not a list"),
         ({"policies": None, "metadata": {"policies": "p"}}, "policies is not a list"),
         ({"budget_limits": [1]}, "budget_limits holds something that is not an object"),
         ({"model_max_budget": [1]}, "model_max_budget is not an object"),
@@ -410,3 +410,20 @@ def test_a_dump_gives_keys_only() -> None:
     assert (dump.count_keys(), [*dump.users(), *dump.organizations(), *dump.teams()]) == (1, [])
     (row,) = dump.keys()
     assert row["organization_id"] == "acme"
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("models", 5),
+        ("policies", 5),
+        ("team_member_permissions", '{"a": 1}'),
+        ("budget_limits", 5),
+        ("metadata", "5"),
+        ("key_type", ["llm_api"]),
+    ],
+)
+def test_a_value_of_another_type_refuses_its_row(column: str, value: object) -> None:
+    """It is an error of that row, not of the import."""
+    with pytest.raises(UnmappableRowError, match=column):
+        values.decoded({column: value})

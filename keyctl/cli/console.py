@@ -99,11 +99,11 @@ class Console:
 
             text = jsontext.dumps(error_document(error))  # redacted before it was JSON
         else:
-            lines = [f"error: {_one_line(error.message)}"]
+            lines = [f"error: {one_line(error.message)}"]
             if len(error.violations) > 1 or error.exit_code == ExitCode.DENIED:
-                lines += [f"  {item.rule}: {_one_line(told(item))}" for item in error.violations]
+                lines += [f"  {item.rule}: {one_line(told(item))}" for item in error.violations]
             if error.hint:
-                lines.append(f"hint: {_one_line(error.hint)}")
+                lines.append(f"hint: {one_line(error.hint)}")
             text = keystring.redact("\n".join(lines))
         sys.stderr.write(text + "\n")
         sys.stderr.flush()
@@ -151,6 +151,6 @@ def _plain(value: Any) -> str:
     return str(value)
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
     # What a person typed may hold anything; nothing of it may steer the terminal.
     return "".join(char if char.isprintable() else " " for char in text)

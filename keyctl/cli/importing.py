@@ -10,6 +10,7 @@ import typer
 
 from keyctl.cli import inputs
 from keyctl.cli.command import command
+from keyctl.cli.console import one_line
 from keyctl.cli.progress import progress
 from keyctl.cli.session import Session
 from keyctl.cli.tables import show_table
@@ -150,7 +151,8 @@ def _told(
 def _text(line: "Line") -> str:
     alias = f" ({line.key_alias})" if line.key_alias else ""
     said = "; ".join([*([line.reason] if line.reason else []), *line.changes])
-    return f"{line.object_type} {line.source}{alias} {line.result}: {said}"
+    # On one line, and nothing that a terminal would obey: the source's ids are anybody's text.
+    return one_line(f"{line.object_type} {line.source}{alias} {line.result}: {said}")
 
 
 def _report(

@@ -53,4 +53,6 @@ class Dump:
         for page in self.pages:
             for row in page:
                 # Some versions of LiteLLM answer with another name for the column.
-                yield {**row, "organization_id": row.get("organization_id") or row.get("org_id")}
+                whole = {**row, "organization_id": row.get("organization_id") or row.get("org_id")}
+                whole.pop("grace", None)  # graces are told by the database only
+                yield whole

@@ -63,6 +63,12 @@ def _decoded(name: str, value: Any) -> Any:
         value = jsontext.load_value(value, what=name)
     if name in LISTS and value in EMPTY:
         return []
+    if name in LISTS and not isinstance(value, list):
+        raise UnmappableRowError(f"{name} is not a list")
+    if name in DOCUMENTS and value not in EMPTY and not isinstance(value, (dict, list)):
+        raise UnmappableRowError(f"{name} is neither an object nor a list")
+    if name == "key_type" and not isinstance(value, (str, type(None))):
+        raise UnmappableRowError("key_type is not a text")
     if name in INSTANTS:
         return instant(name, value)
     if isinstance(value, float):
