@@ -45,6 +45,14 @@ class TestRecord:
         assert gate.value("SELECT last_used_at FROM keys") is not None
         assert gate.value("SELECT count(*) FROM audit_events") == events
 
+    def test_who_only_has_its_name_charges_a_key_too(self, gate: Gate) -> None:
+        """By the database's clock it was used now, although nothing was verified here."""
+        gate.key()
+        with Verifier(gate.url, **NEVER) as verifier:
+            verifier.record(0.5, key_id=gate.value("SELECT id FROM keys"))
+        assert gate.value("SELECT spend FROM keys") == 500_000_000
+        assert str(gate.value("SELECT last_used_at FROM keys")) >= "2026"
+
     def test_verification_alone_writes_nothing(self, gate: Gate) -> None:
         """Not even when the key was last used."""
         key = gate.key()

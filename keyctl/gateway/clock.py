@@ -16,8 +16,8 @@ class Clock:
     """The database's time of day, carried forward by the steady clock; the host's may be wrong or jump."""
 
     def __init__(self) -> None:
-        # The host's, until the database was asked.
-        self._offset = time.time() - ticks()
+        self._offset = 0.0
+        self.is_set = False
 
     def set(self, moment: datetime, *, asked_at: float) -> None:
         """Set the clock to what the database answered when it was asked at *asked_at* ticks.
@@ -25,6 +25,7 @@ class Clock:
         What the answer took makes it fast, never slow: a key may end that much early, and not late.
         """
         self._offset = moment.timestamp() - asked_at
+        self.is_set = True
 
     def seconds(self) -> float:
         """Return the seconds since 1970."""

@@ -4,7 +4,7 @@ import logging
 import threading
 from collections.abc import Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Final
@@ -202,9 +202,10 @@ class Recorder:
             now = self._database.now(connection)
             if batch.number % _PRUNE_EVERY == 1:
                 queries.forget_recorders(connection, unused_since=now - _UNUSED)
-            queries.record_usage(
-                connection, batch.usage, recorder=self._id, batch=batch.number, at=now
-            )
+            usage = batch.usage
+            if not self._clock.is_set:  # nothing was verified here yet: by names only
+                usage = replace(usage, used_at=dict.fromkeys(usage.used_at, now))
+            queries.record_usage(connection, usage, recorder=self._id, batch=batch.number, at=now)
 
     def _run(self, stop: threading.Event) -> None:
         is_failing = False
