@@ -426,6 +426,18 @@ class TestMail:
         assert subjects == ["API key ci was made", "API key ci has a new secret"]
         assert all("vault kv get llm/ci" in letter.get_content() for _, letter in letters(mail))
 
+    def test_a_rotation_tells_where_its_secret_went(self, cli: Cli, mail: MailServer) -> None:
+        """Shown once, or delivered to a sink, which need not be the key's own."""
+        sink = f'[sinks.files]\ntype = "file"\npath = "{cli.home}/{{alias}}.key"\n'
+        cli.configure(cli.config.read_text() + sink)
+        cli.key("--user", "alice", "--alias", "ci", "--send-invite-email")
+        cli("rotate", "ci", "--deliver", "files", check=True)
+        cli("rotate", "ci", check=True)
+
+        _, delivered, shown = (letter.get_content() for _, letter in letters(mail))
+        assert "It was delivered to files, where its users find it." in delivered
+        assert "It was shown once, to local:" in shown
+
     def test_a_mail_hook_writes_to_its_address(self, cli: Cli, mail: MailServer) -> None:
         """It gets the events it asked for and no others; the Message-ID is the event's."""
         cli.key("--alias", "ci")

@@ -483,6 +483,26 @@ class TestProgram:
         listed = program("events", "list", "--delivered", "-o", "json", check=True).json["events"]
         assert [(row["event"], row["hook"]) for row in listed] == [("key_deleted", "sinks.store")]
 
+    @pytest.mark.parametrize("how", ["default_sink", "deliver"])
+    def test_what_a_rotation_alone_has_stored_is_removed_too(
+        self, program: Cli, there: Place, how: str
+    ) -> None:
+        """The key has no sink of its own: the rotation went to `default_sink`, or where it was told."""
+        program.configure('default_sink = "store"\n' + there.sink())
+        program(
+            *("generate", "--alias", "ci", "--auto-rotate", "--rotation-interval", "1s"), check=True
+        )
+        if how == "deliver":
+            program("rotate", "ci", "--deliver", "store", check=True)
+        else:
+            time.sleep(1)
+            program("rotate", "--due", check=True)
+        assert len(there.held("ci")) == 1
+
+        program("delete", "ci", check=True)
+
+        assert there.held("ci") == []
+
     def test_a_removal_that_fails_is_tried_again_and_spares_a_successor(
         self, program: Cli, there: Place
     ) -> None:

@@ -54,6 +54,8 @@ from keyctl.db.queries.outbox import (
     outgoing_runs,
     release_outgoing,
     settle_outgoing,
+    sink_of_last_rotation,
+    sinks_of_rotations,
 )
 from keyctl.db.queries.secrets import (
     Presented,
@@ -132,6 +134,8 @@ __all__ = [
     "secrets_of",
     "secrets_past_grace",
     "settle_outgoing",
+    "sink_of_last_rotation",
+    "sinks_of_rotations",
     "take_over",
     "unfinished_keys",
     "update_key",
