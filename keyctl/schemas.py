@@ -187,6 +187,8 @@ def event() -> dict[str, Any]:
             },
         },
         "key": {"type": "object", "properties": _key_properties()},
+        # Of a rotation: where its new secret went, null if it was shown.
+        "sink": text,
     }
     properties = {
         "type": {"enum": sorted(events.ACTIONS)},
@@ -194,7 +196,7 @@ def event() -> dict[str, Any]:
         "data": {
             "type": "object",
             "properties": data,
-            "required": [name for name in data if name != "key"],
+            "required": [name for name in data if name not in ("key", "sink")],
             "additionalProperties": False,
         },
     }

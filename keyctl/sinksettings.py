@@ -8,14 +8,13 @@ from pydantic import AfterValidator, Field, model_validator
 from keyctl import durations
 from keyctl.errors import ConfigurationError
 from keyctl.requests import DurationText, Name, Strict, refusal
-from keyctl.sinks.kubernetes import LABEL, SUBDOMAIN
+from keyctl.sinks.kubernetes import ENTRY, LABEL, SUBDOMAIN
 from keyctl.sinks.store import is_private
 from keyctl.sinks.templates import check_template, fill
 from keyctl.sinks.vault import SERVICE_ACCOUNT
 
 _VAULT_PATH = re.compile(r"[^/\s]+(/[^/\s]+)*")
 _AWS_NAME = re.compile(r"[A-Za-z0-9/_+=.@-]+")
-_ENTRY = re.compile(r"[-._a-zA-Z0-9]{1,253}")
 
 
 def _function(text: str) -> str:
@@ -65,8 +64,8 @@ def _label(text: str) -> str:
 
 
 def _entry(text: str) -> str:
-    if _ENTRY.fullmatch(text) is None:
-        raise refusal("must be letters, digits and -._")
+    if ENTRY.fullmatch(text) is None:
+        raise refusal("must be up to 53 letters, digits and -._, a letter or a digit last")
     return text
 
 

@@ -1,5 +1,8 @@
 """Events that leave the program: written with the change, sent at least once, never in the way of it."""
 
+import os
+import signal
+import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -13,6 +16,7 @@ from typing import Any
 import pytest
 from harness import Cli
 from receivers import SECRET, MailServer, WebServer, lines_of, mail_server, web_server
+from test_faults import group
 
 from keyctl.services.events import EventService
 from keyctl.services.sending import pause_after
@@ -61,6 +65,14 @@ def tell(event):
 
 def fail(event):
     raise ValueError(event)
+
+def dawdle_once(event):
+    pid = FOLDER / "pid"
+    if pid.exists():
+        return
+    (FOLDER / "pid.new").write_text(str(os.getpid()))
+    (FOLDER / "pid.new").rename(pid)
+    time.sleep(60)
 
 def leave(event):
     sys.exit()
@@ -414,6 +426,18 @@ class TestMail:
         assert subjects == ["API key ci was made", "API key ci has a new secret"]
         assert all("vault kv get llm/ci" in letter.get_content() for _, letter in letters(mail))
 
+    def test_a_rotation_tells_where_its_secret_went(self, cli: Cli, mail: MailServer) -> None:
+        """Shown once, or delivered to a sink, which need not be the key's own."""
+        sink = f'[sinks.files]\ntype = "file"\npath = "{cli.home}/{{alias}}.key"\n'
+        cli.configure(cli.config.read_text() + sink)
+        cli.key("--user", "alice", "--alias", "ci", "--send-invite-email")
+        cli("rotate", "ci", "--deliver", "files", check=True)
+        cli("rotate", "ci", check=True)
+
+        _, delivered, shown = (letter.get_content() for _, letter in letters(mail))
+        assert "It was delivered to files, where its users find it." in delivered
+        assert "It was shown once, to local:" in shown
+
     def test_a_mail_hook_writes_to_its_address(self, cli: Cli, mail: MailServer) -> None:
         """It gets the events it asked for and no others; the Message-ID is the event's."""
         cli.key("--alias", "ci")
@@ -505,6 +529,40 @@ class TestPythonFunction:
         assert len(waiting(cli, "--failed")) == 1
 
 
+class TestPythonFunctionWhoseRunEnds:
+    def started(self, cli: Cli) -> tuple["subprocess.Popen[bytes]", str]:
+        """Start a command whose hook takes long; return it and the id of the hook's process."""
+        with_function(cli, "dawdle_once", timeout="50s")
+        process = cli.start("generate", "--alias", "ci")
+        pid = cli.home / "pid"
+        while not pid.exists() and process.poll() is None:
+            time.sleep(0.05)
+        return process, pid.read_text()
+
+    def test_it_is_not_called_again_beside_itself(self, cli: Cli) -> None:
+        """Of a killed run the function goes on, and its event stays claimed until it is dead too."""
+        process, pid = self.started(cli)
+        process.kill()
+        process.communicate()
+
+        assert cli("events", "deliver").stdout == ""
+
+        os.killpg(int(pid), signal.SIGKILL)
+        result = cli("events", "deliver", "-o", "jsonl")
+        assert [line["result"] for line in lines_of(result.stdout)] == ["delivered"]
+
+    def test_it_ends_with_a_run_that_is_interrupted(self, cli: Cli) -> None:
+        """Its event is free at once, because nobody is at it any more."""
+        process, pid = self.started(cli)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
+
+        assert group(pid) == []
+
+        result = cli("events", "deliver", "-o", "jsonl")
+        assert [line["result"] for line in lines_of(result.stdout)] == ["delivered"]
+
+
 @pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
 class TestConfiguration:
     @pytest.mark.parametrize(
@@ -536,13 +594,13 @@ class TestConfiguration:
         assert 'tls = "none" is for a server on this host only' in cli("generate").stderr
 
 
-def with_function(cli: Cli, name: str) -> None:
+def with_function(cli: Cli, name: str, *, timeout: str = "2s") -> None:
     """Configure a hook that is a Python function."""
     (cli.home / "acme_hook.py").write_text(FUNCTION)
     cli.environment["PYTHONPATH"] = str(cli.home)
     cli.configure(
         "bcrypt_cost = 4\n[hooks.ledger]\n"
-        f'type = "python"\nfunction = "acme_hook:{name}"\ntimeout = "2s"\n'
+        f'type = "python"\nfunction = "acme_hook:{name}"\ntimeout = "{timeout}"\n'
     )
 
 

@@ -366,9 +366,32 @@ class TestKubernetes:
         key = base64.b64decode(secret["data"]["api-key"]).decode()
         assert list(secret["data"]) == ["api-key"]
         assert secret["metadata"]["annotations"] == {
-            "keyctl/key-id": key_id,
-            "keyctl/secret-id": key[3:15],
+            "keyctl/key-id.api-key": key_id,
+            "keyctl/secret-id.api-key": key[3:15],
         }
+
+    def test_two_keys_share_a_secret(
+        self, bench: Bench, cluster: FakeKubernetes, tmp_path: Path
+    ) -> None:
+        """Each has an entry: one is rotated and removed without the other, the last with the Secret."""
+        shared = ('namespace = "apps"', 'name = "app"')
+        chat = configuration("kubernetes", *shared, 'entry = "chat"')
+        embed = configuration("kubernetes", *shared, f'entry = "{"embed" * 10}"')
+        configured(bench, chat)
+        first = bench.generate()
+        configured(bench, embed)
+        second = bench.generate("other")
+        kept = cluster.secrets["apps", "app"]["data"]["embed" * 10]
+
+        configured(bench, chat)
+        bench.rotate()
+        assert bench.remove(second) is False
+        assert bench.remove(first) is True
+
+        assert cluster.secrets["apps", "app"]["data"] == {"embed" * 10: kept}
+        configured(bench, embed)
+        assert bench.remove(second) is True
+        assert cluster.secrets == {}
 
     def test_entries_of_others_are_kept(self, bench: Bench, cluster: FakeKubernetes) -> None:
         """A rotation changes one entry, a removal takes it out and leaves the rest."""
@@ -499,6 +522,8 @@ class TestSettings:
             ("kubernetes", ['namespace = "Apps"', 'name = "a"']),
             ("kubernetes", ['namespace = "apps"', 'name = "keyctl_{alias}"']),
             ("kubernetes", ['namespace = "apps"', 'name = "a"', 'entry = "a b"']),
+            ("kubernetes", ['namespace = "apps"', 'name = "a"', 'entry = "ends-"']),
+            ("kubernetes", ['namespace = "apps"', 'name = "a"', f'entry = "{"a" * 54}"']),
         ],
     )
     def test_what_cannot_work_or_is_not_safe_is_refused(

@@ -5,6 +5,7 @@ import socket
 import ssl
 import struct
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal, Self
@@ -31,7 +32,7 @@ class Answer:
     headers: tuple[tuple[str, str], ...] = (("Content-Type", "application/json"),)
 
 
-How = int | Answer | Literal["hang", "reset"]
+How = int | Answer | Literal["drip", "hang", "reset"]
 
 
 @dataclass(slots=True)
@@ -85,6 +86,7 @@ class Unruly:
     ) -> None:
         """Answer requests that *pattern* is found in with a status, with nothing, or with half an answer.
 
+        A "drip" is a byte now and then, without end.
         *taken*: they are carried out before that.  *after*: not before a request of that kind.
         """
         follows = None if after is None else re.compile(after)
@@ -112,6 +114,12 @@ class Unruly:
         if how == "hang":
             handler.close_connection = True
             self._over.wait(PATIENCE)
+        elif how == "drip":
+            handler.close_connection = True
+            with suppress(OSError):
+                while not self._over.wait(0.2):
+                    handler.wfile.write(b"H")
+                    handler.wfile.flush()
         elif how == "reset":
             handler.close_connection = True
             handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{")

@@ -14,7 +14,8 @@ class Message:
     """One event on its way to one hook.
 
     `id` is the same at every attempt, so that who gets an event twice can tell.  `body` is the JSON
-    text that was committed with the change, `data` what its `data` holds.
+    text that was committed with the change, `data` what its `data` holds.  `lock` is the descriptor
+    of the run's lock file: whoever holds it keeps the run's claim on the event alive.
     """
 
     id: str
@@ -22,6 +23,7 @@ class Message:
     at: datetime
     body: str
     data: dict[str, Any]
+    lock: int | None = None
 
 
 class Hook(Protocol):

@@ -122,8 +122,9 @@ def _text(message: Message, fetch: str | None) -> str:
 def _how_to_fetch(data: dict[str, Any], fetch: str | None) -> str:
     if fetch is not None:
         return f"To fetch it: {_line(fetch)}"
-    if data["key"]["sink"] is not None:
-        return f"It was delivered to {_line(data['key']['sink'])}, where its users find it."
+    sink = data.get("sink", data["key"]["sink"])  # a rotation may have gone elsewhere
+    if sink is not None:
+        return f"It was delivered to {_line(sink)}, where its users find it."
     who = _line(data["changed_by"] or data["actor"])
     return f"It was shown once, to {who}; if it is lost: keyctl rotate {data['key']['key_id']}"
 

@@ -34,7 +34,7 @@ class PythonHook:
                 [sys.executable, "-P", "-c", _CHILD, self._function],
                 jsontext.dumps(event).encode(),
                 timeout=timedelta(seconds=timeout),
-                lock=None,
+                lock=message.lock,
                 environment={
                     name: value for name, value in os.environ.items() if name not in WITHHELD
                 },

@@ -32,10 +32,11 @@ def post(
 
     The ids are new; the audit event's number is in the payload.
     """
+    removals = _removals(connection, settings, happened)
     wanted = [
         (event, head, hooks)
         for event, head in zip(happened, heads, strict=True)
-        if (hooks := _hooks_for(settings, event))
+        if (hooks := [*_hooks_for(settings, event), *removals.get(event.object_id, ())])
     ]
     if not wanted:
         return []
@@ -45,6 +46,8 @@ def post(
         event_id = f"evt_{keystring.random_text(22)}"
         key = keys.get(event.object_id) if event.object_type == "key" else None
         data = _data(event, head, key, now=now)
+        if event.action == "key_rotated":
+            data["sink"] = queries.sink_of_last_rotation(connection, event.object_id)
         for hook in hooks:
             own = data
             if hook == INVITATION:
@@ -77,11 +80,30 @@ def _hooks_for(settings: Settings, event: Event) -> list[str]:
     ]
     if settings.smtp is not None and event.action in _TO_OWNERS:
         found.append(INVITATION)
-    if event.action in _ENDS and event.before is not None:
-        sink = settings.sinks.get(event.before["sink"] or "")
-        if isinstance(sink, STORES):
-            found.append(f"sinks.{event.before['sink']}")
     return found
+
+
+def _removals(
+    connection: Connection, settings: Settings, happened: Sequence[Event]
+) -> dict[str, list[str]]:
+    """Return the secret managers that may hold something of each key that ends.
+
+    Not the key's own sink alone: rotations may have gone to `default_sink`, or to a sink that was
+    named for one of them.
+    """
+    stores = [name for name, sink in settings.sinks.items() if isinstance(sink, STORES)]
+    ended = {event.object_id: event.before for event in happened if event.action in _ENDS}
+    if not (stores and ended):
+        return {}
+    rotated = queries.sinks_of_rotations(connection, sorted(ended))
+    return {
+        key_id: [
+            f"sinks.{name}"
+            for name in stores
+            if name == (before or {}).get("sink") or name in rotated.get(key_id, ())
+        ]
+        for key_id, before in ended.items()
+    }
 
 
 def _keys(connection: Connection, happened: Sequence[Event]) -> dict[str, Key]:

@@ -127,7 +127,12 @@ class Rotating:
             "key_rotation_staged",
             "key",
             key.id,
-            after={"secret_id": secret["id"], "state": "staged", "not_after": key.expires},
+            after={
+                "secret_id": secret["id"],
+                "state": "staged",
+                "not_after": key.expires,
+                "sink": None if wanted.sink.shows_answer else wanted.sink.name,
+            },
             reason="taken over from a dead run" if replaced else None,
         )
         own = self.workspace.settings.grace if key.grace_period is None else key.grace_period

@@ -18,6 +18,7 @@ from keyctl.services import runs
 from keyctl.services.places import Place
 from keyctl.services.runs import Run
 from keyctl.services.workspace import Workspace
+from keyctl.sinks.command import end_all
 
 _CHUNK: Final = 20
 _FIRST_PAUSE: Final = timedelta(seconds=30)
@@ -117,6 +118,11 @@ class Sending:
                 row, error = answer
                 del untried[row.event_id, row.hook]
                 yield self._settle(row, error)
+        except BaseException:
+            # A function that went on would be called again, by whoever sends its event next.
+            self._end = 0.0
+            end_all()
+            raise
         finally:
             if untried:
                 with self.workspace.database.write() as connection:
@@ -149,6 +155,7 @@ class Sending:
             at=row.created_at,
             body=row.payload,
             data=jsontext.loads(row.payload)["data"],
+            lock=self.run.lock,
         )
         answer: queue.Queue[str | None] = queue.Queue()
 

@@ -17,6 +17,9 @@ from keyctl.sinks.templates import expand
 
 _KEPT: Final = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR")
 _PIPE: Final = 64 * 1024
+# What was started and has not been seen to end.  For the whole process, because whoever waits for
+# one may be a thread that was given up.
+_running: set[subprocess.Popen[bytes]] = set()
 
 
 class CommandSink:
@@ -107,6 +110,7 @@ def hand_over(
             os.close(reader)
     except OSError as error:
         raise NotTakenError(f"{name}: {error.strerror}") from error
+    _running.add(process)
     try:
         status = process.wait(timeout.total_seconds())
     except subprocess.TimeoutExpired:
@@ -115,9 +119,17 @@ def hand_over(
     except BaseException:
         _end(process)
         raise
+    finally:
+        _running.discard(process)
     if status != success:
         how = f"with status {status}" if status else "without returning"
         raise UnknownError(f"{name} ended {how}")
+
+
+def end_all() -> None:
+    """End every program that `hand_over` waits for, in whichever thread, with its group."""
+    for process in list(_running):
+        _end(process)
 
 
 def _filled_pipe(data: bytes) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
+from typing import IO
 
 from keyctl import keystring
 from keyctl.errors import DeliveryError, FileTakenError
@@ -90,7 +91,7 @@ class FileSink:
                     file.flush()
                     os.fsync(file.fileno())
                     self._check_existing()  # it may have come while the key was hashed and staged
-                    self._put_in_place(file.fileno(), part, folder, named=named)
+                    self._put_in_place(file, part, folder, named=named)
             except BaseException:
                 with suppress(OSError):
                     os.unlink(part)
@@ -98,12 +99,22 @@ class FileSink:
         except OSError as error:
             raise NotTakenError(f"{self.path}: {error.strerror}") from error
 
-    def _put_in_place(self, handle: int, part: Path, folder: int, *, named: bool) -> None:
+    def _put_in_place(self, file: IO[bytes], part: Path, folder: int, *, named: bool) -> None:
         if not named:
             # The bytes had no name until now, so a run that was killed left nothing to be found.
             # With a dir_fd, because only then Python asks the kernel to follow the link in /proc.
-            os.link(f"/proc/self/fd/{handle}", part.name, dst_dir_fd=folder)
-        os.rename(part, self.path)
+            os.link(f"/proc/self/fd/{file.fileno()}", part.name, dst_dir_fd=folder)
+        file.close()  # an error of that comes before it is in place, and not after
+        try:
+            os.rename(part, self.path)
+        except OSError as error:
+            try:
+                os.unlink(part)
+            except OSError:
+                # A request that NFS sends twice may be answered with an error although the first
+                # one was carried out.  Only a part that was still there proves that it was not.
+                raise UnknownError(f"{self.path}: {error.strerror}") from error
+            raise
 
     def holds(self) -> set[str]:
         """Return the public ids of the key strings in the file; none if it is not a regular one."""

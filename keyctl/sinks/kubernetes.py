@@ -22,8 +22,11 @@ from keyctl.sinks.store import (
 )
 from keyctl.sinks.templates import dns_encoded, expand
 
-_KEY_ID: Final = "keyctl/key-id"
-_WHICH: Final = "keyctl/secret-id"
+# Each with the entry's name behind it: the entries of one Secret may be different keys'.
+_KEY_ID: Final = "keyctl/key-id."
+_WHICH: Final = "keyctl/secret-id."
+# The name of an annotation has 63 characters behind its slash, and ends with a letter or a digit.
+ENTRY: Final = re.compile(r"[-._a-zA-Z0-9]{0,52}[a-zA-Z0-9]")
 LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 SUBDOMAIN: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _LONGEST: Final = 253
@@ -32,7 +35,7 @@ _NOT_FOUND: Final = 404
 
 
 class KubernetesSink(StoreSink):
-    """Writes each key into one entry of a Secret; an annotation tells whose it is.
+    """Writes each key into one entry of a Secret; an annotation for the entry tells whose it is.
 
     A Secret has no versions: its uid and resourceVersion are the condition of each change.
     """
@@ -80,16 +83,19 @@ class KubernetesSink(StoreSink):
         secret = self._call("read_namespaced_secret", none_if=_NOT_FOUND)
         if secret is None:
             return None
-        key_id = (secret.metadata.annotations or {}).get(_KEY_ID)
+        annotations = secret.metadata.annotations or {}
+        key_id = annotations.get(_KEY_ID + self._entry)
         entry = (secret.data or {}).get(self._entry)
         if entry is None:
             # Other entries are kept, so nothing would be lost; but only in a Secret of keyctl's.
-            return Found(key_id=key_id, text=None if key_id else "", place=secret)
+            is_ours = any(name.startswith(_KEY_ID) for name in annotations)
+            return Found(key_id=key_id, text=None if is_ours else "", place=secret)
         text = base64.b64decode(entry).decode(errors="replace")
         return Found(key_id=key_id, text=text, place=secret)
 
     def _write(self, document: Document, found: Found | None) -> None:
-        annotations = {_KEY_ID: document.key_id, _WHICH: document.secret_id}
+        which = _WHICH + self._entry
+        annotations = {_KEY_ID + self._entry: document.key_id, which: document.secret_id}
         data = {self._entry: base64.b64encode(document.key.reveal().encode()).decode()}
         metadata = {"name": self._secret, "annotations": annotations}
         body = {"metadata": metadata, "data": data}
@@ -105,7 +111,7 @@ class KubernetesSink(StoreSink):
             secret.metadata.annotations = {**(secret.metadata.annotations or {}), **annotations}
             secret.data = {**(secret.data or {}), **data}
             written = self._call("replace_namespaced_secret", body=secret)
-        if written.metadata.annotations[_WHICH] != document.secret_id:
+        if written.metadata.annotations[which] != document.secret_id:
             raise UnknownError(f"sink {self.name}: {self._place_name()}: it was not confirmed")
 
     def _is_current(self, document: Document) -> bool:

@@ -1,5 +1,7 @@
 """What the secret managers share: what they hold of a key, what may be replaced, and what an answer proves."""
 
+import queue
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -192,13 +194,31 @@ class StoreSink(ABC):
         return left / 4, left * 3 / 4
 
     def _ask(self, step: Callable[[], T]) -> T:
-        """Run *step*; what a client raises goes no further: it may hold what was sent."""
+        """Run *step* until the time is over; what a client raises goes no further: it may hold what was sent.
+
+        In a thread that is given up then: a server that sends a byte now and then never runs into
+        a socket's own time-out, and clients look for credentials with time-outs of their own.
+        """
+        connect, answer = self._time_left()
+        outcome: queue.Queue[tuple[T] | Exception] = queue.Queue()
+
+        def run() -> None:
+            try:
+                outcome.put((step(),))
+            except Exception as error:  # noqa: BLE001  # whatever it is, nobody knows then
+                outcome.put(error)
+
+        threading.Thread(target=run, daemon=True).start()
         try:
-            return step()
-        except (KeyctlError, NotTakenError, UnknownError):
-            raise
-        except Exception as error:  # noqa: BLE001  # whatever it is, nobody knows then
-            kind = type(error).__name__
+            found = outcome.get(timeout=connect + answer)
+        except queue.Empty:
+            kind = f"no answer within {self.timeout}"
+        else:
+            if isinstance(found, tuple):
+                return found[0]
+            if isinstance(found, (KeyctlError, NotTakenError, UnknownError)):
+                raise found
+            kind = type(found).__name__
         raise UnknownError(f"sink {self.name}: {self._place_name()}: {kind}")
 
     def _look(self) -> Found | None:

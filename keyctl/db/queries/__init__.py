@@ -55,6 +55,8 @@ from keyctl.db.queries.outbox import (
     outgoing_runs,
     release_outgoing,
     settle_outgoing,
+    sink_of_last_rotation,
+    sinks_of_rotations,
 )
 from keyctl.db.queries.secrets import (
     Presented,
@@ -136,6 +138,8 @@ __all__ = [
     "secrets_of",
     "secrets_past_grace",
     "settle_outgoing",
+    "sink_of_last_rotation",
+    "sinks_of_rotations",
     "take_over",
     "unfinished_keys",
     "update_key",

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    Select,
     and_,
     delete,
     func,
@@ -18,7 +19,8 @@ from sqlalchemy import (
     update,
 )
 
-from keyctl.db.tables import outbox
+from keyctl import jsontext
+from keyctl.db.tables import audit_events, outbox
 
 Standing = Literal["open", "failed", "delivered"]
 
@@ -164,6 +166,25 @@ def forget_delivered(connection: Connection, *, before: datetime) -> None:
     connection.execute(delete(outbox).where(outbox.c.delivered_at < before))
 
 
+def sinks_of_rotations(
+    connection: Connection, key_ids: Sequence[str], *, batch: int = 500
+) -> dict[str, set[str]]:
+    """Return the sinks that these keys' new secrets were meant for, by key, as the audit trail tells."""
+    found: dict[str, set[str]] = {}
+    for start in range(0, len(key_ids), batch):
+        query = _rotations(key_ids[start : start + batch])
+        for key_id, after in connection.execute(query):
+            found.setdefault(key_id, set()).add(jsontext.loads(after).get("sink"))
+    return found
+
+
+def sink_of_last_rotation(connection: Connection, key_id: str) -> str | None:
+    """Return the sink that a key's newest secret was meant for; None if it was shown."""
+    query = _rotations([key_id]).order_by(audit_events.c.seq.desc()).limit(1)
+    row = connection.execute(query).one_or_none()
+    return None if row is None else jsontext.loads(row.after).get("sink")
+
+
 def count_outgoing(connection: Connection) -> dict[str, int]:
     """Return how many events wait for each hook."""
     query = (
@@ -172,6 +193,14 @@ def count_outgoing(connection: Connection) -> dict[str, int]:
         .group_by(outbox.c.hook)
     )
     return {row[0]: row[1] for row in connection.execute(query)}
+
+
+def _rotations(key_ids: Sequence[str]) -> Select[Any]:
+    return select(audit_events.c.object_id, audit_events.c.after).where(
+        audit_events.c.object_type == "key",
+        audit_events.c.object_id.in_(key_ids),
+        audit_events.c.action == "key_rotation_staged",
+    )
 
 
 def _found(connection: Connection, query: Any) -> list[Outgoing]:
