@@ -378,6 +378,36 @@ class TestWhatIsOnRecord:
         ]
         assert {event["actor"][:4] for event in found} == {"key:"}
 
+    def test_a_refused_correction_of_spend_names_the_key_and_not_its_string(self, cli: Cli) -> None:
+        """A key string on stdin is on record as its key's id to who may see that, else as nothing."""
+        cli("user", "create", "bob", "--role", "internal_user", check=True)
+        own, other = cli.key("--user", "bob", "--alias", "own"), cli.key("--alias", "other")
+        key_id = cli("info", "own", "-o", "json", check=True).json["key_id"]
+
+        for given in (own, other):
+            result = cli("spend", "-", "--reset", input=given, environment={"KEYCTL_API_KEY": own})
+            assert result.exit_code == 4
+
+        assert denied(cli) == [key_id, "sk-[redacted]"]
+        exported = cli("audit", "export", check=True).stdout
+        assert (own in exported, other in exported) == (False, False)
+
+    def test_what_is_refused_may_be_named_at_any_length(self, cli: Cli) -> None:
+        """Exit 4, and on record with the first 600 characters of what was given."""
+        cli("user", "create", "bob", "--role", "internal_user", check=True)
+        bob = {"KEYCTL_API_KEY": cli.key("--user", "bob")}
+
+        for command in (["spend", "x" * 700, "--reset"], ["user", "delete", "y" * 700]):
+            assert cli(*command, environment=bob).exit_code == 4
+
+        assert denied(cli) == ["x" * 600, "y" * 600]
+
+
+def denied(cli: Cli) -> list[str]:
+    """Return what the callers who were refused had asked for, in order."""
+    found = cli("audit", "list", "--action", "denied", "-o", "json", check=True).json["events"]
+    return [event["object_id"] for event in reversed(found)]
+
 
 def cli_json(line: str) -> Any:
     """Return the JSON value of one line."""
