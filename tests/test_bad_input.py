@@ -237,6 +237,13 @@ class TestTheDatabase:
         error = self.told(bare_cli, f"postgresql://app:hunter2@127.0.0.1:{port}/keys")
         assert "hunter2" not in json.dumps(error)
 
+    @pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
+    def test_a_value_that_the_driver_cannot_read(self, cli: Cli) -> None:
+        """A server that answers is not said to be out of reach."""
+        cli.key()
+        cli.execute("UPDATE keys SET created_at = 'infinity'")
+        assert "holds what cannot be read" in self.told(cli, None, "list")["message"]
+
     @pytest.mark.parametrize(("revision", "said"), [("0_0001", "schema"), ("9_0001", "newer")])
     def test_another_schema(self, cli: Cli, revision: str, said: str) -> None:
         """An older or newer schema is never written to, and the way out is named."""
