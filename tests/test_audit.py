@@ -26,7 +26,14 @@ COLUMNS = [column.name for column in audit_events.c]
 # What each column is changed to: something of its kind, and for text also nothing or something.
 CHANGES: dict[str, list[Any]] = {
     "seq": [5000],
-    "at": ["2031-01-01 00:00:00.000001"],
+    "at": [
+        "2031-01-01 00:00:00.000001",
+        "2030-01-31 12:00:00.000000+09:00",
+        "2030-01-31 12:00:00 BC",
+        "20000-01-01 00:00:00",
+        "infinity",
+        "-infinity",
+    ],
     "actor": ["local:mallory@host", ""],
     "changed_by": ["mallory", None, ""],
     "action": ["key_updated"],
@@ -38,6 +45,14 @@ CHANGES: dict[str, list[Any]] = {
     "prev_hash": ["f" * 64],
     "hash": ["f" * 64],
 }
+# Other texts that read as the instant of the events in these tests.
+SAME_INSTANT = (
+    "2030-01-31T12:00:00.000000",
+    "2030-01-31T12:00:00.000000Z",
+    "2030-01-31 12:00:00.000000+00:00",
+    "2030-01-31 12:00:00",
+    "20300131T120000",
+)
 
 
 @pytest.fixture(name="log")
@@ -118,6 +133,25 @@ class TestMutations:
                         missed.append((seq, name, value, said))
 
         assert missed == []
+
+    @pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+    def test_an_instant_kept_as_text_has_one_form(
+        self, workspace: Workspace, log: Database
+    ) -> None:
+        """Where the database takes any text, no other one that means the same instant passes."""
+        assert log.is_sqlite
+        for form in SAME_INSTANT:
+            said = tampered(workspace, changing(500, "at", form))
+            assert said == "event 500 is not what was written", form
+
+    @pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+    def test_bytes_that_are_no_text_are_found(self, workspace: Workspace, log: Database) -> None:
+        """What the driver cannot read is named as well, wherever in a batch it is."""
+        assert log.is_sqlite
+        for seq in (1, 500, EVENTS):
+            statement = f"UPDATE audit_events SET actor = CAST(x'ff' AS TEXT) WHERE seq = {seq}"
+            said = tampered(workspace, running(statement))
+            assert said == f"event {seq} is not what was written"
 
     def test_every_deletion_is_found(self, workspace: Workspace, log: Database) -> None:
         """Whichever event is deleted, it is the first that does not fit; the last is missed by the head."""
@@ -228,6 +262,43 @@ class TestCommands:
         assert result.error["message"] == (
             "the audit chain is broken: event 1 is not what was written"
         )
+
+    @pytest.mark.parametrize(
+        "statement", ["DELETE FROM audit_head", "UPDATE audit_head SET seq = 1"]
+    )
+    def test_a_head_that_is_gone_or_moved_is_exit_11(self, cli: Cli, statement: str) -> None:
+        """No command goes on with it: neither verify nor one that would write the next event."""
+        cli.key("--alias", "ci")
+        cli.execute(statement)
+
+        for command in (["audit", "verify"], ["generate"]):
+            result = cli(*command, "-o", "json")
+            assert (result.exit_code, result.stdout) == (11, ""), result.stderr
+            assert result.error["code"] == "audit_broken"
+        assert cli("audit", "head").exit_code == (11 if "DELETE" in statement else 0)
+
+    def test_what_was_tampered_with_is_shown_as_it_is(self, cli: Cli) -> None:
+        """An instant or a document that is none is printed as text, and what follows it, too."""
+        cli.key("--alias", "ci")
+        cli.execute("UPDATE audit_events SET at = 'infinity', after = '{' WHERE seq = 1")
+
+        listed = cli("audit", "list", "-o", "json", check=True).json["events"]
+        exported = cli("audit", "export", check=True).stdout.splitlines()
+
+        assert (listed[1]["at"], listed[1]["after"]) == ("infinity", "{")
+        assert [cli_json(line) for line in reversed(exported)] == listed
+        assert cli("audit", "list", check=True).stdout.count("\n") == 3
+
+    @pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+    def test_bytes_that_are_no_text_are_spelt_out(self, cli: Cli) -> None:
+        """Where the database takes any bytes they do not hide what follows."""
+        cli.key("--alias", "ci")
+        cli.execute("UPDATE audit_events SET actor = CAST(x'ff' AS TEXT), reason = x'fe'")
+
+        exported = cli("audit", "export", check=True).stdout.splitlines()
+
+        shown = [(event["actor"], event["reason"]) for event in map(cli_json, exported)]
+        assert shown == [("\\xff", "\\xfe")] * 2
 
     def test_the_anchor_in_an_answer_can_be_checked_later(self, cli: Cli) -> None:
         """What `generate -o json` prints under `audit` is what --expect-head and --at-seq take."""
@@ -378,6 +449,36 @@ class TestWhatIsOnRecord:
         ]
         assert {event["actor"][:4] for event in found} == {"key:"}
 
+    def test_a_refused_correction_of_spend_names_the_key_and_not_its_string(self, cli: Cli) -> None:
+        """A key string on stdin is on record as its key's id to who may see that, else as nothing."""
+        cli("user", "create", "bob", "--role", "internal_user", check=True)
+        own, other = cli.key("--user", "bob", "--alias", "own"), cli.key("--alias", "other")
+        key_id = cli("info", "own", "-o", "json", check=True).json["key_id"]
+
+        for given in (own, other):
+            result = cli("spend", "-", "--reset", input=given, environment={"KEYCTL_API_KEY": own})
+            assert result.exit_code == 4
+
+        assert denied(cli) == [key_id, "sk-[redacted]"]
+        exported = cli("audit", "export", check=True).stdout
+        assert (own in exported, other in exported) == (False, False)
+
+    def test_what_is_refused_may_be_named_at_any_length(self, cli: Cli) -> None:
+        """Exit 4, and on record with the first 600 characters of what was given."""
+        cli("user", "create", "bob", "--role", "internal_user", check=True)
+        bob = {"KEYCTL_API_KEY": cli.key("--user", "bob")}
+
+        for command in (["spend", "x" * 700, "--reset"], ["user", "delete", "y" * 700]):
+            assert cli(*command, environment=bob).exit_code == 4
+
+        assert denied(cli) == ["x" * 600, "y" * 600]
+
+
+def denied(cli: Cli) -> list[str]:
+    """Return what the callers who were refused had asked for, in order."""
+    found = cli("audit", "list", "--action", "denied", "-o", "json", check=True).json["events"]
+    return [event["object_id"] for event in reversed(found)]
+
 
 def cli_json(line: str) -> Any:
     """Return the JSON value of one line."""
@@ -388,6 +489,11 @@ def changing(seq: int, name: str, value: Any) -> Callable[[Connection], object]:
     """Return what sets one column of one event, past every type that keyctl's own tables have."""
     statement = text(f"UPDATE audit_events SET {name} = :value WHERE seq = :seq")
     return lambda connection: connection.execute(statement, {"value": value, "seq": seq})
+
+
+def running(statement: str) -> Callable[[Connection], object]:
+    """Return what runs one statement."""
+    return lambda connection: connection.execute(text(statement))
 
 
 def is_no_change(log: Database, seq: int, name: str, value: Any) -> bool:

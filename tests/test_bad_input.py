@@ -264,6 +264,13 @@ class TestTheDatabase:
         for url in (f"postgresql://app:hunter2@{host}", f"postgresql://{host}?password=hunter2"):
             assert "hunter2" not in json.dumps(self.told(bare_cli, url))
 
+    @pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
+    def test_a_value_that_the_driver_cannot_read(self, cli: Cli) -> None:
+        """A server that answers is not said to be out of reach."""
+        cli.key()
+        cli.execute("UPDATE keys SET created_at = 'infinity'")
+        assert "holds what cannot be read" in self.told(cli, None, "list")["message"]
+
     @pytest.mark.parametrize(("revision", "said"), [("0_0001", "schema"), ("9_0001", "newer")])
     def test_another_schema(self, cli: Cli, revision: str, said: str) -> None:
         """An older or newer schema is never written to, and the way out is named."""

@@ -220,10 +220,11 @@ def _confirm(what: str, *, yes: bool) -> None:
 
 
 def _show_plan(session: Session, given: Sequence[str], verb: str) -> None:
+    keys = [_public(key) for key in given]
     if session.wants_json:
-        session.console.json({"would": verb, "keys": list(given)})
+        session.console.json({"would": verb, "keys": keys})
     else:
-        session.console.write("".join(f"would {verb} {key}\n" for key in given))
+        session.console.write("".join(f"would {verb} {key}\n" for key in keys))
 
 
 def _report(session: Session, ended: "Sequence[Ended]") -> None:

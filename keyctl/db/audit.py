@@ -3,16 +3,21 @@
 import hashlib
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, Text, insert, select, type_coerce, update
+from sqlalchemy import Connection, Result, func, insert, select, update
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import IntegrityError as ConstraintError
 
 from keyctl import jsontext
+from keyctl.db import stored
+from keyctl.db.failures import is_unreadable
 from keyctl.db.tables import audit_events, audit_head
-from keyctl.db.types import UtcDateTime
+from keyctl.errors import BrokenChainError
 
 GENESIS: Final = "0" * 64
+ADVICE: Final = "compare the database with a backup; keyctl audit export shows what is there"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +56,9 @@ def append(connection: Connection, events: Iterable[Event], *, at: datetime) -> 
     """Append *events* to the chain and return where each one is; the last is the new head.
 
     Takes the head row's lock, the last one in keyctl's order: call it right before commit.
+
+    Raises:
+        BrokenChainError: The head is not where the chain ends.
     """
     head = lock_head(connection)
     texts = _Texts()
@@ -73,6 +81,16 @@ def append(connection: Connection, events: Iterable[Event], *, at: datetime) -> 
         head = Head(row["seq"], row["hash"])
         heads.append(head)
         rows.append(row)
+    try:
+        _write(connection, rows, head)
+    except ConstraintError as error:
+        raise BrokenChainError(
+            "the audit chain is broken: there are events behind its head", hint=ADVICE
+        ) from error
+    return heads
+
+
+def _write(connection: Connection, rows: list[dict[str, Any]], head: Head) -> None:
     moved = update(audit_head).values(seq=head.seq, hash=head.hash)
     if len(rows) == 1 and connection.dialect.name == "postgresql":
         # In one statement: a rotation of many keys is bound by what it asks the server.
@@ -80,7 +98,6 @@ def append(connection: Connection, events: Iterable[Event], *, at: datetime) -> 
     else:
         connection.execute(insert(audit_events), rows)
         connection.execute(moved)
-    return heads
 
 
 class _Texts:
@@ -100,15 +117,33 @@ class _Texts:
 
 
 def lock_head(connection: Connection) -> Head:
-    """Lock and return the head; its row is there since the first migration."""
-    row = connection.execute(select(audit_head).with_for_update()).one()
-    return Head(row.seq, row.hash)
+    """Lock and return the head; its row is there since the first migration.
+
+    Raises:
+        BrokenChainError: It is not, or not alone.
+    """
+    return _only_head(connection.execute(select(audit_head).with_for_update()))
 
 
 def find_head(connection: Connection) -> Head:
-    """Return the head as it is now; sequence 0 in an empty chain."""
-    row = connection.execute(select(audit_head)).one()
-    return Head(row.seq, row.hash)
+    """Return the head as it is now; sequence 0 in an empty chain.
+
+    Raises:
+        BrokenChainError: There is not exactly one.
+    """
+    return _only_head(connection.execute(select(audit_head)))
+
+
+def _only_head(rows: Result[Any]) -> Head:
+    found = [(row.seq, row.hash) for row in rows]
+    if [tuple(map(type, head)) for head in found] == [(int, str)]:
+        return Head(*found[0])
+    raise BrokenChainError("the audit chain is broken: it has no head, or several", hint=ADVICE)
+
+
+def count_events(connection: Connection) -> int:
+    """Return how many events there are, whatever the head says."""
+    return connection.execute(select(func.count()).select_from(audit_events)).scalar_one()
 
 
 def find_events(
@@ -122,13 +157,18 @@ def find_events(
     before_seq: int | None = None,
     limit: int,
 ) -> list[dict[str, Any]]:
-    """Return the newest events first, at most *limit*, older than *before_seq*."""
+    """Return the newest events first, at most *limit*, older than *before_seq*.
+
+    What was tampered with is returned as text where keyctl cannot read it.
+    """
     table = audit_events
-    query = _filtered(select(table), key_ids, actor, action, since, until)
+    query = select(*stored.columns(table, connection))
+    query = _filtered(query, key_ids, actor, action, since, until)
     query = query.order_by(table.c.seq.desc()).limit(limit)
     if before_seq is not None:
         query = query.where(table.c.seq < before_seq)
-    return [dict(row) for row in connection.execute(query).mappings()]
+    with stored.any_text(connection):
+        return [stored.plain(row) for row in connection.execute(query).mappings()]
 
 
 def events_by_seq(connection: Connection, numbers: Sequence[int]) -> list[dict[str, Any]]:
@@ -147,11 +187,16 @@ def export(
     until: datetime | None = None,
     batch: int = 1000,
 ) -> Generator[dict[str, Any]]:
-    """Yield events in order, the oldest first, without holding more than *batch* of them."""
-    query = _filtered(select(audit_events), key_ids, actor, action, since, until)
-    rows = connection.execution_options(yield_per=batch).execute(query.order_by(audit_events.c.seq))
-    for row in rows.mappings():
-        yield dict(row)
+    """Yield events in order, the oldest first, without holding more than *batch* of them.
+
+    As `find_events`, with what was tampered with.
+    """
+    query = select(*stored.columns(audit_events, connection)).order_by(audit_events.c.seq)
+    query = _filtered(query, key_ids, actor, action, since, until)
+    with stored.any_text(connection):
+        rows = connection.execution_options(yield_per=batch).execute(query)
+        for row in rows.mappings():
+            yield stored.plain(row)
 
 
 def check_chain(connection: Connection, *, batch: int = 1000) -> Generator[Head]:
@@ -163,14 +208,18 @@ def check_chain(connection: Connection, *, batch: int = 1000) -> Generator[Head]
     Raises:
         BrokenLinkError: Something does not fit.  It names the first event that does not.
     """
-    columns = [_as_stored(column, connection) for column in audit_events.c]
-    names = audit_events.c.keys()
-    query = select(*columns).order_by(audit_events.c.seq)
     last = Head(0, GENESIS)
-    with connection.execution_options(yield_per=batch).execute(query) as rows:
-        for values in rows:
-            last = _next_link(dict(zip(names, values, strict=True)), last)
-            yield last
+    # What the driver cannot read loses the whole batch: then one by one, up to that event.
+    for size in (batch, 1):
+        try:
+            for head in _links(connection, last, batch=size):
+                yield (last := head)
+            break
+        except DBAPIError as error:
+            if not is_unreadable(error):
+                raise
+    else:
+        raise BrokenLinkError(last.seq + 1, f"event {last.seq + 1} is not what was written")
     heads = [Head(row.seq, row.hash) for row in connection.execute(select(audit_head))]
     if heads != [last]:
         raise BrokenLinkError(
@@ -186,15 +235,16 @@ class BrokenLinkError(Exception):
         self.seq = seq
 
 
-def _as_stored(column: Any, connection: Connection) -> Any:
-    """Return *column* as it lies in the database.
-
-    SQLite keeps an instant as text, and SQLAlchemy cannot read one that was tampered with: that is
-    a finding, and no reason to stop.
-    """
-    if isinstance(column.type, UtcDateTime) and connection.dialect.name == "sqlite":
-        return type_coerce(column, Text)
-    return column
+def _links(connection: Connection, last: Head, *, batch: int) -> Generator[Head]:
+    """Yield where each event behind *last* is, as long as they fit."""
+    names = audit_events.c.keys()
+    query = select(*stored.columns(audit_events, connection)).order_by(audit_events.c.seq)
+    if last.seq:  # not from the start: there a number below 1 is to be found
+        query = query.where(audit_events.c.seq > last.seq)
+    with connection.execution_options(yield_per=batch).execute(query) as rows:
+        for values in rows:
+            last = _next_link(dict(zip(names, values, strict=True)), last)
+            yield last
 
 
 def _next_link(row: dict[str, Any], last: Head) -> Head:
@@ -206,9 +256,8 @@ def _next_link(row: dict[str, Any], last: Head) -> Head:
     if row["prev_hash"] != last.hash:
         raise BrokenLinkError(seq, f"event {seq} does not follow the event before it")
     try:
-        if isinstance(row["at"], str):
-            row["at"] = datetime.fromisoformat(row["at"]).replace(tzinfo=UTC)
-        fits = event_hash(row) == row["hash"]
+        # A text there can have the form in which an instant is hashed.
+        fits = isinstance(row["at"], datetime) and event_hash(row) == row["hash"]
     except (TypeError, ValueError):
         fits = False  # a value of a kind that keyctl never writes
     if not fits:

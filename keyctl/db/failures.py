@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
 from keyctl.errors import BusyError, DatabaseError, DatabaseLostError, KeyctlError
 from keyctl.keystring import redact
@@ -24,7 +24,25 @@ def translated(shown: str, *, variable: str = "KEYCTL_DATABASE_URL") -> Iterator
     except IntegrityError:
         raise
     except DBAPIError as error:
+        if is_unreadable(error):
+            raise DatabaseError(
+                f"the database {shown} holds what cannot be read: {_line(error)}",
+                hint="restore it from a backup; keyctl audit verify tells whether an event is damaged",
+            ) from error
         raise (_sqlite(error, shown) or _postgres(error, shown, variable) or error) from error
+
+
+def is_unreadable(error: DBAPIError) -> bool:
+    """Tell whether the driver itself, and not the database, could make nothing of a value."""
+    kind = type(error.orig).__module__.partition(".")[0]
+    if kind == "sqlite3":  # text that is not UTF-8
+        return type(error.orig).__name__ == "OperationalError" and _code(error) is None
+    return isinstance(error, DataError) and _code(error) is None
+
+
+def _code(error: DBAPIError) -> str | None:
+    """Return the database's own code for what went wrong, None if it was not asked."""
+    return getattr(error.orig, "sqlite_errorname", None) or getattr(error.orig, "sqlstate", None)
 
 
 def _sqlite(error: DBAPIError, shown: str) -> KeyctlError | None:

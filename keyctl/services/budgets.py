@@ -6,8 +6,9 @@ from typing import Any, Final
 
 from keyctl import durations, money
 from keyctl.db import queries
-from keyctl.errors import InvalidMoneyError
+from keyctl.errors import InvalidMoneyError, KeyNotFoundError
 from keyctl.records import Key, Principal
+from keyctl.services import keys
 from keyctl.services.callers import require_admin
 from keyctl.services.change import live_key
 from keyctl.services.directory import WORD
@@ -65,7 +66,9 @@ class BudgetService:
 
     def _set(self, given: str, spend_of: Any) -> dict[str, Any]:
         caller = self.workspace.caller
-        require_admin(self.workspace, "change what a key has spent", "key", given)
+        if not caller.is_admin:
+            known = self._known(given)
+            require_admin(self.workspace, "change what a key has spent", "key", known)
         with writing(self.workspace) as unit:
             key = live_key(unit.connection, given, caller)
             spend = spend_of(key)
@@ -87,6 +90,15 @@ class BudgetService:
             "budget_reset_at": key.budget_reset_at,
             "audit": anchor(head),
         }
+
+    def _known(self, given: str) -> str:
+        """Return the id of the key *given* if the caller may see it, else *given* as it is."""
+        with self.workspace.database.read() as connection:
+            try:
+                key = keys.find(connection, given)
+            except KeyNotFoundError:
+                return given
+        return key.id if keys.may_see(self.workspace.caller, key) else given
 
     def _chunk(self) -> list[Reset]:
         with writing(self.workspace) as unit:

@@ -1,5 +1,8 @@
 """Who acts: the local operator, or whoever owns the key in KEYCTL_API_KEY."""
 
+from typing import Final
+
+from keyctl import keystring
 from keyctl.db import directory
 from keyctl.db.engine import Database
 from keyctl.errors import CallerDeniedError, DeniedError
@@ -9,6 +12,8 @@ from keyctl.services.unit import local_actor, writing
 from keyctl.services.verify import identify
 from keyctl.services.workspace import Workspace
 from keyctl.settings import Settings
+
+_LONGEST_ID: Final = 600  # what the column holds
 
 
 def local(settings: Settings, *, changed_by: str | None) -> Caller:
@@ -75,9 +80,13 @@ def require_admin(workspace: Workspace, what: str, object_type: str, object_id: 
 def record_refusal(
     workspace: Workspace, error: DeniedError, object_type: str, object_id: str
 ) -> None:
-    """Put on record that the caller was refused something."""
+    """Put on record that the caller was refused something.
+
+    *object_id* may be whatever the caller gave, a key string from stdin included.
+    """
+    shown = keystring.redact(object_id)[:_LONGEST_ID]
     with writing(workspace) as unit:
-        unit.record("denied", object_type, object_id, reason=error.message)
+        unit.record("denied", object_type, shown, reason=error.message)
 
 
 def require_overseer(caller: Caller, what: str) -> None:
