@@ -8,6 +8,7 @@ from typing import Any, Literal
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    Select,
     and_,
     delete,
     func,
@@ -18,6 +19,7 @@ from sqlalchemy import (
     update,
 )
 
+from keyctl.db import stored
 from keyctl.db.tables import outbox
 
 Standing = Literal["open", "failed", "delivered"]
@@ -25,7 +27,11 @@ Standing = Literal["open", "failed", "delivered"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outgoing:
-    """One event on its way to one hook."""
+    """One event on its way to one hook.
+
+    Of a row that somebody has tampered with an instant may be the text that is there instead: it must
+    not hold up the others.
+    """
 
     event_id: str
     hook: str
@@ -56,7 +62,7 @@ def outgoing_due(
 ) -> list[Outgoing]:
     """Return events for *hooks* that are due and nobody's, the longest due first, locked."""
     query = (
-        select(outbox)
+        _selected(connection)
         .where(
             outbox.c.delivered_at.is_(None),
             outbox.c.next_at <= now,
@@ -122,7 +128,7 @@ def list_outgoing(
     limit: int,
 ) -> list[Outgoing]:
     """Return what is in the outbox in the order in which it happened, behind *after*."""
-    query = select(outbox).order_by(outbox.c.seq, outbox.c.hook).limit(limit)
+    query = _selected(connection).order_by(outbox.c.seq, outbox.c.hook).limit(limit)
     if standing == "delivered":
         query = query.where(outbox.c.delivered_at.is_not(None))
     else:
@@ -140,7 +146,7 @@ def list_outgoing(
 
 def find_outgoing(connection: Connection, event_id: str, *, lock: bool = False) -> list[Outgoing]:
     """Return an event's rows, one for each hook."""
-    query = select(outbox).where(outbox.c.event_id == event_id).order_by(outbox.c.hook)
+    query = _selected(connection).where(outbox.c.event_id == event_id).order_by(outbox.c.hook)
     return _found(connection, query.with_for_update() if lock else query)
 
 
@@ -172,6 +178,10 @@ def count_outgoing(connection: Connection) -> dict[str, int]:
         .group_by(outbox.c.hook)
     )
     return {row[0]: row[1] for row in connection.execute(query)}
+
+
+def _selected(connection: Connection) -> Select[Any]:
+    return select(*stored.columns(outbox, connection))
 
 
 def _found(connection: Connection, query: Any) -> list[Outgoing]:
