@@ -292,6 +292,26 @@ class TestWebhook:
         ).json
         assert [event["reason"] for event in found["events"]] == ["moved away"]
 
+    def test_a_row_that_is_broken_holds_up_no_other(self, hooked: Cli, web: WebServer) -> None:
+        """What somebody has written into the outbox fails alone, and waits like what a server refused."""
+        web.behaviour = "500"
+        hooked("generate", "--count", "4", "--alias", "c-{n}", "-o", "jsonl", check=True)
+        web.behaviour = "200"
+        make_due(hooked)
+        first, second, third, _ = [row["seq"] for row in waiting(hooked)]
+        hooked.execute(f"UPDATE outbox SET payload = '{{' WHERE seq = {first}")
+        hooked.execute(f"UPDATE outbox SET payload = '{{}}' WHERE seq = {second}")
+        hooked.execute(f"UPDATE outbox SET created_at = 'infinity' WHERE seq = {third}")
+
+        result = hooked("events", "deliver", "-o", "json")
+
+        assert result.exit_code == 9
+        broken = "the event is not what was written"
+        told = [(item["result"], item["reason"]) for item in result.json["results"]]
+        assert told == [("failed", broken), ("failed", broken), *[("delivered", None)] * 2]
+        assert {row["last_error"] for row in waiting(hooked)} == {broken}
+        assert hooked("events", "deliver").stdout == ""  # not due yet
+
     def test_an_event_that_is_not_there_is_exit_3(self, hooked: Cli) -> None:
         """Retry and discard say so."""
         hooked.key()
@@ -347,6 +367,65 @@ class TestWhenItIsSent:
 
         assert EventService(busy).deliver_own() == []
         assert busy.outgoing == []
+
+    def test_a_command_waits_no_longer_than_a_hook_s_own_time_out(
+        self, hooked: Cli, web: WebServer
+    ) -> None:
+        """Neither another hook's longer one nor several events give a server that hangs more time."""
+        hooked.configure(
+            hooked.config.read_text() + '[hooks.ledger]\ntype = "python"\nfunction = "acme:note"\n'
+            'timeout = "1h"\nevents = ["team_created"]\n'
+        )
+        web.behaviour = "hang"
+
+        hooked("generate", "--count", "4", "--alias", "c-{n}", "-o", "jsonl", check=True)
+
+        assert web.attempts == 1
+        assert [row["attempts"] for row in waiting(hooked)] == [1, 0, 0, 0]
+
+    def test_sigterm_ends_the_sending_and_not_the_command(
+        self, hooked: Cli, web: WebServer
+    ) -> None:
+        """The key was made and shown: exit 0, as with Ctrl-C, and a warning that the events wait."""
+        web.behaviour = "hang"
+        process = hooked.start("generate", "--alias", "ci")
+        assert web.arrived.wait(60)
+
+        process.terminate()
+
+        out, err = process.communicate(timeout=60)
+        assert (process.returncode, hooked.verdict(out.decode().strip())["valid"]) == (0, True)
+        assert b"warning: events: interrupted; tried again by keyctl events deliver" in err
+        assert [row["event"] for row in waiting(hooked)] == ["key_generated"]
+
+    @pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+    def test_a_fault_while_sending_does_not_fail_the_command(self, hooked: Cli) -> None:
+        """Whatever goes wrong after the commit, the change is made: exit 0 and a warning."""
+        hooked.key()
+        hooked.execute(
+            "CREATE TRIGGER fault BEFORE UPDATE ON outbox BEGIN SELECT RAISE(ABORT, 'x'); END"
+        )
+
+        result = hooked("generate", "--alias", "ci")
+
+        assert (result.exit_code, hooked.verdict(result.stdout.strip())["valid"]) == (0, True)
+        assert "warning: events: IntegrityError; tried again" in result.stderr
+
+    @pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+    def test_an_error_in_json_is_alone_on_stderr(self, cli: Cli, web: WebServer) -> None:
+        """A hook that fails adds no line to it; without JSON it warns as always."""
+        cli("user", "create", "bob", check=True)
+        bob = {"KEYCTL_API_KEY": cli.key("--user", "bob")}
+        with_webhook(cli, web, EVERYTHING)
+        web.behaviour = "500"
+
+        as_json = cli("team", "create", "mine", "-o", "json", environment=bob)
+        as_text = cli("team", "create", "mine", environment=bob)
+
+        assert (as_json.exit_code, as_json.stderr.count("\n")) == (4, 1)
+        assert as_json.error["code"] == "denied"
+        assert "warning: hooks.siem: HTTP 500" in as_text.stderr
+        assert [row["event"] for row in waiting(cli, "--failed")] == ["denied"] * 2
 
     @pytest.mark.slow
     def test_any_number_of_deliveries_send_each_event_once(

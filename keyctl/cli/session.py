@@ -53,21 +53,33 @@ class Session:
         trace: TracebackType | None,
     ) -> None:
         if "workspace" in self.__dict__ and self.workspace.outgoing:
-            self._send_events()
+            waiting = self._send_events()
+            # A script that reads the error as JSON gets nothing but that; the outbox has the rest.
+            if not (self.console.wants_json and isinstance(error, KeyctlError)):
+                self._warn(waiting)
         if "database" in self.__dict__:
             self.database.engine.dispose()
 
-    def _send_events(self) -> None:
-        """Send what the command put into the outbox: the change is made, whatever comes of this."""
+    def _send_events(self) -> dict[str, str]:
+        """Send what the command put into the outbox; return what was not sent and why.
+
+        The change is made, whatever comes of this.
+        """
+        from keyctl.cli.signals import interruptible
         from keyctl.services.events import EventService
 
         try:
-            failed = [item for item in EventService(self.workspace).deliver_own() if item.reason]
-            waiting = {item.hook: item.reason for item in failed}
+            with interruptible():
+                sent = EventService(self.workspace).deliver_own()
+            return {item.hook: item.reason for item in sent if item.reason}
         except KeyctlError as error:
-            waiting = {"events": error.message}
+            return {"events": error.message}
         except KeyboardInterrupt:
-            waiting = {"events": "interrupted"}
+            return {"events": "interrupted"}
+        except Exception as error:  # noqa: BLE001  # a fault in what comes after undoes no change
+            return {"events": type(error).__name__}
+
+    def _warn(self, waiting: dict[str, str]) -> None:
         for hook, reason in waiting.items():
             self.console.note(f"warning: {hook}: {reason}; tried again by keyctl events deliver")
 

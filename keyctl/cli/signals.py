@@ -6,6 +6,16 @@ from contextlib import contextmanager
 
 
 @contextmanager
+def interruptible() -> Iterator[None]:
+    """Let the signal interrupt the block as Ctrl-C does."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
 def stoppable() -> Iterator[Callable[[], bool]]:
     """Give what tells whether the run is to stop; the signal ends nothing by itself in the block."""
     caught: list[int] = []

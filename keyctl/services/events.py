@@ -36,14 +36,13 @@ class EventService:
             yield from self._sending(run, order).events()
 
     def deliver_own(self) -> list[Sent]:
-        """Send what this process put into the outbox, within the longest time-out of a hook."""
+        """Send what this process put into the outbox, to each hook within its time-out."""
         own = self.workspace.outgoing[:_MOST_OF_OWN]
         if not own:
             return []
         self.workspace.outgoing.clear()
-        seconds = max((place.seconds for place in places(self.workspace).values()), default=0.0)
         with runs.begun(self.workspace.runs_folder) as run:
-            return list(self._sending(run, DeliverOrder(only=own, seconds=seconds)).events())
+            return list(self._sending(run, DeliverOrder(only=own, hurry=True)).events())
 
     def page(
         self, *, standing: Standing, hook: str | None, after: str | None, limit: int
@@ -139,7 +138,8 @@ class EventService:
 
 def _from_cursor(text: str) -> tuple[int, str]:
     seq, colon, hook = text.partition(":")
-    if not (colon and seq.isascii() and seq.isdigit()):
+    # 18 digits are more than there will ever be, and fit into 64 bits.
+    if not (colon and seq.isascii() and seq.isdigit() and len(seq) <= 18):
         raise UsageError(
             "--after is not a cursor that keyctl events list printed", hint="take it from `next`"
         )

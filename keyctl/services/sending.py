@@ -1,5 +1,6 @@
 """Send events: each hook's in their order, all hooks at once, and note what became of each."""
 
+import math
 import queue
 import secrets
 import threading
@@ -44,23 +45,27 @@ class Sent:
 
 @dataclass(slots=True, kw_only=True)
 class DeliverOrder:
-    """How to go about it.  `stopped` is asked before each event: a signal may set it."""
+    """How to go about it.  `stopped` is asked before each event: a signal may set it.
+
+    In a `hurry` no hook gets more time than its time-out, for all its events together.
+    """
 
     most: int | None = None
     seconds: float | None = None
     only: Sequence[str] | None = None
+    hurry: bool = False
     stopped: Callable[[], bool] = lambda: False
 
 
 @dataclass(slots=True, kw_only=True)
 class Sending:
-    """One run: what it may send and where to, which hooks keep failing, and when it must end."""
+    """One run: what it may send and where to, which hooks keep failing, and when each must end."""
 
     workspace: Workspace
     run: Run
     known: dict[str, Place]
     order: DeliverOrder
-    _end: float | None = None
+    _ends: dict[str, float] = field(default_factory=dict)
     _taken: int = 0
     _failures: Counter[str] = field(default_factory=Counter)
     # What the database's clock said, and this process's stopwatch then.
@@ -68,21 +73,30 @@ class Sending:
 
     def events(self) -> Iterator[Sent]:
         """Claim and send chunk after chunk until nothing is due or it is to end."""
-        if self.order.seconds is not None:
-            self._end = time.monotonic() + self.order.seconds
-        most = self.order.most
-        while not self._is_over() and (most is None or self._taken < most):
+        begun, most = time.monotonic(), self.order.most
+        limit = math.inf if self.order.seconds is None else self.order.seconds
+        self._ends = {
+            name: begun + (min(limit, place.seconds) if self.order.hurry else limit)
+            for name, place in self.known.items()
+        }
+        while not self.order.stopped() and (most is None or self._taken < most):
             chunk = self._claim(_CHUNK if most is None else min(_CHUNK, most - self._taken))
             if not chunk:
                 return
             self._taken += len(chunk)
             yield from self._send_all(chunk)
 
-    def _is_over(self) -> bool:
-        return self.order.stopped() or (self._end is not None and time.monotonic() >= self._end)
+    def _is_over(self, hook: str) -> bool:
+        return (
+            self.order.stopped()
+            or self._failures[hook] >= _PATIENCE
+            or time.monotonic() >= self._ends[hook]
+        )
 
     def _claim(self, room: int) -> list[Outgoing]:
-        hooks = [name for name in self.known if self._failures[name] < _PATIENCE]
+        hooks = [name for name in self.known if not self._is_over(name)]
+        if not hooks:
+            return []
         database = self.workspace.database
         with database.write() as connection:
             now = database.began_at(connection)
@@ -120,7 +134,7 @@ class Sending:
                 yield self._settle(row, error)
         except BaseException:
             # A function that went on would be called again, by whoever sends its event next.
-            self._end = 0.0
+            self._ends = dict.fromkeys(self._ends, 0.0)
             end_all()
             raise
         finally:
@@ -131,9 +145,12 @@ class Sending:
     def _send_in_turn(self, rows: Sequence[Outgoing], answers: _Answers) -> None:
         try:
             for row in rows:
-                if self._is_over() or self._failures[row.hook] >= _PATIENCE:
+                if self._is_over(row.hook):
                     return
-                error = self._attempt(row)
+                try:
+                    error = self._attempt(row)
+                except Exception as fault:  # noqa: BLE001  # untried it would be claimed for ever
+                    error = type(fault).__name__
                 self._failures[row.hook] = 0 if error is None else self._failures[row.hook] + 1
                 answers.put((row, error))
         finally:
@@ -146,22 +163,13 @@ class Sending:
         runs into a socket's own.
         """
         place, sent_at = self.known[row.hook], self._now(row)
-        seconds = place.seconds
-        if self._end is not None:
-            seconds = min(seconds, max(0.0, self._end - time.monotonic()))
-        message = Message(
-            id=row.event_id,
-            event=row.event,
-            at=row.created_at,
-            body=row.payload,
-            data=jsontext.loads(row.payload)["data"],
-            lock=self.run.lock,
-        )
+        left = self._ends[row.hook] - time.monotonic()
+        seconds = min(place.seconds, max(0.0, left))
         answer: queue.Queue[str | None] = queue.Queue()
 
         def send() -> None:
             try:
-                place.send(message, sent_at=sent_at, timeout=seconds)
+                place.send(_message(row, self.run), sent_at=sent_at, timeout=seconds)
             except HookFailedError as error:
                 answer.put(str(error))
             except Exception as error:  # noqa: BLE001  # a fault in a hook must not end the others
@@ -208,6 +216,21 @@ def pause_after(attempts: int, *, jitter: float | None = None) -> timedelta:
     doubled: timedelta = _FIRST_PAUSE * 2.0 ** min(attempts - 1, 20)
     whole = min(doubled, _LONGEST_PAUSE)
     return whole * (0.5 + chance / 2)
+
+
+def _message(row: Outgoing, run: Run) -> Message:
+    try:
+        data = jsontext.loads(row.payload)["data"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise HookFailedError("the event is not what was written") from error
+    return Message(
+        id=row.event_id,
+        event=row.event,
+        at=row.created_at,
+        body=row.payload,
+        data=data,
+        lock=run.lock,
+    )
 
 
 def _sent(

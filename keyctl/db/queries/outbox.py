@@ -20,6 +20,7 @@ from sqlalchemy import (
 )
 
 from keyctl import jsontext
+from keyctl.db import stored
 from keyctl.db.tables import audit_events, outbox
 
 Standing = Literal["open", "failed", "delivered"]
@@ -27,7 +28,11 @@ Standing = Literal["open", "failed", "delivered"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outgoing:
-    """One event on its way to one hook."""
+    """One event on its way to one hook.
+
+    Of a row that somebody has tampered with an instant may be the text that is there instead: it must
+    not hold up the others.
+    """
 
     event_id: str
     hook: str
@@ -58,7 +63,7 @@ def outgoing_due(
 ) -> list[Outgoing]:
     """Return events for *hooks* that are due and nobody's, the longest due first, locked."""
     query = (
-        select(outbox)
+        _selected(connection)
         .where(
             outbox.c.delivered_at.is_(None),
             outbox.c.next_at <= now,
@@ -124,7 +129,7 @@ def list_outgoing(
     limit: int,
 ) -> list[Outgoing]:
     """Return what is in the outbox in the order in which it happened, behind *after*."""
-    query = select(outbox).order_by(outbox.c.seq, outbox.c.hook).limit(limit)
+    query = _selected(connection).order_by(outbox.c.seq, outbox.c.hook).limit(limit)
     if standing == "delivered":
         query = query.where(outbox.c.delivered_at.is_not(None))
     else:
@@ -142,7 +147,7 @@ def list_outgoing(
 
 def find_outgoing(connection: Connection, event_id: str, *, lock: bool = False) -> list[Outgoing]:
     """Return an event's rows, one for each hook."""
-    query = select(outbox).where(outbox.c.event_id == event_id).order_by(outbox.c.hook)
+    query = _selected(connection).where(outbox.c.event_id == event_id).order_by(outbox.c.hook)
     return _found(connection, query.with_for_update() if lock else query)
 
 
@@ -201,6 +206,10 @@ def _rotations(key_ids: Sequence[str]) -> Select[Any]:
         audit_events.c.object_id.in_(key_ids),
         audit_events.c.action == "key_rotation_staged",
     )
+
+
+def _selected(connection: Connection) -> Select[Any]:
+    return select(*stored.columns(outbox, connection))
 
 
 def _found(connection: Connection, query: Any) -> list[Outgoing]:
