@@ -104,7 +104,10 @@ def parse_instant(text: str) -> datetime:
     """
     if _RFC3339.fullmatch(text) is None:
         raise ValueError("is not an RFC 3339 instant such as 2030-01-31T12:00:00Z")
-    return datetime.fromisoformat(text.upper()).astimezone(UTC)
+    try:
+        return datetime.fromisoformat(text.upper()).astimezone(UTC)
+    except OverflowError:
+        raise ValueError("is not in the years 1 to 9999 of UTC") from None
 
 
 def _instant(value: Any) -> datetime:
@@ -112,7 +115,7 @@ def _instant(value: Any) -> datetime:
         return value.astimezone(UTC)
     try:
         return parse_instant(value if isinstance(value, str) else "")
-    except (ValueError, OverflowError):
+    except ValueError:
         raise refusal("must be an RFC 3339 instant such as 2030-01-31T12:00:00Z") from None
 
 

@@ -190,6 +190,29 @@ def test_a_user_has_one_address(cli: Cli) -> None:
     cli("user", "create", "ada", "--email", "ada.o'hara+ci_1@bücher.example", check=True)
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["audit", "list", "--after", "9" * 23],
+        ["audit", "list", "--since", "0001-01-01T00:00:00+14:00"],
+        ["audit", "list", "--until", "9999-12-31T23:59:59-14:00"],
+        ["audit", "list", "--actor", "a\udcff"],
+        ["events", "list", "--after", f"{'9' * 20}:hooks.siem"],
+        ["events", "list", "--hook", "a\udcff"],
+        ["info", "a\udcff"],
+        ["info", "-"],
+    ],
+    ids=lambda command: " ".join(command[:3]),
+)
+def test_a_value_that_no_database_can_be_asked_for(cli: Cli, command: list[str]) -> None:
+    """Numbers, times and texts beyond what is stored are refused before anybody is asked."""
+    cli("db", "upgrade", check=True)
+
+    result = cli(*command, "-o", "json", input="sk-a\0b")
+
+    assert (result.exit_code, result.stdout, result.error["code"]) == (2, "", "usage")
+
+
 @pytest.mark.parametrize("name", ["KEYCTL_API_KEY", "KEYCTL_DATABASE_URL", "KEYCTL_CONFIG"])
 @pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
 def test_a_variable_that_is_set_but_empty(cli: Cli, name: str) -> None:

@@ -83,6 +83,7 @@ class Root(TyperGroup):
         console = Console.of(arguments, os.environ, closed=closed)
         try:
             refuse_secrets(arguments)
+            refuse_bytes(arguments)
             status = super().main(
                 args=arguments,
                 prog_name="keyctl",
@@ -115,6 +116,22 @@ def refuse_secrets(arguments: Sequence[str]) -> None:
                 "an argument looks like a key string, and arguments are visible to others",
                 hint="give the key's id, its alias or sk-<id>, or give - and the key string on stdin",
             )
+
+
+def refuse_bytes(arguments: Sequence[str]) -> None:
+    """Refuse arguments that are no text: no database could hold them or be asked for them.
+
+    Raises:
+        UsageError: One is not.
+    """
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            raise UsageError(
+                "an argument holds bytes that are not text",
+                hint="give it in the encoding of the locale, best UTF-8",
+            ) from None
 
 
 def _report(console: Console, error: typer.TyperException) -> int:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from keyctl.db.audit import Head
     from keyctl.services.audit import EventFilter
 
+_LAST: Final = 2**63 - 1  # the highest number that the column can hold
 COLUMNS: Final = (
     "seq",
     "at",
@@ -51,7 +52,8 @@ def add_to(app: typer.Typer) -> None:
         until: Until = None,
         limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="How many.")] = 100,
         after: Annotated[
-            int | None, typer.Option("--after", help="Go on behind this event.")
+            int | None,
+            typer.Option("--after", min=0, max=_LAST, help="Go on behind this event."),
         ] = None,
     ) -> None:
         """List events, the newest first."""

@@ -114,8 +114,17 @@ def add_to(app: typer.Typer) -> None:
 
 
 def named(key: str) -> str:
-    """Return what KEY says: itself, or for ``-`` the key string on stdin."""
-    return inputs.read_key("-", what="the key on stdin") if key == "-" else key
+    """Return what KEY says: itself, or for ``-`` the key string on stdin.
+
+    Raises:
+        UsageError: Stdin holds none, or what cannot be asked for.
+    """
+    if key != "-":
+        return key
+    text = inputs.read_key("-", what="the key on stdin")
+    if "\0" in text:
+        raise UsageError("the key on stdin has a NUL in it", hint="a key is printable ASCII")
+    return text
 
 
 def _list(
