@@ -18,14 +18,14 @@ from unittest.mock import patch
 from filler import another, servers
 from measure import KEYCTL, alternate, compare, run
 
-from keyctl.db import audit
-from keyctl.db.audit import GENESIS, Event, Head
-from keyctl.db.engine import Database, utcnow
+from keyctl.config.settings import Settings
+from keyctl.db.database import Database, utcnow
+from keyctl.db.queries import audit
+from keyctl.db.queries.audit import GENESIS, Event, Head
 from keyctl.policy.facts import Caller
 from keyctl.records import Team
 from keyctl.services.directory import DirectoryService
 from keyctl.services.workspace import Workspace
-from keyctl.settings import Settings
 
 MANY, ROUNDS, BATCH = 1_000_000, 201, 10_000
 LIMIT = 100 * 1024  # KiB

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, create_engine, make_url, text
 
 from keyctl import hashing, keystring
 from keyctl.db import queries
-from keyctl.db.engine import Database, utcnow
+from keyctl.db.database import Database, utcnow
 from keyctl.db.tables import keys, secrets
 from keyctl.keystring import KeyString
 from keyctl.records import Key

@@ -8,14 +8,14 @@ from tempfile import TemporaryDirectory
 from filler import another, filled, servers
 from measure import alternate, compare
 
-from keyctl.db.engine import Database
+from keyctl.config.settings import Settings
+from keyctl.db.database import Database
 from keyctl.db.queries import KeyFilter, list_keys
 from keyctl.keystring import KeyString
 from keyctl.policy.facts import Caller
-from keyctl.services.keys import KeyService, _cursor
+from keyctl.services.keys.read import KeyService, _cursor
 from keyctl.services.verify import verify
 from keyctl.services.workspace import Workspace
-from keyctl.settings import Settings
 
 MANY, FEW, PAGE = 1_000_000, 1_000, 100
 ROUNDS = 101

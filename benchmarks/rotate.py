@@ -16,7 +16,7 @@ from measure import KEYCTL, alternate, compare, run
 from sqlalchemy import text
 
 from keyctl.db import queries
-from keyctl.db.engine import Database, utcnow
+from keyctl.db.database import Database, utcnow
 
 MANY, FEW, DUE, COST, ROUNDS = 1_000_000, 1_000, 500, 10, 3
 CONFIG = """

@@ -19,7 +19,7 @@ from measure import alternate, compare
 
 from keyctl import hashing, keystring
 from keyctl.db import queries
-from keyctl.db.engine import Database
+from keyctl.db.database import Database
 from keyctl.gateway import AsyncVerifier, Verifier
 from keyctl.keystring import KeyString
 

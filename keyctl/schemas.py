@@ -5,13 +5,13 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
-from keyctl import events, lifecycle
+from keyctl import actions, lifecycle
+from keyctl.config.settings import Settings
 from keyctl.policy import engine
 from keyctl.policy.documents import Policy
 from keyctl.principals import OrganizationRequest, TeamRequest, UserRequest
 from keyctl.records import Key
 from keyctl.requests import GatewayFields, GenerateRequest, UpdateRequest
-from keyctl.settings import Settings
 
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 _MONEY: Final = {"type": ["number", "null"], "minimum": 0}
@@ -191,7 +191,7 @@ def event() -> dict[str, Any]:
         "sink": text,
     }
     properties = {
-        "type": {"enum": sorted(events.ACTIONS)},
+        "type": {"enum": sorted(actions.ACTIONS)},
         "timestamp": {"type": "string", "format": "date-time"},
         "data": {
             "type": "object",

@@ -14,13 +14,13 @@ from litellm_tables import LiteLLM
 from migrating import RunImport
 from sqlalchemy import create_engine, make_url, text
 
-from keyctl.db.engine import Database
-from keyctl.db.litellm import opened
+from keyctl.config.settings import Settings
+from keyctl.db.database import Database
+from keyctl.db.litellm_source import opened
 from keyctl.policy.facts import Caller
-from keyctl.services.importing import ImportService
-from keyctl.services.imports import ImportOrder, Line
+from keyctl.services.import_litellm.report import ImportOrder, Line
+from keyctl.services.import_litellm.service import ImportService
 from keyctl.services.workspace import Workspace
-from keyctl.settings import Settings
 
 
 class Clock:

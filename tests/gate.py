@@ -9,15 +9,15 @@ from sqlalchemy import text
 from world import Hand
 
 from keyctl import hashing
-from keyctl.db.engine import Database
+from keyctl.config.settings import Settings
+from keyctl.db.database import Database
 from keyctl.policy.facts import Caller
 from keyctl.records import Organization, Principal, Team, User
 from keyctl.requests import GenerateRequest, validate
 from keyctl.services.directory import DirectoryService
-from keyctl.services.generate import GenerateService
-from keyctl.services.issuing import Order
+from keyctl.services.issue.generate import GenerateService
+from keyctl.services.issue.order import Order
 from keyctl.services.workspace import Workspace
-from keyctl.settings import Settings
 
 
 class Gate:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from keyctl.db.engine import Database
+from keyctl.db.database import Database
 from keyctl.db.queries import secrets_of
 
 KEYCTL = (sys.executable, "-m", "keyctl")

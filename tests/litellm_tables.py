@@ -23,7 +23,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.types import JSON
 
-from keyctl.db.engine import parse_url
+from keyctl.db.database import parse_url
 
 TEXTS = ARRAY(Text).with_variant(JSON(), "sqlite")
 DOCUMENT = JSONB().with_variant(JSON(), "sqlite")

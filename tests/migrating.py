@@ -10,7 +10,7 @@ from sqlalchemy import select
 from keyctl.db import queries
 from keyctl.db.tables import audit_events, keys, secrets
 from keyctl.records import Key
-from keyctl.services.imports import Line
+from keyctl.services.import_litellm.report import Line
 from keyctl.services.workspace import Workspace
 
 OLD = "sk-1234567890abcdefghijkl"

@@ -15,27 +15,27 @@ from typing import Any
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine.default import DefaultDialect
 
-import keyctl.services.bulk
-import keyctl.services.due
-import keyctl.services.generate
-import keyctl.services.importing
-import keyctl.services.rotate
+import keyctl.services.import_litellm.service
+import keyctl.services.issue.generate
+import keyctl.services.issue.generate_many
+import keyctl.services.rotate.due
+import keyctl.services.rotate.one
 from keyctl.db import queries
 from keyctl.entry import main
 from keyctl.hooks.webhook import Webhook
-from keyctl.services.generate import GenerateService
-from keyctl.services.rotating import Rotating
+from keyctl.services.issue.generate import GenerateService
+from keyctl.services.rotate.steps import Rotating
 from keyctl.sinks.command import CommandSink
 from keyctl.sinks.file import FileSink
 from keyctl.sinks.stdout import StdoutSink
 
 SINKS = (StdoutSink, FileSink, CommandSink)
 MODULES = (
-    keyctl.services.generate,
-    keyctl.services.bulk,
-    keyctl.services.rotate,
-    keyctl.services.due,
-    keyctl.services.importing,
+    keyctl.services.issue.generate,
+    keyctl.services.issue.generate_many,
+    keyctl.services.rotate.one,
+    keyctl.services.rotate.due,
+    keyctl.services.import_litellm.service,
 )
 
 

@@ -13,9 +13,9 @@ from conftest import Clock
 from harness import Cli
 from sqlalchemy import Connection, delete, insert, select, text, update
 
-from keyctl.db import audit
-from keyctl.db.audit import GENESIS, Event, Head
-from keyctl.db.engine import Database
+from keyctl.db.database import Database
+from keyctl.db.queries import audit
+from keyctl.db.queries.audit import GENESIS, Event, Head
 from keyctl.db.tables import audit_events, audit_head
 from keyctl.errors import BrokenChainError
 from keyctl.services.audit import AuditService

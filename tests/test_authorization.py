@@ -11,8 +11,8 @@ from keyctl.keystring import checksum
 from keyctl.records import User
 from keyctl.requests import GenerateRequest, validate
 from keyctl.services.directory import DirectoryService
-from keyctl.services.generate import GenerateService
-from keyctl.services.issuing import Order
+from keyctl.services.issue.generate import GenerateService
+from keyctl.services.issue.order import Order
 from keyctl.services.workspace import Workspace
 
 ROLES = {

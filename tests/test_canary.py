@@ -10,7 +10,7 @@ from harness import KEYCTL, STEPPER, Cli
 from sqlalchemy import text
 from stepper import STEPS
 
-from keyctl.db.engine import Database
+from keyctl.db.database import Database
 
 SUPPLIED = "sk-Canary_supplied_by_a_person-0123456789"
 
@@ -111,10 +111,10 @@ class TestSuccess:
 DRIVER = """
 import sys
 sys.path.insert(0, {tests!r})
-import keyctl.services.generate as generate
-from keyctl.services import staging
+import keyctl.services.issue.generate as generate
+from keyctl.services.delivery import confirm
 from sqlalchemy import text
-staging.RETRY_SECONDS = 0.5
+confirm.RETRY_SECONDS = 0.5
 
 def broken(*_args, **_options):
     {failure}

@@ -18,10 +18,10 @@ from harness import Cli
 from receivers import SECRET, MailServer, WebServer, lines_of, mail_server, web_server
 from test_faults import group
 
-from keyctl.services.events import EventService
-from keyctl.services.sending import pause_after
+from keyctl.config.settings import Settings
+from keyctl.services.events.sender import pause_after
+from keyctl.services.events.service import EventService
 from keyctl.services.workspace import Workspace
-from keyctl.settings import Settings
 
 WEBHOOK = """
 bcrypt_cost = 4

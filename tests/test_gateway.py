@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from keyctl import keystring
-from keyctl.db.engine import utcnow
+from keyctl.db.database import utcnow
 from keyctl.errors import UsageError
 from keyctl.gateway import AsyncVerifier, UnavailableError, Verdict, Verifier
 from keyctl.services import verify as service

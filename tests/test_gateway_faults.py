@@ -18,7 +18,7 @@ from proxy import Proxy
 from sqlalchemy import make_url
 
 from keyctl import keystring, money
-from keyctl.db.engine import Database
+from keyctl.db.database import Database
 from keyctl.gateway import UnavailableError, Verdict, Verifier
 
 pytestmark = pytest.mark.slow

@@ -14,14 +14,14 @@ from harness import Cli
 from litellm_tables import LiteLLM, digest, key
 from migrating import OLD, OLDER, RunImport, environment, events, results, stored
 
-from keyctl.db import directory
+from keyctl.config.settings import Settings
+from keyctl.db.queries import directory
 from keyctl.errors import DeniedError, UsageError
 from keyctl.policy.facts import Caller
 from keyctl.records import Organization, Team, User
 from keyctl.services.directory import DirectoryService
 from keyctl.services.verify import verify
 from keyctl.services.workspace import Workspace
-from keyctl.settings import Settings
 
 DEEP: Any = json.loads('{"a":' * 500 + "1" + "}" * 500)
 

@@ -17,11 +17,11 @@ from harness import KEYCTL, Cli
 from litellm_tables import LiteLLM, digest, key
 from migrating import OLD, OLDER, RunImport, count, environment, results, stored
 
-from keyctl.db import directory
-from keyctl.db.litellm import opened
+from keyctl.db.litellm_source import opened
+from keyctl.db.queries import directory
 from keyctl.records import User
-from keyctl.services.importing import ImportService
-from keyctl.services.imports import ImportOrder
+from keyctl.services.import_litellm.report import ImportOrder
+from keyctl.services.import_litellm.service import ImportService
 from keyctl.services.verify import verify
 from keyctl.services.workspace import Workspace
 

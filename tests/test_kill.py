@@ -11,7 +11,7 @@ import pytest
 from harness import STEPPER, Cli
 from stepper import STEPS
 
-from keyctl.db.engine import Database
+from keyctl.db.database import Database
 from keyctl.db.queries import find_key, secrets_of
 
 pytestmark = pytest.mark.slow

@@ -13,9 +13,9 @@ PACKAGE = Path(keyctl.__file__).parent
 
 # Values and functions that know neither a database nor the time.
 PURE = {
+    "actions",
     "errors",
     "durations",
-    "events",
     "hashing",
     "jsontext",
     "keystring",
@@ -27,10 +27,10 @@ PURE = {
 # Who may import whom, lowest layer first.  Anything absent is forbidden.
 ALLOWED: dict[str, set[str]] = {
     "__init__": set(),
+    "actions": set(),
     "errors": set(),
     "records": set(),
     "durations": {"errors"},
-    "events": set(),
     "jsontext": {"errors"},
     "keystring": {"errors"},
     "money": {"errors"},
@@ -44,17 +44,14 @@ ALLOWED: dict[str, set[str]] = {
     "db": PURE,
     "sinks": PURE,
     "hooks": PURE | {"sinks"},
-    "sinksettings": PURE | {"requests", "sinks"},
-    "hooksettings": PURE | {"requests", "sinksettings"},
-    "settings": PURE | {"hooksettings", "policy", "requests", "sinksettings"},
-    "schemas": {"events", "lifecycle", "policy", "principals", "records", "requests", "settings"},
+    "config": PURE | {"policy", "requests", "sinks"},
+    "schemas": {"actions", "config", "lifecycle", "policy", "principals", "records", "requests"},
     "services": PURE
-    | {"db", "hooks", "hooksettings", "litellm", "policy", "principals", "requests", "settings"}
-    | {"sinks", "sinksettings"},
+    | {"config", "db", "hooks", "litellm", "policy", "principals", "requests", "sinks"},
     "gateway": PURE | {"db", "policy", "services"},
     "cli": PURE
-    | {"__init__", "db", "litellm", "policy", "principals", "requests", "schemas", "services"}
-    | {"settings", "sinks"},
+    | {"__init__", "config", "db", "litellm", "policy", "principals", "requests", "schemas"}
+    | {"services", "sinks"},
     "entry": {"__init__", "cli", "errors", "keystring"},
     "__main__": {"entry"},
 }
@@ -69,9 +66,8 @@ LIBRARIES: dict[str, set[str]] = {
     "botocore": {"sinks"},
     "hvac": {"sinks"},
     "kubernetes": {"sinks"},
-    "platformdirs": {"cli", "settings"},
-    "pydantic": {"hooksettings", "policy", "principals", "requests", "schemas"}
-    | {"settings", "sinksettings"},
+    "platformdirs": {"cli", "config"},
+    "pydantic": {"config", "policy", "principals", "requests", "schemas"},
     "pydantic_core": {"requests"},
     "requests": {"sinks"},
     "rich": {"cli"},
@@ -145,7 +141,7 @@ class TestEveryModule:
         assert not [name for name in imported_by(tree_of(path)) if "sqlalchemy.orm" in name]
 
     def test_does_not_ask_for_the_time(self, path: Path) -> None:
-        """`utcnow` in db/engine.py is the only clock; everybody else is told."""
+        """`utcnow` in db/database.py is the only clock; everybody else is told."""
         asked = [
             ast.unparse(node)
             for node in ast.walk(tree_of(path))
@@ -155,7 +151,7 @@ class TestEveryModule:
             and ast.unparse(node.func.value).rpartition(".")[2] in ("datetime", "date", "time")
         ]
 
-        assert asked == (["datetime.now(UTC)"] if name_of(path) == "db/engine.py" else [])
+        assert asked == (["datetime.now(UTC)"] if name_of(path) == "db/database.py" else [])
 
     def test_has_no_assert_statement(self, path: Path) -> None:
         """`python -O` removes them, and with them whatever they guard."""
@@ -209,4 +205,4 @@ def test_the_clock_is_asked_for_by_the_database_only() -> None:
     """Nobody imports `utcnow`: the database hands out the time, its own on PostgreSQL."""
     users = [name_of(path) for path in MODULES if "utcnow" in path.read_text("utf-8")]
 
-    assert users == ["db/engine.py"]
+    assert users == ["db/database.py"]

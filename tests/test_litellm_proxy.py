@@ -20,7 +20,7 @@ from harness import Cli
 from litellm_proxy import Proxy, proxy
 from pg_server import Server
 
-from keyctl.db.engine import Database
+from keyctl.db.database import Database
 
 openai = pytest.importorskip("openai")
 pytest.importorskip("litellm")

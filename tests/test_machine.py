@@ -22,20 +22,20 @@ from hypothesis.stateful import (
 )
 
 from keyctl import money
-from keyctl.db.engine import Database
+from keyctl.config.settings import Settings
+from keyctl.db.database import Database
 from keyctl.errors import DeliveryError, KeyctlError, PolicyDeniedError
 from keyctl.policy.facts import Caller
 from keyctl.requests import GenerateRequest
 from keyctl.services.budgets import BudgetService
-from keyctl.services.change import ChangeService
-from keyctl.services.endings import EndingService
-from keyctl.services.generate import GenerateService
-from keyctl.services.issuing import Order
-from keyctl.services.keys import KeyService
-from keyctl.services.rotate import RotateOrder, RotateService
+from keyctl.services.issue.generate import GenerateService
+from keyctl.services.issue.order import Order
+from keyctl.services.keys.end import EndingService
+from keyctl.services.keys.read import KeyService
+from keyctl.services.keys.update import ChangeService
+from keyctl.services.rotate.one import RotateOrder, RotateService
 from keyctl.services.verify import verify
 from keyctl.services.workspace import Workspace
-from keyctl.settings import Settings
 from keyctl.sinks.base import NotTakenError, Parcel, Target, UnknownError
 
 HOUR = timedelta(hours=1)

@@ -31,8 +31,8 @@ from sqlalchemy.exc import DBAPIError
 
 import keyctl
 from keyctl.db import migrate, queries, tables
-from keyctl.db.connect import WRITE
-from keyctl.db.engine import Database
+from keyctl.db.database import Database
+from keyctl.db.engines import WRITE
 from keyctl.db.schema import HEAD, current_revision
 from keyctl.records import Claim, Key, Organization, Record, Secret, Team, User
 

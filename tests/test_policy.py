@@ -18,9 +18,9 @@ from keyctl.policy.callers import ADMIN_ONLY
 from keyctl.policy.facts import Caller
 from keyctl.policy.models import glob_matches
 from keyctl.records import Key
-from keyctl.services.change import ChangeService
-from keyctl.services.endings import EndingService
-from keyctl.services.rotate import RotateOrder, RotateService
+from keyctl.services.keys.end import EndingService
+from keyctl.services.keys.update import ChangeService
+from keyctl.services.rotate.one import RotateOrder, RotateService
 from keyctl.services.workspace import Workspace
 
 ADA = {"team_id": "web", "user_id": "ada"}

@@ -5,8 +5,8 @@ from collections import Counter
 import pytest
 from harness import Cli
 
-from keyctl.db import audit
-from keyctl.db.engine import Database
+from keyctl.db.database import Database
+from keyctl.db.queries import audit
 
 pytestmark = pytest.mark.slow
 

@@ -17,9 +17,10 @@ from harness import Cli
 from readme import README, ROOT, fenced, marked
 from sqlalchemy import text
 
-from keyctl import schemas, settings
+from keyctl import schemas
 from keyctl.cli.app import Commands
-from keyctl.db.engine import Database
+from keyctl.config import settings
+from keyctl.db.database import Database
 from keyctl.errors import ExitCode
 from keyctl.policy.documents import Policy
 

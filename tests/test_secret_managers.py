@@ -19,17 +19,17 @@ from harness import Cli
 from places import FOREIGN, Place, place
 from test_canary import everything_stored
 
-from keyctl import settings
+from keyctl.config import settings
 from keyctl.db.queries import secrets_of
 from keyctl.errors import DeliveryError, FileTakenError, KeyctlError
 from keyctl.requests import GenerateRequest
-from keyctl.services.change import ChangeService
-from keyctl.services.delivery import named_sink, target_of
-from keyctl.services.endings import EndingService
-from keyctl.services.generate import GenerateService
-from keyctl.services.issuing import Order
-from keyctl.services.keys import find
-from keyctl.services.rotate import RotateOrder, RotateService
+from keyctl.services.delivery.sinks import named_sink, target_of
+from keyctl.services.issue.generate import GenerateService
+from keyctl.services.issue.order import Order
+from keyctl.services.keys.end import EndingService
+from keyctl.services.keys.read import find
+from keyctl.services.keys.update import ChangeService
+from keyctl.services.rotate.one import RotateOrder, RotateService
 from keyctl.services.verify import Verdict, verify
 from keyctl.services.workspace import Workspace
 from keyctl.sinks.base import NotTakenError, Store, UnknownError

@@ -22,7 +22,7 @@ from places import Aws, Kubernetes, Place, Vault, configuration, kubeconfig, pla
 from test_secret_managers import Bench
 from unruly import Answer, Request
 
-from keyctl import settings
+from keyctl.config import settings
 from keyctl.errors import ConfigurationError, DeliveryError, FileTakenError, UsageError
 from keyctl.services.workspace import Workspace
 from keyctl.sinks.aws import aws_encoded

@@ -11,21 +11,21 @@ from typing import Any
 import pytest
 from conftest import Clock
 
+from keyctl.config.settings import Settings
 from keyctl.db import queries
-from keyctl.db.engine import Database
+from keyctl.db.database import Database
 from keyctl.errors import DeliveryError, FencedError
 from keyctl.records import Claim
 from keyctl.requests import GenerateRequest
-from keyctl.services.change import ChangeService
-from keyctl.services.check import CheckService
-from keyctl.services.endings import EndingService
-from keyctl.services.generate import GenerateService
-from keyctl.services.issuing import Order
-from keyctl.services.rotate import RotateOrder, RotateService
-from keyctl.services.staging import uninterrupted
+from keyctl.services.delivery.confirm import uninterrupted
+from keyctl.services.issue.generate import GenerateService
+from keyctl.services.issue.order import Order
+from keyctl.services.keys.end import EndingService
+from keyctl.services.keys.update import ChangeService
+from keyctl.services.repair import CheckService
+from keyctl.services.rotate.one import RotateOrder, RotateService
 from keyctl.services.verify import verify
 from keyctl.services.workspace import Workspace
-from keyctl.settings import Settings
 from keyctl.sinks.base import NotTakenError, Parcel, Target, UnknownError
 
 SUPPLIED = "sk-" + "chosen-by-a-person-0123456789-abcdef"

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from keyctl.db.engine import Database
+from keyctl.db.database import Database
 from keyctl.db.schema import HEAD
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -5,15 +5,15 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+from keyctl.config.settings import Settings
 from keyctl.policy.facts import Caller
 from keyctl.records import Organization, Principal, Team, User
 from keyctl.requests import GenerateRequest, validate
+from keyctl.services.authorize.verdict import Verdict
 from keyctl.services.directory import DirectoryService
-from keyctl.services.generate import GenerateService
-from keyctl.services.issuing import Order
-from keyctl.services.judge import Verdict
+from keyctl.services.issue.generate import GenerateService
+from keyctl.services.issue.order import Order
 from keyctl.services.workspace import Workspace
-from keyctl.settings import Settings
 from keyctl.sinks.base import Parcel, Target
 
 KINDS: dict[str, tuple[type[Principal], str]] = {

@@ -11,7 +11,7 @@ from keyctl.cli.tables import csv_text, show_table
 from keyctl.errors import UsageError
 
 if TYPE_CHECKING:
-    from keyctl.db.audit import Head
+    from keyctl.db.queries.audit import Head
     from keyctl.services.audit import EventFilter
 
 _LAST: Final = 2**63 - 1  # the highest number that the column can hold
@@ -131,7 +131,7 @@ def add_to(app: typer.Typer) -> None:
 def _filter(
     key: str | None, actor: str | None, action: str | None, since: str | None, until: str | None
 ) -> "EventFilter":
-    from keyctl.events import ACTIONS
+    from keyctl.actions import ACTIONS
     from keyctl.requests import parse_instant
     from keyctl.services.audit import EventFilter
 
@@ -148,7 +148,7 @@ def _filter(
 
 
 def _expected(hash_: str | None, seq: int | None) -> "Head | None":
-    from keyctl.db.audit import Head
+    from keyctl.db.queries.audit import Head
 
     if (hash_ is None) != (seq is None):
         raise UsageError(

@@ -10,8 +10,8 @@ from keyctl.cli.session import Session
 from keyctl.errors import BatchError, UsageError
 
 if TYPE_CHECKING:
-    from keyctl.services.bulk import Deliver, Made
-    from keyctl.services.issuing import Order
+    from keyctl.services.issue.generate_many import Deliver, Made
+    from keyctl.services.issue.order import Order
 
 MOST_IN_A_FILE = 10_000
 
@@ -26,7 +26,7 @@ def generate_many(
     force: bool,
 ) -> None:
     """Make *count* keys; those that are refused are reported, and the others made."""
-    from keyctl.services.bulk import BulkService
+    from keyctl.services.issue.generate_many import BulkService
 
     batch = None
     if out_file is None:
@@ -69,7 +69,7 @@ def _to_stdout(session: Session) -> "Deliver":
 
 
 def _to_file(session: Session, path: Path, form: str, *, force: bool) -> "Deliver":
-    from keyctl.services.replacing import replaceable
+    from keyctl.services.delivery.overwrite import replaceable
     from keyctl.sinks.base import Target
     from keyctl.sinks.file import FileSink
 

@@ -16,7 +16,7 @@ from keyctl.errors import BatchError, UsageError
 
 if TYPE_CHECKING:
     from keyctl.db.queries import KeyFilter
-    from keyctl.services.endings import Ended
+    from keyctl.services.keys.end import Ended
 
 Keys = Annotated[
     list[str] | None, typer.Argument(metavar="KEY…", help="Ids, aliases, sk-<id>, or - for stdin.")
@@ -53,7 +53,7 @@ def add_to(app: typer.Typer) -> None:
         reason: Annotated[str | None, typer.Option("--reason", help="Why, for --override.")] = None,
     ) -> None:
         """Change limits and settings; what is not named stays."""
-        from keyctl.services.change import ChangeService
+        from keyctl.services.keys.update import ChangeService
 
         if override and not reason:
             raise UsageError("--override needs --reason", hint="say why, for the audit trail")
@@ -96,7 +96,7 @@ def add_to(app: typer.Typer) -> None:
         yes: Yes = False,
     ) -> None:
         """Revoke keys for good; their records are archived, their aliases free again."""
-        from keyctl.services.endings import EndingService
+        from keyctl.services.keys.end import EndingService
 
         given = _chosen(session, keys, _filter(team, user, org, state), expect_count)
         if dry_run:
@@ -115,7 +115,7 @@ def add_to(app: typer.Typer) -> None:
         ] = None,
     ) -> None:
         """End retiring or abandoned secrets of a key now."""
-        from keyctl.services.endings import EndingService
+        from keyctl.services.keys.end import EndingService
 
         _report(session, [EndingService(session.workspace).revoke(named(key), secrets or ())])
 
@@ -157,7 +157,7 @@ def _declare_block(app: typer.Typer, verb: str, words: str, *, blocked: bool) ->
         dry_run: DryRun = False,
         yes: Yes = False,
     ) -> None:
-        from keyctl.services.endings import EndingService
+        from keyctl.services.keys.end import EndingService
 
         given = _chosen(session, keys, _filter(team, user, org, state), expect_count)
         if dry_run:
@@ -191,7 +191,7 @@ def _chosen(
     expected: int | None,
 ) -> list[str]:
     """Return the keys named one by one, or all that match the filter."""
-    from keyctl.services.keys import KeyService
+    from keyctl.services.keys.read import KeyService
 
     if bool(keys) == (wanted is not None):
         raise UsageError("give either keys or a filter", hint="such as --team web")

@@ -40,7 +40,7 @@ def add_to(app: typer.Typer) -> None:
     @command(group, "path")
     def path(session: Session) -> None:
         """Print the configuration file in use, or where one is looked for."""
-        from keyctl.settings import user_file
+        from keyctl.config.settings import user_file
 
         found = session.config_path
         if session.wants_json:

@@ -56,7 +56,7 @@ def add_to(app: typer.Typer) -> None:
         ] = False,
     ) -> None:
         """List what a crash left behind, and with --repair clear it."""
-        from keyctl.services.check import CheckService
+        from keyctl.services.repair import CheckService
 
         service = CheckService(session.workspace)
         report = service.repair() if repair else service.check()

@@ -54,10 +54,10 @@ def sink_for(
     if session.wants_json:
         session.console.require_stdout()
     if name is not None:
-        from keyctl.services.delivery import named_sink
+        from keyctl.services.delivery.sinks import named_sink
 
         return named_sink(session.workspace, name)
-    from keyctl.services.replacing import replaceable
+    from keyctl.services.delivery.overwrite import replaceable
     from keyctl.sinks.file import FileSink
 
     return FileSink(

@@ -14,7 +14,7 @@ from keyctl.errors import BatchError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from keyctl.services.sending import Sent
+    from keyctl.services.events.sender import Sent
 
 COLUMNS: Final = ("event_id", "hook", "event", "seq", "attempts", "next_at", "last_error")
 DELIVERED: Final = ("event_id", "hook", "event", "seq", "attempts", "delivered_at")
@@ -46,8 +46,8 @@ def add_to(app: typer.Typer) -> None:
         Nothing to do is exit 0, and any number of hosts may run it.
         """
         from keyctl import durations
-        from keyctl.services.events import EventService
-        from keyctl.services.sending import DeliverOrder
+        from keyctl.services.events.sender import DeliverOrder
+        from keyctl.services.events.service import EventService
 
         seconds = None if deadline is None else float(durations.parse_duration(deadline).seconds)
         service = EventService(session.workspace)
@@ -76,7 +76,7 @@ def add_to(app: typer.Typer) -> None:
         ] = None,
     ) -> None:
         """List what has not arrived yet, the oldest first."""
-        from keyctl.services.events import EventService
+        from keyctl.services.events.service import EventService
 
         if failed and delivered:
             raise UsageError("give either --failed or --delivered", hint="leave one out")
@@ -104,7 +104,7 @@ def add_to(app: typer.Typer) -> None:
         everything: Annotated[bool, typer.Option("--all", help="All that failed.")] = False,
     ) -> None:
         """Send failed events again, now."""
-        from keyctl.services.events import EventService
+        from keyctl.services.events.service import EventService
 
         if bool(events) == everything:
             raise UsageError("name events, or give --all", hint="keyctl events list --failed")
@@ -120,7 +120,7 @@ def add_to(app: typer.Typer) -> None:
         reason: Annotated[str, typer.Option("--reason", help="Why, for the audit trail.")],
     ) -> None:
         """Give up an event that will never arrive, on record."""
-        from keyctl.services.events import EventService
+        from keyctl.services.events.service import EventService
 
         view = EventService(session.workspace).discard(event, reason=reason)
         if session.wants_json:

@@ -12,7 +12,7 @@ from keyctl.errors import UsageError
 
 if TYPE_CHECKING:
     from keyctl.requests import GenerateRequest
-    from keyctl.services.issuing import Order
+    from keyctl.services.issue.order import Order
     from keyctl.sinks.base import Sink
 
 OUTPUTS = ("auto", "json", "jsonl", "key", "env", "table")
@@ -62,7 +62,7 @@ def add_to(app: typer.Typer) -> None:
 
         KEY=$(keyctl generate --team web --max-budget 50) works; --out-file keeps it off the screen.
         """
-        from keyctl.services.issuing import Order
+        from keyctl.services.issue.order import Order
 
         if override and not reason:
             raise UsageError("--override needs --reason", hint="say why, for the audit trail")
@@ -83,7 +83,7 @@ def add_to(app: typer.Typer) -> None:
             replay="answer" if session.wants_json or deliver else "refuse",
         )
         if dry_run:
-            from keyctl.services.generate import GenerateService
+            from keyctl.services.issue.generate import GenerateService
 
             show_verdict(session, GenerateService(session.workspace).dry_run(order), new=True)
         elif count is not None:
@@ -130,7 +130,7 @@ def _request(
 
 
 def _generate(session: Session, order: "Order", sink: "Sink") -> None:
-    from keyctl.services.generate import GenerateService
+    from keyctl.services.issue.generate import GenerateService
 
     outcome = GenerateService(session.workspace).generate(order, sink)
     for warning in outcome.answer.get("warnings", ()):

@@ -17,7 +17,7 @@ from keyctl.cli.tables import show_table
 from keyctl.errors import BatchError, UsageError
 
 if TYPE_CHECKING:
-    from keyctl.services.imports import ImportOrder, Line, Source
+    from keyctl.services.import_litellm.report import ImportOrder, Line, Source
 
 _LARGEST_PAGE: Final = 256 * 1024 * 1024
 RESULTS: Final = ("imported", "present", "skipped", "failed")
@@ -73,7 +73,7 @@ def add_to(app: typer.Typer) -> None:
             raise UsageError(
                 "--override and --drop need --reason", hint="say why, for the audit trail"
             )
-        from keyctl.services.imports import ImportOrder
+        from keyctl.services.import_litellm.report import ImportOrder
 
         order = ImportOrder(
             include_expired=include_expired,
@@ -108,13 +108,13 @@ def _source(
             "there is nothing to import from",
             hint="set KEYCTL_SOURCE_URL or KEYCTL_SOURCE_URL_FILE, or give --source-file",
         )
-    from keyctl.db.litellm import opened
+    from keyctl.db.litellm_source import opened
 
     return opened(url)
 
 
 def _import(session: Session, order: "ImportOrder", source: "Source") -> None:
-    from keyctl.services.importing import ImportService
+    from keyctl.services.import_litellm.service import ImportService
 
     lines = ImportService(session.workspace).run(source, order)
     counts: Counter[tuple[str, str]] = Counter()

@@ -87,7 +87,7 @@ def add_to(app: typer.Typer) -> None:
             team_id=team, user_id=user, organization_id=org, key_alias=alias, state=state
         )
         if expires_before or unused_for or due:
-            from keyctl.services.keys import KeyService
+            from keyctl.services.keys.read import KeyService
 
             wanted = KeyService(session.workspace).since(
                 wanted, expires_before=expires_before, unused_for=unused_for, due=due
@@ -100,7 +100,7 @@ def add_to(app: typer.Typer) -> None:
         key: Annotated[str, typer.Argument(metavar="KEY", help="An id, an alias, sk-<id>, or -.")],
     ) -> None:
         """Show what a key may do, and its secrets."""
-        from keyctl.services.keys import KeyService
+        from keyctl.services.keys.read import KeyService
 
         view = KeyService(session.workspace).info(named(key))
         if session.wants_json:
@@ -130,7 +130,7 @@ def named(key: str) -> str:
 def _list(
     session: Session, wanted: Any, *, limit: int, after: str | None, everything: bool
 ) -> None:
-    from keyctl.services.keys import KeyService
+    from keyctl.services.keys.read import KeyService
 
     service, console, heading = KeyService(session.workspace), session.console, True
     collected: list[dict[str, Any]] = []

@@ -9,7 +9,7 @@ from keyctl.keystring import KeyString
 
 if TYPE_CHECKING:
     from keyctl.cli.session import Session
-    from keyctl.services.judge import Verdict
+    from keyctl.services.authorize.verdict import Verdict
 
 _FACTS: Final = (
     ("key id", "key_id"),

@@ -18,7 +18,7 @@ from keyctl.errors import BatchError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from keyctl.services.due_keys import Line
+    from keyctl.services.rotate.due_keys import Line
 
 OUTPUTS = ("auto", "json", "jsonl", "key", "env", "table")
 
@@ -126,8 +126,8 @@ def _rotate_one(
     env_var: str,
 ) -> None:
     from keyctl.requests import parse_grace
-    from keyctl.services.keys import KeyService
-    from keyctl.services.rotate import RotateOrder, RotateService
+    from keyctl.services.keys.read import KeyService
+    from keyctl.services.rotate.one import RotateOrder, RotateService
 
     parse_grace(
         "none" if grace is None else grace
@@ -151,7 +151,7 @@ def _rotate_due(
 ) -> None:
     from keyctl import durations
     from keyctl.requests import parse_grace
-    from keyctl.services.due import DueOrder, DueService
+    from keyctl.services.rotate.due import DueOrder, DueService
 
     parse_grace("none" if grace is None else grace)
     length = None

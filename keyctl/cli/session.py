@@ -15,10 +15,10 @@ from keyctl.errors import KeyctlError, SecretInArgumentError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from keyctl.db.engine import Database
+    from keyctl.config.settings import Settings
+    from keyctl.db.database import Database
     from keyctl.policy.facts import Caller
     from keyctl.services.workspace import Workspace
-    from keyctl.settings import Settings
 
 
 OUTPUTS: Final = ("auto", "json", "jsonl", "csv", "key", "env", "table")
@@ -66,7 +66,7 @@ class Session:
         The change is made, whatever comes of this.
         """
         from keyctl.cli.signals import interruptible
-        from keyctl.services.events import EventService
+        from keyctl.services.events.service import EventService
 
         try:
             with interruptible():
@@ -91,21 +91,21 @@ class Session:
     @cached_property
     def config_path(self) -> Path | None:
         """Return the configuration file in use."""
-        from keyctl import settings
+        from keyctl.config import settings
 
         return settings.find_file(_given(self.common.config, "--config", "KEYCTL_CONFIG"))
 
     @cached_property
     def settings(self) -> "Settings":
         """Return the configuration."""
-        from keyctl import settings
+        from keyctl.config import settings
 
         return settings.load(self.config_path)
 
     @cached_property
     def database(self) -> "Database":
         """Return the database, which is not opened yet."""
-        from keyctl.db.engine import Database
+        from keyctl.db.database import Database
 
         gc.freeze()
         gc.enable()
@@ -141,12 +141,12 @@ class Session:
 
     def source_url(self, given: str | None) -> str | None:
         """Return the URL of the database to import from: *given* by the option, or the environment's."""
-        from keyctl.db.engine import parse_url
+        from keyctl.db.database import parse_url
 
         return _url(given, "--source-url", "KEYCTL_SOURCE_URL", parse_url)
 
     def _database_url(self) -> str:
-        from keyctl.db.engine import parse_url
+        from keyctl.db.database import parse_url
 
         given = _url(self.common.database_url, "--database-url", "KEYCTL_DATABASE_URL", parse_url)
         if given is not None:

@@ -9,7 +9,7 @@ from alembic.config import Config
 from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, text
 
-from keyctl.db.connect import WRITE
+from keyctl.db.engines import WRITE
 from keyctl.errors import SchemaError
 
 _PACKAGE = Path(__file__).resolve().parent.parent

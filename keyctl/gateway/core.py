@@ -10,13 +10,13 @@ from typing import Final
 from cachetools import LRUCache
 
 from keyctl import keystring
-from keyctl.db.engine import Database
+from keyctl.db.database import Database
 from keyctl.errors import UnavailableError
+from keyctl.gateway.cached_key import Entry
 from keyctl.gateway.checks import Checks, Matcher
 from keyctl.gateway.clock import Clock, ticks
-from keyctl.gateway.entry import Entry
-from keyctl.gateway.lifetime import care_for, let_go
 from keyctl.gateway.loader import Loader
+from keyctl.gateway.process import care_for, let_go
 from keyctl.gateway.recorder import Recorder
 from keyctl.gateway.source import AwayError, Source
 from keyctl.gateway.verdict import MALFORMED, UNKNOWN, Verdict

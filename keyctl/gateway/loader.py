@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from typing import Final
 
 from keyctl.errors import UnavailableError
-from keyctl.gateway.entry import Entry
+from keyctl.gateway.cached_key import Entry
 
 _AT_ONCE: Final = 200
 

@@ -13,7 +13,7 @@ from weakref import WeakValueDictionary
 
 from keyctl import money
 from keyctl.db import queries
-from keyctl.db.engine import Database
+from keyctl.db.database import Database
 from keyctl.db.queries import Presented, Usage
 from keyctl.errors import (
     BusyError,

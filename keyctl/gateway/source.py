@@ -7,11 +7,11 @@ from contextlib import suppress
 from typing import Final
 
 from keyctl.db import queries
-from keyctl.db.engine import Database
+from keyctl.db.database import Database
 from keyctl.db.schema import VERIFIABLE
 from keyctl.errors import BusyError, DatabaseError, DatabaseLostError, UnavailableError
+from keyctl.gateway.cached_key import Entry
 from keyctl.gateway.clock import Clock, ticks
-from keyctl.gateway.entry import Entry
 from keyctl.gateway.recorder import Recorder
 
 log = logging.getLogger("keyctl.gateway")

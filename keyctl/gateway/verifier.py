@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from keyctl import hashing
-from keyctl.db.engine import Database
+from keyctl.db.database import Database
 from keyctl.gateway.checks import Matcher
 from keyctl.gateway.core import Core, Landed, Limits, Waiting
 from keyctl.gateway.verdict import Verdict

@@ -9,12 +9,12 @@ from typing import Any
 from sqlalchemy import Connection
 
 from keyctl import jsontext
-from keyctl.db import audit
-from keyctl.db.audit import Head
+from keyctl.db.queries import audit
+from keyctl.db.queries.audit import Head
 from keyctl.errors import BrokenChainError, KeyNotFoundError
-from keyctl.services import keys
 from keyctl.services.callers import require_overseer
-from keyctl.services.unit import anchor
+from keyctl.services.keys.read import find
+from keyctl.services.transaction import anchor
 from keyctl.services.workspace import Workspace
 
 
@@ -110,7 +110,7 @@ def _asked(connection: Connection, wanted: EventFilter) -> dict[str, Any]:
     if key is not None:
         # A denied request is on record under the alias it asked for.
         try:
-            asked["key_ids"] = [keys.find(connection, key).id, key]
+            asked["key_ids"] = [find(connection, key).id, key]
         except KeyNotFoundError:
             asked["key_ids"] = [key]
     return asked

@@ -8,11 +8,11 @@ from keyctl import durations, money
 from keyctl.db import queries
 from keyctl.errors import InvalidMoneyError, KeyNotFoundError
 from keyctl.records import Key, Principal
-from keyctl.services import keys
 from keyctl.services.callers import require_admin
-from keyctl.services.change import live_key
 from keyctl.services.directory import WORD
-from keyctl.services.unit import Unit, anchor, row_of, writing
+from keyctl.services.keys.read import find, may_see
+from keyctl.services.keys.update import live_key
+from keyctl.services.transaction import Unit, anchor, row_of, writing
 from keyctl.services.workspace import Workspace
 
 _CHUNK: Final = 100
@@ -95,10 +95,10 @@ class BudgetService:
         """Return the id of the key *given* if the caller may see it, else *given* as it is."""
         with self.workspace.database.read() as connection:
             try:
-                key = keys.find(connection, given)
+                key = find(connection, given)
             except KeyNotFoundError:
                 return given
-        return key.id if keys.may_see(self.workspace.caller, key) else given
+        return key.id if may_see(self.workspace.caller, key) else given
 
     def _chunk(self) -> list[Reset]:
         with writing(self.workspace) as unit:

@@ -3,15 +3,15 @@
 from typing import Final
 
 from keyctl import keystring
-from keyctl.db import directory
-from keyctl.db.engine import Database
+from keyctl.config.settings import Settings
+from keyctl.db.database import Database
+from keyctl.db.queries import directory
 from keyctl.errors import CallerDeniedError, DeniedError
 from keyctl.policy.facts import Caller
 from keyctl.records import Organization, Team
-from keyctl.services.unit import local_actor, writing
+from keyctl.services.transaction import local_actor, writing
 from keyctl.services.verify import identify
 from keyctl.services.workspace import Workspace
-from keyctl.settings import Settings
 
 _LONGEST_ID: Final = 600  # what the column holds
 

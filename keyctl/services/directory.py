@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError as ConstraintError
 
 from keyctl import durations, views
-from keyctl.db import directory
+from keyctl.db.queries import directory
 from keyctl.errors import (
     DeniedError,
     MemberNotFoundError,
@@ -24,8 +24,8 @@ from keyctl.errors import (
 from keyctl.policy.facts import Caller
 from keyctl.records import Organization, Principal, Team, User
 from keyctl.services.callers import record_refusal, require_admin
-from keyctl.services.keys import OVERSEERS
-from keyctl.services.unit import Unit, anchor, row_of, writing
+from keyctl.services.keys.read import OVERSEERS
+from keyctl.services.transaction import Unit, anchor, row_of, writing
 from keyctl.services.workspace import Workspace
 
 P = TypeVar("P", bound=Principal)

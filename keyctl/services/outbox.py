@@ -6,12 +6,13 @@ from typing import Any, Final
 
 from sqlalchemy import Connection
 
-from keyctl import events, jsontext, keystring, views
-from keyctl.db import directory, queries
-from keyctl.db.audit import Event, Head
+from keyctl import actions, jsontext, keystring, views
+from keyctl.config.settings import Settings
+from keyctl.config.sinks import STORES
+from keyctl.db import queries
+from keyctl.db.queries import directory
+from keyctl.db.queries.audit import Event, Head
 from keyctl.records import Key, User
-from keyctl.settings import Settings
-from keyctl.sinksettings import STORES
 
 # What a row's `hook` says: as in the configuration ``hooks.NAME``, ``smtp`` for what goes to owners,
 # or ``sinks.NAME`` for a secret manager that is to remove what it holds of a key.
@@ -76,7 +77,7 @@ def _hooks_for(settings: Settings, event: Event) -> list[str]:
     found = [
         f"hooks.{name}"
         for name, hook in settings.hooks.items()
-        if events.is_wanted(event.action, hook.events)
+        if actions.is_wanted(event.action, hook.events)
     ]
     if settings.smtp is not None and event.action in _TO_OWNERS:
         found.append(INVITATION)

@@ -6,7 +6,7 @@ from typing import Any
 
 from keyctl import hashing, keystring, lifecycle
 from keyctl.db import queries
-from keyctl.db.engine import Database
+from keyctl.db.database import Database
 from keyctl.db.schema import VERIFIABLE
 
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from keyctl import keystring
-from keyctl.db.engine import Database
+from keyctl.config.settings import Settings
+from keyctl.db.database import Database
 from keyctl.keystring import KeyString
 from keyctl.policy.facts import Caller
-from keyctl.settings import Settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

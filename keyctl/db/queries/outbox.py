@@ -20,7 +20,7 @@ from sqlalchemy import (
 )
 
 from keyctl import jsontext
-from keyctl.db import stored
+from keyctl.db import tolerant
 from keyctl.db.tables import audit_events, outbox
 
 Standing = Literal["open", "failed", "delivered"]
@@ -209,7 +209,7 @@ def _rotations(key_ids: Sequence[str]) -> Select[Any]:
 
 
 def _selected(connection: Connection) -> Select[Any]:
-    return select(*stored.columns(outbox, connection))
+    return select(*tolerant.columns(outbox, connection))
 
 
 def _found(connection: Connection, query: Any) -> list[Outgoing]:

@@ -1,0 +1,159 @@
+"""The configuration file: found, checked for who may write to it, validated, read once."""
+
+import os
+import stat
+import tomllib
+from collections.abc import Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Final, Self
+
+from pydantic import Field, model_validator
+
+from keyctl import hashing
+from keyctl.config.hooks import AnyHook, HookName, Smtp
+from keyctl.config.sinks import AnySink, Function, Timeout
+from keyctl.errors import ConfigurationError, MalformedRequestError
+from keyctl.policy.documents import (
+    Bounds,
+    KeyDefaults,
+    KeyRules,
+    Pattern,
+    PersonalPolicy,
+    Policy,
+)
+from keyctl.requests import GraceText, Name, Strict, refusal, validate
+
+SYSTEM_FILE: Final = Path("/etc/keyctl/config.toml")
+
+
+class KeyDefaultsEverywhere(KeyDefaults):
+    """Defaults of the configuration, which alone may also name an owner and a team."""
+
+    user_id: Name | None = None
+    team_id: Name | None = None
+
+
+class KeyGenerationSettings(Strict):
+    """LiteLLM's `key_generation_settings`."""
+
+    team_key_generation: KeyRules | None = None
+    personal_key_generation: PersonalPolicy | None = None
+
+
+class Settings(Strict):
+    """Everything that the configuration file can say."""
+
+    default_key_generate_params: KeyDefaultsEverywhere | None = None
+    upperbound_key_generate_params: Bounds | None = None
+    key_generation_settings: KeyGenerationSettings = KeyGenerationSettings()
+    key_alias_pattern: Pattern | None = None
+    disable_custom_api_keys: bool = False
+    custom_key_generate: Function | None = None
+    custom_key_generate_timeout: Timeout = "10s"
+    bcrypt_cost: Annotated[int, Field(ge=hashing.MIN_COST, le=hashing.MAX_COST)] = (
+        hashing.DEFAULT_COST
+    )
+    grace: GraceText = "24h"
+    require_caller_key: bool = False
+    budget_rollover: bool = False
+    sinks: dict[Name, AnySink] = Field(default_factory=dict)
+    default_sink: Name | None = None
+    hooks: dict[HookName, AnyHook] = Field(default_factory=dict)
+    smtp: Smtp | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.default_sink is not None and self.default_sink not in self.sinks:
+            raise refusal(f"default_sink names no sink: {self.default_sink!r}")
+        mailing = [name for name, hook in self.hooks.items() if hook.type == "mail"]
+        if mailing and self.smtp is None:
+            raise refusal(f"hook {mailing[0]!r} sends mail, and there is no [smtp]")
+        return self
+
+
+def find_file(given: str | None) -> Path | None:
+    """Return the configuration file: the one *given*, else the user's, else the system's, else None.
+
+    Raises:
+        ConfigurationError: The one given does not exist.
+    """
+    if given is not None:
+        path = Path(given)
+        if not path.is_file():
+            raise ConfigurationError(
+                f"there is no configuration file {given}",
+                hint="check --config and KEYCTL_CONFIG, or unset them",
+            )
+        return path
+    for path in (user_file(), SYSTEM_FILE):
+        if path.is_file():
+            return path
+    return None
+
+
+def user_file() -> Path:
+    """Return where the user's own configuration file is looked for."""
+    from platformdirs import user_config_path  # noqa: PLC0415  # not when --config names one
+
+    return user_config_path("keyctl") / "config.toml"
+
+
+def load(path: Path | None) -> Settings:
+    """Return the settings in *path*; the defaults when there is none.
+
+    Raises:
+        ConfigurationError: It cannot be read, is not TOML, names what keyctl does not know, or
+            runs programs while others may write to it.
+    """
+    if path is None:
+        return Settings()
+    try:
+        with path.open("rb") as file:
+            document = tomllib.load(file, parse_float=Decimal)
+            mode = os.fstat(file.fileno())
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path} is not TOML: {error}") from error
+    _check_writers(path, mode, document)
+    try:
+        return validate(Settings, document, what=str(path), schema="configuration")
+    except MalformedRequestError as error:
+        raise ConfigurationError(
+            error.message, hint=error.hint, violations=error.violations
+        ) from error
+
+
+def _check_writers(path: Path, mode: os.stat_result, document: Mapping[str, Any]) -> None:
+    """Refuse a file that says what to run or where events go, and that others could have written."""
+    names = ("sinks", "hooks", "smtp", "custom_key_generate")
+    runs = [name for name in names if name in document]
+    if not runs:
+        return
+    if mode.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise ConfigurationError(
+            f"{path} names {runs[0]}, and others may write to it", hint=f"chmod go-w {path}"
+        )
+    if mode.st_uid not in (0, os.geteuid()):
+        raise ConfigurationError(
+            f"{path} names {runs[0]}, and belongs to another user", hint="chown it, or copy it"
+        )
+
+
+def everywhere(settings: Settings, *, of_team: bool) -> Policy:
+    """Return the settings as the policy of the outermost layer, for a key of a team or for one without.
+
+    A personal key's `required_params` are left to the rule of that name.
+    """
+    given = settings.key_generation_settings
+    own = (given.team_key_generation if of_team else given.personal_key_generation) or KeyRules()
+    rules = {name: getattr(own, name) for name in KeyRules.model_fields}
+    if not of_team:
+        rules["required_params"] = None
+    return Policy.model_construct(
+        **rules,
+        default_key_generate_params=settings.default_key_generate_params,
+        upperbound_key_generate_params=settings.upperbound_key_generate_params,
+        key_alias_pattern=settings.key_alias_pattern,
+    )

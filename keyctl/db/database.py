@@ -1,0 +1,288 @@
+"""Open the database, and begin each transaction the way its kind needs."""
+
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import Connection, Pool, make_url, text
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import ArgumentError, OperationalError
+
+from keyctl.db.engines import READ, SNAPSHOT, WRITE, engine_of
+from keyctl.db.failures import translated
+from keyctl.db.schema import (
+    HEAD,
+    RECORDABLE,
+    check_readable,
+    check_writable,
+    current_revision,
+    revision_and_time,
+)
+from keyctl.db.watch import Watch
+from keyctl.errors import DatabaseError, SchemaError, UsageError
+
+Clock = Callable[[], datetime]
+_BEGAN_AT: Final = "keyctl_began_at"
+
+
+def utcnow() -> datetime:
+    """Return the host's time; the only place that asks for it."""
+    return datetime.now(UTC)
+
+
+class Database:
+    """One SQL database, SQLite or PostgreSQL.
+
+    Every block of `read`, `write` and `recording` is one transaction.  With *patience* a server that
+    does not answer for that long is given up, however it is that it does not answer.
+    """
+
+    def __init__(
+        self, url: str, *, clock: Clock | None = None, patience: timedelta | None = None
+    ) -> None:
+        self.url = parse_url(url)
+        self._clock = clock
+        self._patience = patience
+        self._prepared = False
+        self.is_swept = False  # set by who has archived what crashed runs left
+        self._watch = Watch()
+        self.engine = engine_of(self.url, self._watch, patience=patience)
+        self._inherited: list[Pool] = []
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Tell whether this is a SQLite file."""
+        return self.url.get_backend_name() == "sqlite"
+
+    @property
+    def path(self) -> Path | None:
+        """Return the SQLite file's path, None for a server."""
+        return Path(self.url.database or "") if self.is_sqlite else None
+
+    @property
+    def shown(self) -> str:
+        """Return the URL without its password."""
+        return self.url.render_as_string(hide_password=True)
+
+    @contextmanager
+    def read(
+        self, *, fresh: bool = False, oldest: str = HEAD, snapshot: bool = False
+    ) -> Iterator[Connection]:
+        """Read in one transaction that cannot write; on a new connection if *fresh*.
+
+        *oldest* is the oldest schema revision that what is read has been in; with *snapshot* all
+        statements see the database as it was at the first.
+
+        Raises:
+            DatabaseError: It cannot be reached or read.
+            SchemaError: Its schema cannot be read by this version.
+        """
+        with self._translated():
+            self._require_file()
+            if fresh:
+                self.engine.dispose()
+            options = SNAPSHOT if snapshot and not self.is_sqlite else READ
+            with (
+                self.engine.connect().execution_options(**options) as connection,
+                self._watched(connection),
+                connection.begin(),
+            ):
+                check_readable(current_revision(connection), oldest=oldest)
+                yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """Write in one transaction; a SQLite file is created and migrated first if need be.
+
+        Raises:
+            DatabaseError: It cannot be reached or written.
+            SchemaError: Its schema is not this version's.
+            BusyError: Somebody else held a lock for too long.
+        """
+        with self._translated():
+            if self.is_sqlite and not self._prepared:
+                self._prepare()
+            with (
+                self.engine.connect().execution_options(**WRITE) as connection,
+                connection.begin(),
+            ):
+                revision, connection.info[_BEGAN_AT] = revision_and_time(connection)
+                check_writable(revision)
+                self._prepared = True
+                yield connection
+
+    @contextmanager
+    def recording(self) -> Iterator[Connection]:
+        """Record usage in one transaction; nothing is created or migrated for it.
+
+        Raises:
+            DatabaseError: It cannot be reached or written.
+            SchemaError: Its schema is of another major version, or older than usage records.
+            BusyError: Somebody else held a lock for too long.
+        """
+        with self._translated():
+            self._require_file()
+            with (
+                self.engine.connect().execution_options(**WRITE) as connection,
+                # Nobody waits for it, and it may be of many statements.
+                self._watched(connection, times=10),
+                connection.begin(),
+            ):
+                check_readable(current_revision(connection), oldest=RECORDABLE)
+                yield connection
+
+    def leave_connections(self) -> None:
+        """Begin anew in a child process: the connections are the parent's."""
+        # Kept: a connection that is collected would be closed, and the parent's with it.
+        self._inherited.append(self.engine.pool)
+        self.engine.dispose(close=False)
+        self._watch.begin()
+
+    def now(self, connection: Connection) -> datetime:
+        """Return the time that deadlines count by: the server's on PostgreSQL, else the host's."""
+        if self._clock is not None:
+            return self._clock()
+        if self.is_sqlite:
+            return utcnow()
+        moment: datetime = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
+        return moment.astimezone(UTC)
+
+    def began_at(self, connection: Connection) -> datetime:
+        """Return the time, as `now`, at which a transaction of `write` began; it costs no question."""
+        moment: datetime | None = connection.info.get(_BEGAN_AT)
+        return self.now(connection) if moment is None or self._clock is not None else moment
+
+    def revision(self) -> str | None:
+        """Return the schema revision, None for a database that keyctl was not installed in."""
+        if self.path is not None and not self.path.exists():
+            return None
+        with translated(self.shown), self.engine.connect() as connection:
+            return current_revision(connection)
+
+    def upgrade(self) -> tuple[str | None, str]:
+        """Bring the schema to this version; return the revisions before and after.
+
+        Raises:
+            SchemaError: The schema is newer than this version.
+        """
+        from keyctl.db.migrate import upgrade  # noqa: PLC0415  # Alembic costs 350 ms
+
+        if self.path is not None:
+            _create_file(self.path)
+        before = self.revision()
+        if before is not None and before > HEAD:
+            check_writable(before)
+        with translated(self.shown):
+            if before != HEAD:
+                if self.path is not None and before is not None:
+                    _back_up(self.path, before)
+                upgrade(self.engine)
+        return before, HEAD
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Translate the block's errors; after one of the database the next try connects anew."""
+        try:
+            with translated(self.shown):
+                yield
+        except SchemaError:
+            raise
+        except DatabaseError:
+            self.engine.dispose()
+            raise
+
+    @contextmanager
+    def _watched(self, connection: Connection, *, times: int = 1) -> Iterator[None]:
+        if self._patience is None or self.is_sqlite:
+            yield
+            return
+        dbapi: Any = connection.connection.dbapi_connection
+        with self._watch.over(dbapi.fileno(), self._patience * times):
+            yield
+
+    def _require_file(self) -> None:
+        if self.path is not None and not self.path.exists():
+            raise DatabaseError(
+                f"there is no database at {self.path}",
+                hint="the first writing command creates it: keyctl generate, or keyctl db upgrade",
+            )
+
+    def _prepare(self) -> None:
+        if self.revision() != HEAD:
+            self.upgrade()
+        # On the driver's connection: the mode cannot change inside a transaction, and SQLAlchemy
+        # begins one before the first statement.
+        raw = self.engine.raw_connection()
+        try:
+            raw.cursor().execute("PRAGMA journal_mode = WAL")
+        except sqlite3.Error as error:
+            raise OperationalError("PRAGMA journal_mode", None, error) from error
+        finally:
+            raw.close()
+
+
+def parse_url(text_url: str) -> URL:
+    """Return the URL of a database that keyctl can use.
+
+    Raises:
+        UsageError: It is no URL, or of another kind of database.  It is not repeated: it may
+            hold a password.
+    """
+    accepted = "give sqlite:////path/to/file.db or postgresql://user@host/database"
+    try:
+        url = make_url(text_url)
+    except ArgumentError:
+        raise UsageError("the database URL is not a URL", hint=accepted) from None
+    if url.drivername in ("postgres", "postgresql"):
+        # SQLAlchemy's default driver has changed before; ours is psycopg 3.
+        url = url.set(drivername="postgresql+psycopg")
+    if url.drivername not in ("sqlite", "postgresql+psycopg"):
+        raise UsageError(f"keyctl does not work with {url.drivername!r} databases", hint=accepted)
+    if isinstance(password := url.query.get("password"), str):
+        # libpq takes it there too; at its place it is looked for and never shown.
+        url = url.difference_update_query(["password"]).set(password=password)
+    if url.drivername == "sqlite":
+        if not url.database or url.database == ":memory:" or url.database.startswith("file:"):
+            raise UsageError("the database URL names no SQLite file", hint=accepted)
+        url = url.set(database=os.path.abspath(os.path.expanduser(url.database)))
+    return url
+
+
+def _create_file(path: Path) -> None:
+    """Create *path* with mode 0600, and its folder with 0700, if they are not there."""
+    try:
+        if not path.parent.is_dir():
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        return
+    except OSError as error:
+        raise DatabaseError(
+            f"the database {path} cannot be created: {error.strerror}",
+            hint="check the folder's permissions, or set KEYCTL_DATABASE_URL",
+        ) from error
+
+
+def _back_up(path: Path, revision: str) -> None:
+    """Copy the database to ``NAME.bak-REVISION`` before it is migrated; an older copy is kept."""
+    target = path.with_name(f"{path.name}.bak-{revision}")
+    if target.exists():
+        return
+    part = path.with_name(f"{target.name}.{os.getpid()}.part")
+    os.close(os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    try:
+        source, copy = sqlite3.connect(path), sqlite3.connect(part)
+        try:
+            source.backup(copy)
+        finally:
+            source.close()
+            copy.close()
+        os.replace(part, target)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            part.unlink()
+        raise

@@ -1,0 +1,245 @@
+"""Read LiteLLM's tables: every column there is, in one snapshot, and never write.
+
+Rows come out with LiteLLM's column names and, under the names of its own JSON, the rows they
+refer to.  Documents and instants come as text: one that cannot be read then fails its own row
+and not the query.
+"""
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any, Final
+
+from sqlalchemy import (
+    ARRAY,
+    JSON,
+    Connection,
+    DateTime,
+    Engine,
+    MetaData,
+    NullPool,
+    Select,
+    Table,
+    Text,
+    cast,
+    create_engine,
+    func,
+    inspect,
+    or_,
+    select,
+)
+from sqlalchemy.engine import URL
+
+from keyctl.db.database import parse_url
+from keyctl.db.engines import SNAPSHOT, engine_of
+from keyctl.db.failures import translated
+from keyctl.db.watch import Watch
+from keyctl.errors import DatabaseError
+
+_CHUNK: Final = 1000
+_TABLES: Final = {
+    "keys": "LiteLLM_VerificationToken",
+    "grace": "LiteLLM_DeprecatedVerificationToken",
+    "teams": "LiteLLM_TeamTable",
+    "users": "LiteLLM_UserTable",
+    "organizations": "LiteLLM_OrganizationTable",
+    "members": "LiteLLM_OrganizationMembership",
+    "team_members": "LiteLLM_TeamMembership",
+    "budgets": "LiteLLM_BudgetTable",
+    "permissions": "LiteLLM_ObjectPermissionTable",
+}
+# Nobody's business here, so it is not even read.
+_UNREAD: Final = frozenset({"password"})
+# What Prisma, LiteLLM's database layer, understands in a URL and PostgreSQL's library does not.
+_PRISMA: Final = (
+    "connection_limit",
+    "pgbouncer",
+    "pool_timeout",
+    "schema",
+    "socket_timeout",
+    "statement_cache_size",
+)
+_VARIABLE: Final = "KEYCTL_SOURCE_URL"
+
+Row = dict[str, Any]
+
+
+class Source:
+    """LiteLLM's database while it is open.  Every read is of the same snapshot."""
+
+    def __init__(self, connection: Connection, schema: str | None) -> None:
+        self._connection = connection
+        present = set(inspect(connection).get_table_names(schema))
+        self._tables = {
+            short: Table(
+                name, MetaData(), schema=schema, autoload_with=connection, resolve_fks=False
+            )
+            for short, name in _TABLES.items()
+            if name in present
+        }
+        if "keys" not in self._tables:
+            raise DatabaseError(
+                f"the source has no table {_TABLES['keys']}",
+                hint=f"check that {_VARIABLE} names LiteLLM's database, and its ?schema=",
+            )
+
+    def count_keys(self) -> int:
+        """Return how many keys there are."""
+        query = select(func.count()).select_from(self._tables["keys"])
+        return int(self._connection.execute(query).scalar_one())
+
+    def users(self) -> Iterator[Row]:
+        """Yield the users; then those that only keys name, whom LiteLLM knows no limits of."""
+        yield from self._stream("users", "user_id")
+        keys = self._tables["keys"].c.user_id
+        query = select(keys).where(keys.is_not(None), keys != "").distinct().order_by(keys)
+        if (users := self._columns("users")) is not None:
+            query = query.where(keys.not_in(select(users.user_id)))
+        found = self._connection.execution_options(yield_per=_CHUNK).execute(query).scalars()
+        yield from ({"user_id": user_id} for user_id in found)
+
+    def organizations(self) -> Iterator[Row]:
+        """Yield the organizations, each with its budget row and its members."""
+        stream = self._stream("organizations", "organization_id")
+        while rows := list(islice(stream, _CHUNK)):
+            self._attach(rows, "budgets", "budget_id", "litellm_budget_table")
+            members = self._related(rows, "members", "organization_id")
+            for row in rows:
+                row["members"] = members.get(row["organization_id"], [])
+                yield row
+
+    def teams(self) -> Iterator[Row]:
+        """Yield the teams, each with those members that a budget of their own limits."""
+        stream = self._stream("teams", "team_id")
+        while rows := list(islice(stream, _CHUNK)):
+            limited = self._limited_members([row["team_id"] for row in rows])
+            for row in rows:
+                row["limited_members"] = limited.get(row["team_id"], [])
+                yield row
+
+    def keys(self) -> Iterator[Row]:
+        """Yield the keys, the oldest first, with budget row, object permission and grace rows."""
+        stream = self._stream("keys", "created_at", "token")
+        while rows := list(islice(stream, _CHUNK)):
+            self._attach(rows, "budgets", "budget_id", "litellm_budget_table")
+            self._attach(rows, "permissions", "object_permission_id", "object_permission")
+            grace = self._related(rows, "grace", "active_token_id", key="token")
+            for row in rows:
+                row["grace"] = grace.get(row["token"], [])
+                yield row
+
+    def _columns(self, short: str) -> Any:
+        table = self._tables.get(short)
+        return None if table is None else table.c
+
+    def _select(self, short: str) -> Select[Any]:
+        return select(
+            *(
+                cast(column, Text).label(column.name) if _is_told(column.type) else column
+                for column in self._tables[short].c
+                if column.name not in _UNREAD
+            )
+        )
+
+    def _stream(self, short: str, *order: str) -> Iterator[Row]:
+        """Yield every row without holding more than a chunk of them."""
+        if short not in self._tables:
+            return
+        columns = self._tables[short].c
+        wanted = [columns[name].asc().nulls_last() for name in order if name in columns]
+        query = self._select(short).order_by(*wanted)
+        rows = self._connection.execution_options(yield_per=_CHUNK).execute(query)
+        yield from (dict(row) for row in rows.mappings())
+
+    def _attach(self, rows: Sequence[Row], short: str, column: str, name: str) -> None:
+        """Put the row that *column* refers to into each of *rows* as *name*."""
+        ids = {row[column] for row in rows if row.get(column)}
+        found = {}
+        if ids and short in self._tables:
+            query = self._select(short).where(self._tables[short].c[column].in_(ids))
+            found = {row[column]: dict(row) for row in self._connection.execute(query).mappings()}
+        for row in rows:
+            row[name] = found.get(row.get(column))
+
+    def _related(
+        self, rows: Sequence[Row], short: str, column: str, *, key: str | None = None
+    ) -> dict[Any, list[Row]]:
+        """Return the rows of a table that refer to *rows*, by what they refer to."""
+        if short not in self._tables:
+            return {}
+        wanted = self._tables[short].c[column].in_([row[key or column] for row in rows])
+        found: dict[Any, list[Row]] = {}
+        for row in self._connection.execute(self._select(short).where(wanted)).mappings():
+            found.setdefault(row[column], []).append(dict(row))
+        return found
+
+    def _limited_members(self, team_ids: Sequence[str]) -> dict[Any, list[Row]]:
+        """Return the members whose own budget row limits anything; one that is missing may have."""
+        members, budgets = self._columns("team_members"), self._columns("budgets")
+        if members is None or "budget_id" not in members:
+            return {}
+        query = select(members.team_id, members.user_id).where(
+            members.team_id.in_(team_ids), members.budget_id.is_not(None)
+        )
+        if budgets is not None:
+            names = ("max_budget", "tpm_limit", "rpm_limit", "tpd_limit", "max_parallel_requests")
+            limits = [budgets[name].is_not(None) for name in names if name in budgets]
+            documents = [
+                cast(budgets[name], Text).not_in(["{}", "[]", "null"])
+                for name in ("model_max_budget", "allowed_models")
+                if name in budgets
+            ]
+            query = query.outerjoin_from(
+                self._tables["team_members"],
+                self._tables["budgets"],
+                members.budget_id == budgets.budget_id,
+            ).where(or_(budgets.budget_id.is_(None), *limits, *documents))
+        found: dict[Any, list[Row]] = {}
+        for row in self._connection.execute(query).mappings():
+            found.setdefault(row["team_id"], []).append(dict(row))
+        return found
+
+
+@contextmanager
+def opened(text_url: str) -> Iterator[Source]:
+    """Open LiteLLM's database for one read-only transaction; its own `DATABASE_URL` will do.
+
+    Raises:
+        UsageError: It is no URL, or of another kind of database.
+        DatabaseError: It cannot be reached or read, or is not LiteLLM's.
+    """
+    url = parse_url(text_url)
+    shown = url.render_as_string(hide_password=True)
+    schema = url.query.get("schema")
+    engine = _engine(url)
+    try:
+        with (
+            translated(shown, variable=_VARIABLE),
+            engine.connect() as connection,
+        ):
+            if engine.name == "sqlite":
+                connection.exec_driver_sql("BEGIN")  # which the driver leaves out before a SELECT
+            else:
+                connection.execution_options(**SNAPSHOT)
+            yield Source(connection, schema if isinstance(schema, str) else None)
+    finally:
+        engine.dispose()
+
+
+def _engine(url: URL) -> Engine:
+    if url.get_backend_name() == "sqlite":
+        path = url.database or ""
+
+        def connect() -> sqlite3.Connection:
+            # Opened for reading only, and never created; the path's own ? and % are no options.
+            escaped = path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+            return sqlite3.connect(f"file:{escaped}?mode=ro", uri=True)
+
+        return create_engine("sqlite://", creator=connect, poolclass=NullPool, hide_parameters=True)
+    return engine_of(url.difference_update_query(_PRISMA), Watch())
+
+
+def _is_told(kind: Any) -> bool:
+    """Tell whether a column of this type is read as text."""
+    return isinstance(kind, (JSON, DateTime)) and not isinstance(kind, ARRAY)

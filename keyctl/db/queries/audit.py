@@ -1,0 +1,287 @@
+"""The audit chain: append events to it, walk it, ask for them."""
+
+import hashlib
+from collections.abc import Generator, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import Connection, Result, func, insert, select, update
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import IntegrityError as ConstraintError
+
+from keyctl import jsontext
+from keyctl.db import tolerant
+from keyctl.db.failures import is_unreadable
+from keyctl.db.tables import audit_events, audit_head
+from keyctl.errors import BrokenChainError
+
+GENESIS: Final = "0" * 64
+ADVICE: Final = "compare the database with a backup; keyctl audit export shows what is there"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """What one change did: who, what, to which object, and how it looked before and after."""
+
+    actor: str
+    changed_by: str | None
+    action: str
+    object_type: str
+    object_id: str
+    before: dict[str, Any] | None = None
+    after: dict[str, Any] | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The chain's last sequence number and hash."""
+
+    seq: int
+    hash: str
+
+
+def event_hash(row: dict[str, Any]) -> str:
+    """Return the SHA-256 over the canonical form of every column of *row* but `hash` itself.
+
+    `before` and `after` go in as the text that is stored, so that nothing which reorders or
+    re-reads them can change the sum.
+    """
+    covered = {column.name: row[column.name] for column in audit_events.c if column.name != "hash"}
+    return hashlib.sha256(jsontext.canonical(covered).encode()).hexdigest()
+
+
+def append(connection: Connection, events: Iterable[Event], *, at: datetime) -> list[Head]:
+    """Append *events* to the chain and return where each one is; the last is the new head.
+
+    Takes the head row's lock, the last one in keyctl's order: call it right before commit.
+
+    Raises:
+        BrokenChainError: The head is not where the chain ends.
+    """
+    head = lock_head(connection)
+    texts = _Texts()
+    heads, rows = [], []
+    for event in events:
+        row: dict[str, Any] = {
+            "seq": head.seq + 1,
+            "at": at,
+            "actor": event.actor,
+            "changed_by": event.changed_by,
+            "action": event.action,
+            "object_type": event.object_type,
+            "object_id": event.object_id,
+            "before": texts.of(event.before),
+            "after": texts.of(event.after),
+            "reason": event.reason,
+            "prev_hash": head.hash,
+        }
+        row["hash"] = event_hash(row)
+        head = Head(row["seq"], row["hash"])
+        heads.append(head)
+        rows.append(row)
+    try:
+        _write(connection, rows, head)
+    except ConstraintError as error:
+        raise BrokenChainError(
+            "the audit chain is broken: there are events behind its head", hint=ADVICE
+        ) from error
+    return heads
+
+
+def _write(connection: Connection, rows: list[dict[str, Any]], head: Head) -> None:
+    moved = update(audit_head).values(seq=head.seq, hash=head.hash)
+    if len(rows) == 1 and connection.dialect.name == "postgresql":
+        # In one statement: a rotation of many keys is bound by what it asks the server.
+        connection.execute(moved.add_cte(insert(audit_events).values(rows[0]).cte("event")))
+    else:
+        connection.execute(insert(audit_events), rows)
+        connection.execute(moved)
+
+
+class _Texts:
+    """Canonical texts of documents that many events share, made once for each."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[dict[str, Any], str]] = {}
+
+    def of(self, document: dict[str, Any] | None) -> str | None:
+        """Return the canonical form of *document*, by identity: it must not change meanwhile."""
+        if document is None:
+            return None
+        if (known := self._known.get(id(document))) is None:
+            # The document is kept, so that no other can get its address.
+            known = self._known[id(document)] = document, jsontext.canonical(document)
+        return known[1]
+
+
+def lock_head(connection: Connection) -> Head:
+    """Lock and return the head; its row is there since the first migration.
+
+    Raises:
+        BrokenChainError: It is not, or not alone.
+    """
+    return _only_head(connection.execute(select(audit_head).with_for_update()))
+
+
+def find_head(connection: Connection) -> Head:
+    """Return the head as it is now; sequence 0 in an empty chain.
+
+    Raises:
+        BrokenChainError: There is not exactly one.
+    """
+    return _only_head(connection.execute(select(audit_head)))
+
+
+def _only_head(rows: Result[Any]) -> Head:
+    found = [(row.seq, row.hash) for row in rows]
+    if [tuple(map(type, head)) for head in found] == [(int, str)]:
+        return Head(*found[0])
+    raise BrokenChainError("the audit chain is broken: it has no head, or several", hint=ADVICE)
+
+
+def count_events(connection: Connection) -> int:
+    """Return how many events there are, whatever the head says."""
+    return connection.execute(select(func.count()).select_from(audit_events)).scalar_one()
+
+
+def find_events(
+    connection: Connection,
+    *,
+    key_ids: Sequence[str] | None = None,
+    actor: str | None = None,
+    action: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    before_seq: int | None = None,
+    limit: int,
+) -> list[dict[str, Any]]:
+    """Return the newest events first, at most *limit*, older than *before_seq*.
+
+    What was tampered with is returned as text where keyctl cannot read it.
+    """
+    table = audit_events
+    query = select(*tolerant.columns(table, connection))
+    query = _filtered(query, key_ids, actor, action, since, until)
+    query = query.order_by(table.c.seq.desc()).limit(limit)
+    if before_seq is not None:
+        query = query.where(table.c.seq < before_seq)
+    with tolerant.any_text(connection):
+        return [tolerant.plain(row) for row in connection.execute(query).mappings()]
+
+
+def events_by_seq(connection: Connection, numbers: Sequence[int]) -> list[dict[str, Any]]:
+    """Return the events with these sequence numbers, in order, as dictionaries."""
+    query = select(audit_events).where(audit_events.c.seq.in_(numbers)).order_by(audit_events.c.seq)
+    return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def export(
+    connection: Connection,
+    *,
+    key_ids: Sequence[str] | None = None,
+    actor: str | None = None,
+    action: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    batch: int = 1000,
+) -> Generator[dict[str, Any]]:
+    """Yield events in order, the oldest first, without holding more than *batch* of them.
+
+    As `find_events`, with what was tampered with.
+    """
+    query = select(*tolerant.columns(audit_events, connection)).order_by(audit_events.c.seq)
+    query = _filtered(query, key_ids, actor, action, since, until)
+    with tolerant.any_text(connection):
+        rows = connection.execution_options(yield_per=batch).execute(query)
+        for row in rows.mappings():
+            yield tolerant.plain(row)
+
+
+def check_chain(connection: Connection, *, batch: int = 1000) -> Generator[Head]:
+    """Walk the whole chain and yield where each event is, if it fits; hold *batch* of them at most.
+
+    Every event must have the number after the one before, that one's hash, and its own; the head
+    must be the last one.  The connection must see one snapshot: others go on writing.
+
+    Raises:
+        BrokenLinkError: Something does not fit.  It names the first event that does not.
+    """
+    last = Head(0, GENESIS)
+    # What the driver cannot read loses the whole batch: then one by one, up to that event.
+    for size in (batch, 1):
+        try:
+            for head in _links(connection, last, batch=size):
+                yield (last := head)
+            break
+        except DBAPIError as error:
+            if not is_unreadable(error):
+                raise
+    else:
+        raise BrokenLinkError(last.seq + 1, f"event {last.seq + 1} is not what was written")
+    heads = [Head(row.seq, row.hash) for row in connection.execute(select(audit_head))]
+    if heads != [last]:
+        raise BrokenLinkError(
+            last.seq + 1, f"the chain ends at event {last.seq}, the head says otherwise"
+        )
+
+
+class BrokenLinkError(Exception):
+    """The audit chain does not hold; `seq` is the first event that does not fit."""
+
+    def __init__(self, seq: object, why: str) -> None:
+        super().__init__(why)
+        self.seq = seq
+
+
+def _links(connection: Connection, last: Head, *, batch: int) -> Generator[Head]:
+    """Yield where each event behind *last* is, as long as they fit."""
+    names = audit_events.c.keys()
+    query = select(*tolerant.columns(audit_events, connection)).order_by(audit_events.c.seq)
+    if last.seq:  # not from the start: there a number below 1 is to be found
+        query = query.where(audit_events.c.seq > last.seq)
+    with connection.execution_options(yield_per=batch).execute(query) as rows:
+        for values in rows:
+            last = _next_link(dict(zip(names, values, strict=True)), last)
+            yield last
+
+
+def _next_link(row: dict[str, Any], last: Head) -> Head:
+    seq = row["seq"]
+    if seq != last.seq + 1 or not isinstance(seq, int):
+        raise BrokenLinkError(
+            last.seq + 1, f"event {last.seq + 1} is missing: event {seq!r} is next"
+        )
+    if row["prev_hash"] != last.hash:
+        raise BrokenLinkError(seq, f"event {seq} does not follow the event before it")
+    try:
+        # A text there can have the form in which an instant is hashed.
+        fits = isinstance(row["at"], datetime) and event_hash(row) == row["hash"]
+    except (TypeError, ValueError):
+        fits = False  # a value of a kind that keyctl never writes
+    if not fits:
+        raise BrokenLinkError(seq, f"event {seq} is not what was written")
+    return Head(seq, row["hash"])
+
+
+def _filtered(
+    query: Any,
+    key_ids: Sequence[str] | None,
+    actor: str | None,
+    action: str | None,
+    since: datetime | None,
+    until: datetime | None,
+) -> Any:
+    table = audit_events
+    if key_ids is not None:
+        query = query.where(table.c.object_type == "key", table.c.object_id.in_(key_ids))
+    if actor is not None:
+        query = query.where(table.c.actor == actor)
+    if action is not None:
+        query = query.where(table.c.action == action)
+    if since is not None:
+        query = query.where(table.c.at >= since)
+    if until is not None:
+        query = query.where(table.c.at < until)
+    return query

@@ -1,0 +1,1 @@
+"""Judge a request: gather the facts, fill in, run every rule."""

@@ -1,0 +1,111 @@
+"""What the live keys around a new or changed one add up to, read only where a rule will ask."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from sqlalchemy import Connection, text
+
+from keyctl.config.settings import Settings, everywhere
+from keyctl.db import queries
+from keyctl.db.queries import Allocation
+from keyctl.policy.allocations import GUARANTEED
+from keyctl.policy.documents import Policy
+from keyctl.policy.facts import Facts, Sums
+from keyctl.records import Key
+
+_EVERYWHERE_LOCK = 0x6B6579736D61  # "keysma": counted across all teams, so no row can be locked
+
+
+def lock_everywhere(connection: Connection, settings: Settings) -> None:
+    """Keep two creations from both taking the last place where the configuration limits all keys."""
+    limits = [everywhere(settings, of_team=of_team).max_keys for of_team in (True, False)]
+    if connection.dialect.name == "postgresql" and limits != [None, None]:
+        connection.execute(text("SELECT pg_advisory_xact_lock(:id)"), {"id": _EVERYWHERE_LOCK})
+
+
+def read(connection: Connection, facts: Facts) -> Facts:
+    """Return *facts* with the sums that rules will ask for.
+
+    The owners' rows are locked, so nobody can add to them before this transaction ends.
+    """
+    team, organization, everybody = Sums(), Sums(), Sums()
+    but = facts.key.id or None
+    if facts.team is not None and _asks(facts, facts.layers.team):
+        team = added_up(
+            queries.allocations(connection, now=facts.now, but=but, team_id=facts.team.id)
+        )
+    if facts.organization is not None and _asks(facts, facts.layers.organization):
+        organization = added_up(
+            queries.allocations(
+                connection, now=facts.now, but=but, organization_id=facts.organization.id
+            )
+        )
+    if facts.layers.everywhere is not None and facts.layers.everywhere.max_keys is not None:
+        everybody = added_up(queries.allocations(connection, now=facts.now, but=but))
+    return replace(facts, team_sums=team, organization_sums=organization, all_sums=everybody)
+
+
+def with_key(facts: Facts, key: Key) -> Facts:
+    """Return *facts* with *key* among the live keys that are added up."""
+    own = Allocation(
+        max_budget=key.max_budget,
+        tpm_limit=key.tpm_limit,
+        rpm_limit=key.rpm_limit,
+        tpm_limit_type=key.tpm_limit_type,
+        rpm_limit_type=key.rpm_limit_type,
+        model_tpm_limit=key.model_tpm_limit,
+        model_rpm_limit=key.model_rpm_limit,
+    )
+    return replace(
+        facts,
+        team_sums=added_up([own], to=facts.team_sums),
+        organization_sums=added_up([own], to=facts.organization_sums),
+        all_sums=added_up([own], to=facts.all_sums),
+    )
+
+
+def are_asked_for(facts: Facts) -> bool:
+    """Tell whether any rule looks at a sum."""
+    layers = facts.layers
+    return any(
+        _asks(facts, policy) for policy in (layers.team, layers.organization, layers.everywhere)
+    )
+
+
+def added_up(taken: Iterable[Allocation], *, to: Sums | None = None) -> Sums:
+    """Return what *taken* adds up to; throughput counts where it is guaranteed."""
+    total = to or Sums()
+    keys, budget = total.keys, total.max_budget
+    tpm, rpm = total.tpm, total.rpm
+    model_tpm, model_rpm = dict(total.model_tpm), dict(total.model_rpm)
+    for item in taken:
+        keys += 1
+        budget += item.max_budget or 0
+        if item.tpm_limit_type == GUARANTEED:
+            tpm += item.tpm_limit or 0
+            _add(model_tpm, item.model_tpm_limit)
+        if item.rpm_limit_type == GUARANTEED:
+            rpm += item.rpm_limit or 0
+            _add(model_rpm, item.model_rpm_limit)
+    return replace(
+        total,
+        keys=keys,
+        max_budget=budget,
+        tpm=tpm,
+        rpm=rpm,
+        model_tpm=model_tpm,
+        model_rpm=model_rpm,
+    )
+
+
+def _add(total: dict[str, int], limits: dict[str, int]) -> None:
+    for model, limit in limits.items():
+        total[model] = total.get(model, 0) + limit
+
+
+def _asks(facts: Facts, policy: Policy | None) -> bool:
+    guaranteed = GUARANTEED in (facts.key.tpm_limit_type, facts.key.rpm_limit_type)
+    return guaranteed or (
+        policy is not None
+        and (policy.max_keys is not None or policy.budget_allocation == "guaranteed")
+    )

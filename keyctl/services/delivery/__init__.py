@@ -1,0 +1,1 @@
+"""Stage, deliver and confirm a key string, whatever the sink."""

@@ -1,0 +1,132 @@
+"""The sinks that the configuration names, ready for one key."""
+
+from datetime import timedelta
+from pathlib import Path
+
+from keyctl import durations
+from keyctl.config import sinks
+from keyctl.errors import UsageError
+from keyctl.records import Key
+from keyctl.services.delivery.overwrite import replaceable
+from keyctl.services.workspace import Workspace
+from keyctl.sinks.aws import AwsSink
+from keyctl.sinks.base import Parcel, Sink, Target
+from keyctl.sinks.command import CommandSink
+from keyctl.sinks.file import FileSink
+from keyctl.sinks.kubernetes import KubernetesSink
+from keyctl.sinks.python import PythonSink
+from keyctl.sinks.templates import expand
+from keyctl.sinks.vault import Login, VaultSink
+
+ENV_VAR = "OPENAI_API_KEY"
+
+
+class NamedFileSink:
+    """A file sink whose path is known once the key is."""
+
+    timeout = timedelta(0)
+    shows_answer = False
+
+    def __init__(self, name: str, settings: sinks.FileSink, workspace: Workspace) -> None:
+        self.name = name
+        self._settings = settings
+        self._workspace = workspace
+        self._file: FileSink | None = None
+
+    def check(self, target: Target) -> None:
+        """Fill in the path and check the file."""
+        self._file = FileSink(
+            Path(expand(self._settings.path, target)),
+            form=self._settings.format,
+            force=False,
+            replaceable=replaceable(self._workspace),
+            env_var=ENV_VAR,
+        )
+        self._file.check(target)
+
+    def deliver(self, parcel: Parcel) -> None:
+        """Put the key into the file."""
+        if self._file is not None:
+            self._file.deliver(parcel)
+
+
+def named_sink(workspace: Workspace, name: str) -> Sink:
+    """Return the sink that the configuration calls *name*.
+
+    Raises:
+        UsageError: It calls none so.
+    """
+    settings = workspace.settings.sinks.get(name)
+    if settings is None:
+        known = ", ".join(workspace.settings.sinks) or "none"
+        raise UsageError(f"there is no sink {name!r}", hint=f"the configuration names: {known}")
+    if isinstance(settings, sinks.FileSink):
+        return NamedFileSink(name, settings, workspace)
+    timeout = timedelta(seconds=durations.parse_duration(settings.timeout).seconds)
+    if isinstance(settings, sinks.PythonSink):
+        return PythonSink(name, settings.function, timeout=timeout)
+    if isinstance(settings, sinks.CommandSink):
+        return CommandSink(
+            name, settings.argv, timeout=timeout, form=settings.format, env_var=ENV_VAR
+        )
+    return _store(workspace, name, settings, timeout)
+
+
+def _store(
+    workspace: Workspace,
+    name: str,
+    settings: sinks.VaultSink | sinks.AwsSink | sinks.KubernetesSink,
+    timeout: timedelta,
+) -> Sink:
+    if isinstance(settings, sinks.VaultSink):
+        return VaultSink(
+            name,
+            url=settings.url,
+            mount=settings.mount,
+            path=settings.path,
+            namespace=settings.namespace,
+            ca_file=settings.ca_file,
+            login=Login(
+                token_file=settings.token_file,
+                role_id=settings.role_id,
+                secret_id_file=settings.secret_id_file,
+                kubernetes_role=settings.kubernetes_role,
+                kubernetes_token_file=settings.kubernetes_token_file,
+                mount=settings.auth_mount,
+            ),
+            timeout=timeout,
+            replaceable=replaceable(workspace),
+        )
+    if isinstance(settings, sinks.AwsSink):
+        return AwsSink(
+            name,
+            template=settings.name,
+            region=settings.region,
+            endpoint_url=settings.endpoint_url,
+            form=settings.format,
+            env_var=ENV_VAR,
+            kms_key_id=settings.kms_key_id,
+            timeout=timeout,
+            replaceable=replaceable(workspace),
+        )
+    return KubernetesSink(
+        name,
+        namespace=settings.namespace,
+        template=settings.name,
+        entry=settings.entry,
+        kubeconfig=settings.kubeconfig,
+        context=settings.context,
+        timeout=timeout,
+        replaceable=replaceable(workspace),
+    )
+
+
+def target_of(key: Key, *, key_id: str | None = None) -> Target:
+    """Return what templates may say about *key*."""
+    return Target(
+        key_id=key_id or key.id or None,
+        alias=key.key_alias,
+        team=key.team_id,
+        user=key.user_id,
+        org=key.organization_id,
+    )

@@ -1,0 +1,1 @@
+"""Send the events in the outbox."""

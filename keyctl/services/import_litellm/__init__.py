@@ -1,0 +1,1 @@
+"""Import users, teams and keys from LiteLLM."""

@@ -1,0 +1,193 @@
+"""Import users, organizations and teams, and who belongs to them: one transaction per batch."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+from typing import Any, Final
+
+from keyctl import durations
+from keyctl.db.queries import directory
+from keyctl.errors import KeyctlError, OrganizationNotFoundError
+from keyctl.litellm import inventory
+from keyctl.litellm.owners import MappedOwner, Member, map_organization, map_team, map_user
+from keyctl.litellm.values import Row, decoded
+from keyctl.records import Organization, Principal, Team, User
+from keyctl.services.directory import WORD
+from keyctl.services.import_litellm.report import (
+    Begin,
+    ImportOrder,
+    Kind,
+    Line,
+    Source,
+    committed,
+    failed,
+    on_record,
+    owner_name,
+)
+from keyctl.services.transaction import Unit, row_of
+
+_BATCH: Final = 500
+_KINDS: Final[dict[type[Principal], Kind]] = {
+    User: "user",
+    Organization: "organization",
+    Team: "team",
+}
+_Map = Callable[..., MappedOwner]
+
+
+@dataclass(slots=True)
+class OwnerImport:
+    """One import of owners.  Those of the same id are left alone, archived ones too.
+
+    `fresh` are the users that this run has imported: they also become members of teams and
+    organizations that are here already.  Anybody else who is no member there may have been
+    removed on purpose.
+    """
+
+    begin: Begin
+    order: ImportOrder
+    fresh: set[str] = field(default_factory=set)
+
+    def run(self, source: Source) -> Iterator[Line]:
+        """Import everybody that *source* knows and yield a line for each: what keys refer to comes first."""
+        yield from self._all(User, source.users(), map_user)
+        yield from self._all(Organization, source.organizations(), map_organization)
+        yield from self._all(Team, source.teams(), map_team)
+
+    def _all(self, kind: type[Principal], rows: Iterator[Row], map_row: _Map) -> Iterator[Line]:
+        while batch := list(islice(rows, _BATCH)):
+            yield from committed(partial(self._batch, kind, batch, map_row), self.order)
+
+    def _batch(self, kind: type[Principal], rows: Sequence[Row], map_row: _Map) -> list[Line]:
+        with self.begin() as unit:
+            known = directory.known(unit.connection, kind, _ids(kind, rows))
+            around = self._organizations(unit, rows) if kind is Team else set()
+            lines: list[Line] = []
+            imported: list[Principal] = []
+            members: list[tuple[str, Member]] = []
+            for row in rows:
+                object_id = row.get(f"{WORD[kind]}_id")
+                line, mapped = self._mapped(kind, row, map_row, around, is_known=object_id in known)
+                lines.append(line)
+                if mapped is None:
+                    continue
+                if line.result == "imported":
+                    imported.append(self._record(unit, kind, mapped, line))
+                members += [
+                    (mapped.columns["id"], member)
+                    for member in mapped.members
+                    if line.result == "imported" or member.user_id in self.fresh
+                ]
+            if imported:
+                directory.insert_all(unit.connection, *imported)
+            lines += self._members(unit, kind, members)
+        if kind is User:
+            self.fresh.update(record.id for record in imported)
+        return on_record(lines, unit)
+
+    def _mapped(
+        self,
+        kind: type[Principal],
+        row: Row,
+        map_row: _Map,
+        organizations: set[str],
+        *,
+        is_known: bool,
+    ) -> tuple[Line, MappedOwner | None]:
+        word = _KINDS[kind]
+        source = owner_name(row.get(f"{word}_id"))
+        lost: list[str] = []
+        try:
+            whole = decoded(row)
+            lost = inventory.lost(word, whole)
+            mapped = map_row(whole, dropped=self.order.dropped)
+            organization_id = mapped.columns.get("organization_id")
+            if organization_id is not None and organization_id not in organizations:
+                raise OrganizationNotFoundError(f"there is no organization {organization_id!r}")
+        except KeyctlError as error:
+            if is_known:
+                return Line(object_type=word, source=source, result="present"), None
+            return failed(word, source, error, lost=lost), None
+        if is_known:
+            return Line(object_type=word, source=source, result="present"), mapped
+        line = Line(
+            object_type=word, source=source, result="imported", changes=mapped.changes, lost=lost
+        )
+        return line, mapped
+
+    def _record(
+        self, unit: Unit, kind: type[Principal], mapped: MappedOwner, line: Line
+    ) -> Principal:
+        """Return what is to be written, and note its event."""
+        actor = unit.caller.actor
+        stamps = {"created_at": unit.now, "created_by": actor}
+        columns: dict[str, Any] = {**stamps, **mapped.columns}
+        if (period := columns.get("budget_duration")) and "budget_reset_at" not in columns:
+            columns["budget_anchor_at"] = unit.now
+            columns["budget_reset_at"] = durations.next_reset(period, anchor=unit.now, now=unit.now)
+        record = kind(updated_at=unit.now, updated_by=actor, **columns)
+        dropped = [name for name in line.lost if name in self.order.dropped]
+        unit.record(
+            f"{WORD[kind]}_imported",
+            WORD[kind],
+            record.id,
+            after={**row_of(record), **({"dropped": dropped} if dropped else {})},
+            reason=self.order.reason if dropped else None,
+        )
+        return record
+
+    def _organizations(self, unit: Unit, rows: Sequence[Row]) -> set[str]:
+        ids = {row["organization_id"] for row in rows if row.get("organization_id")}
+        return set(directory.find_all(unit.connection, Organization, ids, lock=True))
+
+    def _members(
+        self, unit: Unit, kind: type[Principal], members: Sequence[tuple[str, Member]]
+    ) -> list[Line]:
+        if not members:
+            return []
+        user_ids = {member.user_id for _, member in members}
+        users = directory.find_all(unit.connection, User, user_ids)
+        roles = directory.member_roles(
+            unit.connection, kind, {object_id for object_id, _ in members}, user_ids
+        )
+        return [
+            self._member(
+                unit, kind, object_id, member, users, is_known=(object_id, member.user_id) in roles
+            )
+            for object_id, member in members
+        ]
+
+    def _member(
+        self,
+        unit: Unit,
+        kind: type[Principal],
+        object_id: str,
+        member: Member,
+        users: dict[str, User],
+        *,
+        is_known: bool,
+    ) -> Line:
+        word, user_id = WORD[kind], member.user_id
+        source = f"{word} {object_id}: {owner_name(user_id)}"
+        if is_known:
+            return Line(object_type="member", source=source, result="present")
+        if member.refusal is not None:
+            return failed("member", source, member.refusal)
+        if member.role is None or user_id not in users:
+            reason = member.skipped or "user_not_found"
+            return Line(object_type="member", source=source, result="skipped", reason=reason)
+        directory.add_member(
+            unit.connection, kind, object_id, user_id, {"role": member.role, "created_at": unit.now}
+        )
+        unit.record(
+            f"{word}_member_imported",
+            word,
+            object_id,
+            after={"user_id": user_id, "role": member.role},
+        )
+        return Line(object_type="member", source=source, result="imported")
+
+
+def _ids(kind: type[Principal], rows: Sequence[Row]) -> list[str]:
+    return [str(row.get(f"{WORD[kind]}_id")) for row in rows]

@@ -1,0 +1,1 @@
+"""Make new keys."""

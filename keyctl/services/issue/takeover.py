@@ -1,0 +1,176 @@
+"""What earlier runs left where a new key would stand: under its alias, key string, request id or file."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection
+
+from keyctl import views
+from keyctl.db import queries
+from keyctl.errors import AliasTakenError, KeyTakenError, RequestIdTakenError
+from keyctl.keystring import KeyString
+from keyctl.records import Claim, Key
+from keyctl.services.delivery.run_lock import Run
+from keyctl.services.issue.order import Order, Outcome
+from keyctl.services.transaction import Unit, archive_pending
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """What is ready before the first transaction: hashing takes time and must not hold a lock."""
+
+    order: Order
+    key_id: str
+    values: dict[str, Any]
+    key: KeyString
+    supplied: bool
+    hash: str
+    fingerprint: str
+    found_in_file: frozenset[str]
+
+    @property
+    def alias(self) -> str | None:
+        """Return the alias that is asked for."""
+        return self.values.get("key_alias") or None
+
+    @property
+    def request_id(self) -> str | None:
+        """Return the name that makes the request safe to repeat."""
+        return self.order.request_id
+
+
+class StartOver(Exception):  # noqa: N818  # not an error
+    """The facts changed under us: try again on fresh ones."""
+
+
+class Wait(Exception):  # noqa: N818  # not an error
+    """The same request is being carried out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Predecessors:
+    """What stands in the way of a draft's key, as one transaction sees it."""
+
+    connection: Connection
+    draft: Draft
+    run: Run
+    now: datetime
+
+    def find(self) -> Claim | Outcome | None:
+        """Return the dead claim to take over, the outcome to replay, or None for a new key.
+
+        Raises:
+            ConflictError: A live key, or a living run, is in the way.
+            Wait: The same request is being carried out by a living run.
+            StartOver: It was carried out while we looked.
+        """
+        connection, draft = self.connection, self.draft
+        if draft.request_id is not None:
+            known = queries.find_request_id(connection, draft.request_id)
+            if known is not None:
+                key = queries.find_key(connection, known.key_id)
+                if not _came_to_nothing(key):
+                    return self._known_request(known, key)
+        for key_id in self._in_the_way():
+            claim = queries.find_claim(connection, key_id)
+            if claim is not None and claim.fingerprint == draft.fingerprint:
+                return claim
+        return None
+
+    def clear(self, unit: Unit) -> None:
+        """Archive pending keys of dead runs that another request left under this alias or string.
+
+        Raises:
+            StartOver: They are not pending, or not dead, any more.
+        """
+        draft, alias, run = self.draft, self.draft.alias, self.run
+        if draft.request_id is not None:
+            known = queries.find_request_id(unit.connection, draft.request_id)
+            if known is not None and _came_to_nothing(
+                queries.find_key(unit.connection, known.key_id)
+            ):
+                queries.forget_request_ids(unit.connection, known.key_id)
+        in_way = queries.find_key_by_alias(unit.connection, alias, lock=True) if alias else None
+        others = [in_way] if in_way else []
+        if draft.supplied and (
+            secret := queries.find_secret_by_lookup(unit.connection, draft.key.lookup)
+        ):
+            owner = queries.find_key(unit.connection, secret.key_id, lock=True)
+            others += [owner] if owner and owner.id not in {key.id for key in others} else []
+        for key in others:
+            claim = queries.find_claim(unit.connection, key.id)
+            if not _is_pending(key) or (claim and run.is_alive(claim, now=unit.now)):
+                raise StartOver
+            if claim is None or claim.fingerprint != draft.fingerprint:
+                archive_pending(unit, key, reason="another request took its place")
+
+    def _in_the_way(self) -> Iterator[str]:
+        """Yield pending keys of dead runs that have this alias, key string or output file.
+
+        Raises:
+            ConflictError: A live key, or a living run, has the alias or the key string.
+        """
+        connection, draft, alias = self.connection, self.draft, self.draft.alias
+        if alias and (key := queries.find_key_by_alias(connection, alias)):
+            if key.confirmed_at is not None or self._is_claimed(key.id):
+                raise alias_taken(alias)
+            yield key.id
+        if draft.supplied and (
+            secret := queries.find_secret_by_lookup(connection, draft.key.lookup)
+        ):
+            owner = queries.find_key(connection, secret.key_id)
+            if not _is_pending(owner) or self._is_claimed(secret.key_id):
+                raise key_taken()
+            yield secret.key_id
+        for public_id in draft.found_in_file:
+            found = queries.find_presented(connection, public_id)
+            if found is not None and _is_pending(found.key) and not self._is_claimed(found.key.id):
+                yield found.key.id
+
+    def _known_request(self, known: queries.RequestId, key: Key | None) -> Claim | Outcome:
+        if known.fingerprint != self.draft.fingerprint:
+            raise RequestIdTakenError(
+                f"request id {known.request_id!r} was used for another request",
+                hint="take a new request id, or repeat the request as it was",
+            )
+        claim = queries.find_claim(self.connection, known.key_id)
+        if key is not None and key.confirmed_at is not None:
+            secrets = queries.secrets_of(self.connection, key.id)
+            answer = views.info_view(key, secrets, now=self.now)
+            return Outcome(answer={**answer, "replayed": True}, replayed=True)
+        if claim is None:
+            raise StartOver
+        if self.run.is_alive(claim, now=self.now):
+            raise Wait
+        return claim
+
+    def _is_claimed(self, key_id: str) -> bool:
+        claim = queries.find_claim(self.connection, key_id)
+        return claim is not None and self.run.is_alive(claim, now=self.now)
+
+
+def alias_taken(alias: str) -> AliasTakenError:
+    """Return the error for an alias that a live key has."""
+    return AliasTakenError(
+        f"alias {alias!r} is taken by a live key",
+        hint=f"keyctl info {alias} shows it; choose another alias, or rotate or delete that key",
+    )
+
+
+def key_taken() -> KeyTakenError:
+    """Return the error for a supplied key string that this database knows."""
+    return KeyTakenError(
+        "the supplied key is, or was, a key of this database",
+        hint="supply another one, or let keyctl generate it",
+    )
+
+
+def _is_pending(key: Key | None) -> bool:
+    return key is not None and key.confirmed_at is None and key.deleted_at is None
+
+
+def _came_to_nothing(key: Key | None) -> bool:
+    """Tell whether a request id is free again: its key was deleted before anybody had it."""
+    return key is None or (key.confirmed_at is None and key.deleted_at is not None)

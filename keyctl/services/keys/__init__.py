@@ -1,0 +1,1 @@
+"""Find, read, change and end keys."""

@@ -1,0 +1,334 @@
+"""Change a key: its settings, through the one policy path, on the key as it would be."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import IntegrityError as ConstraintError
+
+from keyctl import durations, views
+from keyctl.db import queries
+from keyctl.db.failures import broken_constraint
+from keyctl.errors import (
+    AliasTakenError,
+    KeyNotFoundError,
+    MalformedRequestError,
+    PolicyDeniedError,
+    Violation,
+)
+from keyctl.policy import bounds, engine, resolve
+from keyctl.policy.facts import Caller, Facts
+from keyctl.records import Key
+from keyctl.requests import UpdateRequest, validate
+from keyctl.services.authorize import totals
+from keyctl.services.authorize.verdict import Verdict, roles, surroundings
+from keyctl.services.keys.read import find, may_see, not_found
+from keyctl.services.transaction import Unit, anchor, row_of, writing
+from keyctl.services.workspace import Workspace
+
+# What an own column becomes when it is cleared, where that is not null.
+_EMPTY: Final[dict[str, Any]] = {
+    "models": [],
+    "budget_limits": [],
+    "model_max_budget": {},
+    "budget_fallbacks": {},
+    "model_tpm_limit": {},
+    "model_rpm_limit": {},
+    "allowed_routes": [],
+    "permissions": {},
+    "guardrails": [],
+    "tags": [],
+    "metadata": {},
+    "blocked": False,
+    "auto_rotate": False,
+    "send_invite_email": False,
+    "spend": 0,
+    "key_type": "default",
+}
+_COLUMNS: Final = frozenset(item.name for item in fields(Key))
+# Objects that a patch changes name by name; everything else it replaces.
+_MERGED: Final = frozenset({"metadata", "permissions", "model_tpm_limit", "model_rpm_limit"})
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeService:
+    """Updates keys.  `update` is one transaction."""
+
+    workspace: Workspace
+
+    def update(
+        self,
+        given: str,
+        patch: Mapping[str, Any],
+        *,
+        overrides: tuple[str, ...] = (),
+        reason: str | None = None,
+    ) -> dict[str, Any]:
+        """Change what *patch* names, null clearing a field, and return the key's view.
+
+        A JSON Merge Patch (RFC 7396) on the fields of a request.
+
+        Raises:
+            MalformedRequestError: The patch is not well formed.
+            KeyNotFoundError: There is no live key *given* that the caller may see.
+            PolicyDeniedError: The key as it would be breaks rules.
+            AliasTakenError: Another live key has the alias.
+        """
+        engine.check_overrides(overrides)
+        caller = self.workspace.caller
+        try:
+            with writing(self.workspace) as unit:
+                before = live_key(unit.connection, given, caller)
+                verdict = self._judge(unit.connection, before, patch, overrides, now=unit.now)
+                if verdict.violations:
+                    raise engine.refuse(list(verdict.violations))
+                write_change(unit, before, verdict, reason=reason)
+                secrets = queries.secrets_of(unit.connection, before.id)
+        except ConstraintError as error:
+            if broken_constraint(error) == "uq_keys_key_alias":
+                raise AliasTakenError(
+                    f"alias {patch['key_alias']!r} is taken by a live key",
+                    hint="choose another alias, or delete that key",
+                ) from error
+            raise
+        except PolicyDeniedError as error:
+            record_denial(self.workspace, "key_update_denied", given, error)
+            raise
+        head = unit.heads[-1]
+        return {
+            **views.info_view(verdict.key, secrets, now=unit.now),
+            "filled": [
+                {"field": item.field, "value": item.value, "source": item.source}
+                for item in verdict.filled
+            ],
+            "audit": anchor(head),
+        }
+
+    def dry_run(
+        self, given: str, patch: Mapping[str, Any], *, overrides: tuple[str, ...] = ()
+    ) -> Verdict:
+        """Return the whole verdict on the change and write nothing."""
+        engine.check_overrides(overrides)
+        database = self.workspace.database
+        with database.read() as connection:
+            before = live_key(connection, given, self.workspace.caller, lock=False)
+            now = database.now(connection)
+            return self._judge(connection, before, patch, overrides, now=now, lock=False)
+
+    def _judge(
+        self,
+        connection: Connection,
+        before: Key,
+        patch: Mapping[str, Any],
+        overrides: tuple[str, ...],
+        *,
+        now: datetime,
+        lock: bool = True,
+    ) -> Verdict:
+        merged = _merge(before, patch)
+        request = validate(UpdateRequest, merged, what="the request", schema="update-request")
+        values = resolve.given_values(request)
+        cleared = frozenset(name for name, value in patch.items() if value is None)
+        changed = _changed(before, values, cleared, now=now)
+        owners = {
+            "team_id": changed.team_id,
+            "user_id": changed.user_id,
+            "organization_id": changed.organization_id,
+        }
+        if "team_id" in patch and "organization_id" not in patch:
+            owners["organization_id"] = None  # it comes from the new team
+        around = surroundings(connection, self.workspace.settings, owners, lock=lock)
+        if around.organization is not None:
+            changed = replace(changed, organization_id=around.organization.id)
+        elif "team_id" in patch and "organization_id" not in patch:
+            changed = replace(changed, organization_id=None)
+        moved = changed.team_id != before.team_id
+        facts = Facts(
+            operation="update",
+            key=changed,
+            before=before,
+            given=frozenset(values) if not moved else _named(changed),
+            cleared=cleared,
+            moved=moved,
+            caller=self.workspace.caller,
+            team=around.team,
+            organization=around.organization,
+            user=around.user,
+            layers=around.layers,
+            now=now,
+            **roles(connection, around),
+        )
+        key, filled = bounds.fill(facts)
+        facts = totals.read(connection, replace(facts, key=key))
+        violations = engine.evaluate(facts)
+        if moved and not self.workspace.caller.is_admin:
+            violations += self._leaving(connection, facts, before)
+        standing, stepped_over = engine.overridden(facts, violations, overrides)
+        return Verdict(key=key, filled=filled, violations=standing, stepped_over=stepped_over)
+
+    def _leaving(self, connection: Connection, facts: Facts, before: Key) -> list[Violation]:
+        """Return what speaks against the caller taking the key out of the team it is in."""
+        owners = {
+            "team_id": before.team_id,
+            "user_id": before.user_id,
+            "organization_id": before.organization_id,
+        }
+        around = surroundings(connection, self.workspace.settings, owners, lock=False)
+        left = replace(
+            facts,
+            key=before,
+            given=frozenset(),
+            cleared=frozenset(),
+            team=around.team,
+            organization=around.organization,
+            layers=around.layers,
+        )
+        return engine.evaluate_caller(left)
+
+
+def live_key(connection: Connection, given: str, caller: Caller, *, lock: bool = True) -> Key:
+    """Return the key that *given* names, unless it is deleted or the caller may not see it.
+
+    Raises:
+        KeyNotFoundError: There is none.
+    """
+    key = find(connection, given, lock=lock)
+    if not may_see(caller, key):
+        raise not_found(given)
+    if key.deleted_at is not None:
+        raise KeyNotFoundError(
+            f"key {key.id} is deleted", hint="a deleted key stays deleted; generate another"
+        )
+    return key
+
+
+def write_change(unit: Unit, before: Key, verdict: Verdict, *, reason: str | None) -> None:
+    """Write the changed key and its audit event; its secrets end when it does."""
+    after = replace(verdict.key, updated_at=unit.now, updated_by=unit.caller.actor)
+    changed = {
+        name: value for name, value in after.columns().items() if value != getattr(before, name)
+    }
+    queries.update_key(unit.connection, before.id, **{**changed, "updated_at": unit.now})
+    if after.expires != before.expires:
+        queries.bound_secrets(unit.connection, after)
+    for violation in verdict.stepped_over:
+        unit.record(
+            "rule_overridden",
+            "key",
+            before.id,
+            after={"rule": violation.rule, "field": violation.field},
+            reason=reason,
+        )
+    unit.record("key_updated", "key", before.id, before=row_of(before), after=row_of(after))
+
+
+def record_denial(workspace: Workspace, action: str, given: str, error: PolicyDeniedError) -> None:
+    """Put a refused change on record."""
+    rules = [{"rule": item.rule, "field": item.field} for item in error.violations]
+    with writing(workspace) as unit:
+        key = find(unit.connection, given)
+        unit.record(action, "key", key.id, after={"violations": rules}, reason=error.message)
+
+
+def _merge(before: Key, patch: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields that *patch* gives a value, objects merged into what is stored."""
+    merged: dict[str, Any] = {}
+    for name, value in patch.items():
+        stored = getattr(before, name, None) if name in _MERGED else None
+        merged[name] = (
+            _merge_patch(stored, value)
+            if isinstance(stored, dict) and isinstance(value, dict)
+            else value
+        )
+    return merged
+
+
+def _merge_patch(stored: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
+    """Return *stored* with *patch* applied, after RFC 7396, section 2."""
+    result = dict(stored)
+    for name, value in patch.items():
+        if value is None:
+            result.pop(name, None)
+        elif isinstance(value, dict):
+            inner = result.get(name)
+            result[name] = _merge_patch(inner if isinstance(inner, dict) else {}, value)
+        else:
+            result[name] = value
+    return result
+
+
+def _changed(
+    before: Key, values: Mapping[str, Any], cleared: frozenset[str], *, now: datetime
+) -> Key:
+    """Return *before* with *values* set and *cleared* emptied, and what follows from them."""
+    unknown = cleared - UpdateRequest.model_fields.keys()
+    if unknown:
+        name = min(unknown)
+        raise MalformedRequestError(
+            f"the request is malformed: {name!r} is not a field that can be cleared",
+            hint="keyctl schema update-request prints what is accepted",
+            violations=[
+                Violation(rule="request.unknown_field", field=name, message="is not a known field")
+            ],
+        )
+    columns = {name: value for name, value in values.items() if name in _COLUMNS}
+    columns.update({name: _EMPTY.get(name) for name in cleared if name in _COLUMNS})
+    gateway = {name: value for name, value in before.gateway.items() if name not in cleared}
+    gateway.update({name: values[name] for name in resolve.GATEWAY_FIELDS if name in values})
+    columns["gateway"] = gateway
+    if "key_type" in values:
+        columns.update(resolve.routes_of(values))
+    columns.update(_expiry(values, cleared, now=now))
+    key = replace(before, **columns)
+    if "key_alias" in values:
+        key = replace(key, key_alias=values["key_alias"] or None)
+    if "budget_duration" in values or "budget_duration" in cleared:
+        period = key.budget_duration
+        key = replace(
+            key,
+            budget_anchor_at=now if period else None,
+            budget_reset_at=durations.next_reset(period, anchor=now, now=now) if period else None,
+        )
+    return _rotation(key, before, now=now)
+
+
+def _expiry(values: Mapping[str, Any], cleared: frozenset[str], *, now: datetime) -> dict[str, Any]:
+    if "duration" in values:
+        expires = durations.parse_duration(values["duration"]).after(now)
+        return {"duration": values["duration"], "expires": expires}
+    if "expires" in values:
+        return {"duration": None, "expires": resolve.future(values["expires"], now)}
+    if cleared & {"duration", "expires"}:
+        return {"duration": None, "expires": None}
+    return {}
+
+
+def _rotation(key: Key, before: Key, *, now: datetime) -> Key:
+    if not key.auto_rotate and key.rotation_interval is not None and before.auto_rotate:
+        key = replace(key, rotation_interval=None)  # switched off: the interval goes with it
+    if key.auto_rotate != (key.rotation_interval is not None):
+        raise MalformedRequestError(
+            "the request is malformed: auto_rotate and rotation_interval are only set together",
+            hint="give both, or clear both",
+            violations=[
+                Violation(
+                    rule="request.value",
+                    field="rotation_interval",
+                    message="auto_rotate and rotation_interval are only set together",
+                )
+            ],
+        )
+    if key.rotation_interval == before.rotation_interval:
+        return key
+    due = None
+    if key.rotation_interval is not None:
+        due = durations.parse_duration(key.rotation_interval).after(now)
+    return replace(key, key_rotation_at=due)
+
+
+def _named(key: Key) -> frozenset[str]:
+    """Return the fields that a request for this very key would have named."""
+    named = {name for name, value in key.columns().items() if value not in (None, [], {}, False)}
+    return frozenset(named | key.gateway.keys())

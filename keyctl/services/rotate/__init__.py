@@ -1,0 +1,1 @@
+"""Give keys new secrets."""

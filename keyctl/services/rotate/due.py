@@ -1,0 +1,289 @@
+"""Rotate what is due: for cron, on any number of hosts at once."""
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Final
+
+from keyctl.db import queries
+from keyctl.errors import BusyError, KeyctlError, KeyNotFoundError, PolicyDeniedError
+from keyctl.keystring import KeyString
+from keyctl.records import Key
+from keyctl.requests import parse_grace
+from keyctl.services.delivery import run_lock
+from keyctl.services.delivery.confirm import Written, check_written, persist, uninterrupted
+from keyctl.services.delivery.sinks import target_of
+from keyctl.services.rotate.due_keys import CHUNK, Claimed, DueKeys, Line, line_of
+from keyctl.services.rotate.model import Confirmed, Staged, Wanted
+from keyctl.services.rotate.steps import Rotating
+from keyctl.services.transaction import anchor
+from keyctl.services.workspace import Workspace
+from keyctl.sinks.base import Sink
+
+# So many keys share their transactions: a killed run leaves no more of them to be delivered anew.
+GROUP: Final = 8
+_CHECKED_AT_ONCE: Final = 64
+
+
+@dataclass(slots=True, kw_only=True)
+class DueOrder:
+    """How to go about it.  `stopped` is asked before each key: a signal may set it."""
+
+    grace: str | None = None
+    most: int | None = None
+    deadline: timedelta | None = None
+    stopped: Callable[[], bool] = lambda: False
+
+
+@dataclass(frozen=True, slots=True)
+class DueService:
+    """Finds keys that are due and rotates them with the protocol of a single rotation."""
+
+    workspace: Workspace
+
+    def rotate_due(self, order: DueOrder) -> Iterator[Line]:
+        """Rotate every key that is due, and yield a line for each as soon as it is done.
+
+        A key that fails stops none of the others.
+
+        Raises:
+            InvalidDurationError: The grace period is none.
+        """
+        parse_grace("none" if order.grace is None else order.grace)
+        end = None if order.deadline is None else time.monotonic() + order.deadline.total_seconds()
+        rotating = Rotating(self.workspace)
+        with run_lock.begun(self.workspace.runs_folder) as run, _hashing(rotating) as hashes:
+            due = DueKeys(workspace=self.workspace, run=run, due_at=self._now())
+            yield from _DueRun(
+                order=order, end=end, due=due, rotating=rotating, hashes=hashes
+            ).lines()
+
+    def list_due(self, *, most: int | None = None) -> Iterator[Line]:
+        """Yield what a run would do, without doing it."""
+        shown = 0
+        with run_lock.begun(self.workspace.runs_folder) as run:
+            due = DueKeys(workspace=self.workspace, run=run, due_at=self._now())
+            for line in due.listed():
+                if line.result == "due":
+                    if shown == most:
+                        return
+                    shown += 1
+                yield line
+
+    def count(self) -> int:
+        """Return how many keys are due."""
+        database = self.workspace.database
+        with database.read() as connection:
+            return queries.count_keys_due(connection, due_at=database.now(connection))
+
+    def _now(self) -> datetime:
+        """Return the instant that decides what is due."""
+        with self.workspace.database.read() as connection:
+            return self.workspace.database.now(connection)
+
+
+@dataclass(slots=True, kw_only=True)
+class _DueRun:
+    """One run: how far it is, and what it has written and not read back yet."""
+
+    order: DueOrder
+    end: float | None
+    due: DueKeys
+    rotating: Rotating
+    hashes: "_Hashes"
+    attempted: int = 0
+    written: list[Written] = field(default_factory=list)
+
+    def lines(self) -> Iterator[Line]:
+        """Claim and rotate chunk after chunk until nothing is left or it is to end."""
+        most = self.order.most
+        try:
+            while not self._is_over():
+                room = CHUNK if most is None else min(CHUNK, most - self.attempted)
+                chunk, lines = self.due.claim(room)
+                yield from lines
+                if not chunk and not lines:
+                    return
+                # After a full chunk more will come: the cores hash on while this one is written.
+                self.hashes.prepare(2 * CHUNK if len(chunk) == CHUNK else len(chunk))
+                yield from self._rotate(deque(chunk))
+                if len(self.written) >= _CHECKED_AT_ONCE:
+                    self._check()
+        finally:
+            self._check()
+
+    def _is_over(self) -> bool:
+        most = self.order.most
+        return self._is_stopped() or (most is not None and self.attempted >= most)
+
+    def _is_stopped(self) -> bool:
+        return self.order.stopped() or (self.end is not None and time.monotonic() >= self.end)
+
+    def _rotate(self, waiting: deque[Claimed]) -> Iterator[Line]:
+        """Rotate the claimed keys; what is not begun, at the end or after a signal, is released."""
+        try:
+            while waiting and not self._is_over():
+                group = _next_group(waiting)
+                self.attempted += len(group)
+                yield from self._rotate_group(group)
+        finally:
+            self.due.release([item.key for item in waiting])
+
+    def _rotate_group(self, group: Sequence[Claimed]) -> Iterator[Line]:
+        """Rotate a few keys, each for itself, that share their two transactions.
+
+        A signal lets the key in hand be finished; what is not begun by then is taken back.
+        """
+        lines: dict[str, Line] = {}
+        staged = self._stage(group, lines)
+        delivered: list[Staged] = []
+        interrupted: BaseException | None = None
+        try:
+            while staged and not self._is_stopped():
+                item, sink = staged.popleft()
+                try:
+                    self.rotating.deliver(item, sink, self.due.run)
+                except KeyctlError as error:
+                    lines[item.key.id] = self._failed(item.key, error)
+                else:
+                    delivered.append(item)
+        except BaseException as error:  # noqa: BLE001  # raised again when what was done is told
+            interrupted = error
+        # However it ended: what was delivered is confirmed, what was not even begun taken back.
+        with uninterrupted():
+            self._confirm(delivered, lines)
+            for item, _ in staged:
+                self.rotating.leave(item, self.due.run)
+        yield from (lines[item.key.id] for item in group if item.key.id in lines)
+        if interrupted is not None:
+            raise interrupted
+
+    def _stage(
+        self, group: Sequence[Claimed], lines: dict[str, Line]
+    ) -> deque[tuple[Staged, Sink]]:
+        """Stage what can be delivered, and note a line for each of the others."""
+        checked: list[tuple[Claimed, Wanted]] = []
+        for item in group:
+            try:
+                item.sink.check(target_of(item.key))
+            except KeyctlError as error:
+                lines[item.key.id] = self._failed(item.key, error)
+                continue
+            key_string, hashed = self.hashes.take()
+            wanted = Wanted(
+                key_id=item.key.id,
+                key_string=key_string,
+                hashed=hashed,
+                sink=item.sink,
+                own_claim=item.claim,
+            )
+            checked.append((item, wanted))
+        if not checked:
+            return deque()
+        outcomes: Sequence[Staged | KeyctlError]
+        try:
+            outcomes = self.rotating.stage_all(
+                [wanted for _, wanted in checked], self.due.run, grace=self.order.grace
+            )
+        except KeyctlError as error:  # such as a database that is busy: nothing is delivered
+            for item, _ in checked:
+                lines[item.key.id] = self._broken(item.key, error)
+            return deque()
+        staged: deque[tuple[Staged, Sink]] = deque()
+        for (item, _), outcome in zip(checked, outcomes, strict=True):
+            if isinstance(outcome, Staged):
+                staged.append((outcome, item.sink))
+            else:
+                lines[item.key.id] = self._failed(item.key, outcome)
+        return staged
+
+    def _confirm(self, delivered: Sequence[Staged], lines: dict[str, Line]) -> None:
+        if not delivered:
+            return
+        outcomes: Sequence[Confirmed | KeyctlError]
+        try:
+            outcomes = self.rotating.confirm_all(delivered, self.due.run)
+        except KeyctlError as error:
+            outcomes = [error] * len(delivered)
+        for staged, outcome in zip(delivered, outcomes, strict=True):
+            if isinstance(outcome, Confirmed):
+                self.written.append(outcome.written)
+                place = anchor((outcome.heads or staged.heads)[-1])
+                lines[staged.key.id] = replace(line_of(staged.key, "rotated"), audit=place)
+            else:
+                lines[staged.key.id] = self._failed(staged.key, outcome)
+
+    def _failed(self, key: Key, error: KeyctlError) -> Line:
+        if isinstance(error, (BusyError, PolicyDeniedError, KeyNotFoundError)):
+            # What others did to the key since it was claimed.
+            self.due.release([key])
+            skipped = not isinstance(error, PolicyDeniedError) or _is_state(error)
+            return line_of(key, "skipped" if skipped else "failed", error.code)
+        return self._broken(key, error)
+
+    def _broken(self, key: Key, error: KeyctlError) -> Line:
+        self.due.release([key])
+        return line_of(key, "failed", f"{error.code}: {error.message}")
+
+    def _check(self) -> None:
+        """Read back what was written, on a new connection: those are dear, so for many keys at once."""
+        if not self.written:
+            return
+        with uninterrupted():
+            persist(
+                lambda: check_written(self.rotating.workspace.database, self.written),
+                delivered=f"{len(self.written)} keys were rotated",
+            )
+        self.written.clear()
+
+
+class _Hashes:
+    """Key strings and their hashes, made ahead on all cores while keys are written."""
+
+    def __init__(self, pool: ThreadPoolExecutor, rotating: Rotating) -> None:
+        self._pool = pool
+        self._rotating = rotating
+        self._ready: deque[Future[tuple[KeyString, str]]] = deque()
+
+    def prepare(self, count: int) -> None:
+        """See to it that as many as a chunk needs are being made."""
+        while len(self._ready) < count:
+            self._ready.append(self._pool.submit(self._make))
+
+    def take(self) -> tuple[KeyString, str]:
+        """Return the next one."""
+        self.prepare(1)
+        return self._ready.popleft().result()
+
+    def _make(self) -> tuple[KeyString, str]:
+        key = self._rotating.workspace.mint()
+        return key, self._rotating.hash(key)
+
+
+@contextmanager
+def _hashing(rotating: Rotating) -> Iterator[_Hashes]:
+    # bcrypt releases the GIL, so threads are enough for all cores.
+    pool = ThreadPoolExecutor(os.cpu_count() or 1)
+    try:
+        yield _Hashes(pool, rotating)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _next_group(waiting: deque[Claimed]) -> list[Claimed]:
+    """Return the next keys that share their transactions: a few whose sinks take no time, or one."""
+    group = [waiting.popleft()]
+    while (
+        waiting and len(group) < GROUP and not (group[-1].sink.timeout or waiting[0].sink.timeout)
+    ):
+        group.append(waiting.popleft())
+    return group
+
+
+def _is_state(error: PolicyDeniedError) -> bool:
+    return all(item.rule == "key.rotatable" for item in error.violations)

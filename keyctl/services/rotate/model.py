@@ -1,0 +1,93 @@
+"""What a rotation is before, between and after its two transactions, and when what ends.  Values only."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from keyctl import durations
+from keyctl.db.queries.audit import Head
+from keyctl.keystring import KeyString
+from keyctl.records import Claim, Key, Secret
+from keyctl.services.delivery.confirm import Written
+from keyctl.sinks.base import Sink
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """A key to be rotated, with its new key string, hashed, and the run's claim on it if it has one.
+
+    `supplied` tells that a person chose the key string, so it may have been staged before.
+    """
+
+    key_id: str
+    key_string: KeyString
+    hashed: str
+    sink: Sink
+    supplied: bool = False
+    own_claim: Claim | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Staged:
+    """A rotation between its two transactions.
+
+    `fixed_at` is when it counts as rotated where the answer carries the key string; it is None
+    where that counts from confirm.  `reused` tells that the same supplied string was staged
+    before, so the sink may hold it already.  After `late`, by the steady clock, its claim is dead.
+    """
+
+    key: Key
+    key_string: KeyString
+    secret: dict[str, Any]
+    old: Secret | None
+    claim: Claim
+    grace: durations.Duration | None
+    fixed_at: datetime | None
+    reused: bool
+    late: float
+    heads: Sequence[Head] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Confirmed:
+    """A rotation after them: its events, its answer, and what is to be read back."""
+
+    heads: Sequence[Head]
+    answer: dict[str, Any]
+    written: Written
+
+
+def answer_of(staged: Staged, *, confirmed_at: datetime) -> dict[str, Any]:
+    """Return the answer without the key string, as it is when confirmed at that time."""
+    old = staged.old
+    return {
+        "key_id": staged.key.id,
+        "key_alias": staged.key.key_alias,
+        "secret_id": staged.secret["id"],
+        "old_secret": None
+        if old is None
+        else {"id": old.id, "not_after": retire_at(staged.key, staged.grace, confirmed_at)},
+        "rotation_count": staged.key.rotation_count + 1,
+        "key_rotation_at": next_rotation(staged.key, confirmed_at),
+    }
+
+
+def next_rotation(key: Key, at: datetime) -> datetime | None:
+    """Return when *key*, rotated at *at*, is due again."""
+    if key.rotation_interval is None:
+        return None
+    return durations.parse_duration(key.rotation_interval).after(at)
+
+
+def retire_at(key: Key, grace: durations.Duration | None, at: datetime) -> datetime:
+    """Return when an old secret of *key* ends that is replaced at that time: never later than the key."""
+    end = at if grace is None else grace.after(at)
+    return end if key.expires is None else min(end, key.expires)
+
+
+def still_suspect(key: Key, claim: Claim) -> datetime | None:
+    """Return since when the sink of *key* is in doubt, None if a rotation under *claim* has settled it."""
+    # Only a delivery that began after the doubt arose can have settled it.
+    suspect = key.sink_suspect_at
+    return suspect if suspect is not None and claim.staged_at <= suspect else None

@@ -1,0 +1,121 @@
+"""Rotate a key: stage a new secret, deliver it, and only then let the old one end."""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy.exc import IntegrityError as ConstraintError
+
+from keyctl import keystring
+from keyctl.db import queries
+from keyctl.db.failures import broken_constraint
+from keyctl.errors import (
+    BusyError,
+    KeyctlError,
+    PolicyDeniedError,
+)
+from keyctl.records import Key
+from keyctl.requests import parse_grace
+from keyctl.services.delivery import run_lock
+from keyctl.services.delivery.confirm import check_written, persist, uninterrupted
+from keyctl.services.delivery.run_lock import Run
+from keyctl.services.delivery.sinks import target_of
+from keyctl.services.issue.takeover import StartOver, key_taken
+from keyctl.services.keys.read import find, may_see, not_found
+from keyctl.services.keys.update import record_denial
+from keyctl.services.rotate.eligibility import refuse_unfit
+from keyctl.services.rotate.model import Staged, Wanted
+from keyctl.services.rotate.steps import Rotating
+from keyctl.services.transaction import anchor
+from keyctl.services.workspace import Workspace
+from keyctl.sinks.base import Sink
+
+_TRIES: Final = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RotateOrder:
+    """Which key, with which grace for its old secret (None: the key's or the configuration's own)."""
+
+    given: str
+    grace: str | None = None
+    supplied: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RotateService:
+    """Rotates keys.  `rotate` is two transactions with the delivery between them."""
+
+    workspace: Workspace
+
+    def rotate(self, order: RotateOrder, sink: Sink) -> dict[str, Any]:
+        """Give the key a new secret, deliver it to *sink*, and retire the old one; return the answer.
+
+        Raises:
+            InvalidDurationError: The grace period is none.
+            KeyNotFoundError: There is no such key.
+            PolicyDeniedError: It is blocked, expired, deleted or pending, or not the caller's.
+            BusyError: Another run is rotating it.
+            DeliveryError: The sink did not take it, or nobody knows; the old secret was not touched.
+        """
+        parse_grace("none" if order.grace is None else order.grace)
+        supplied = None if order.supplied is None else keystring.supplied(order.supplied)
+        rotating = Rotating(self.workspace)
+        with run_lock.begun(self.workspace.runs_folder) as run:
+            key = self._find(order.given, run, supplied=order.supplied)
+            sink.check(target_of(key))
+            for _ in range(_TRIES):
+                key_string = supplied or self.workspace.mint()
+                hashed = rotating.hash(key_string)
+                wanted = Wanted(
+                    key_id=key.id,
+                    key_string=key_string,
+                    hashed=hashed,
+                    sink=sink,
+                    supplied=supplied is not None,
+                )
+                try:
+                    staged = rotating.stage(wanted, run, grace=order.grace)
+                except StartOver:
+                    continue
+                except ConstraintError as error:
+                    if broken_constraint(error) == "uq_secrets_lookup" and supplied:
+                        raise key_taken() from error
+                    if broken_constraint(error) not in ("uq_secrets_lookup", "pk_claims"):
+                        raise
+                    continue
+                rotating.deliver(staged, sink, run)
+                return {**self._finish(staged, run, rotating), "audit": anchor(staged.heads[-1])}
+        raise BusyError(f"other runs keep changing key {key.id}", hint="try again")
+
+    def _find(self, given: str, run: Run, *, supplied: str | None) -> Key:
+        """Return the key, refusing early what the first transaction would refuse."""
+        database = self.workspace.database
+        try:
+            with database.read() as connection:
+                now = database.now(connection)
+                key = find(connection, given)
+                if not may_see(self.workspace.caller, key):
+                    raise not_found(given)
+                claim = queries.find_claim(connection, key.id)
+                if claim is not None and run.is_alive(claim, now=now):
+                    raise _busy(key)
+                refuse_unfit(self.workspace, connection, key, now=now, supplied=supplied)
+        except PolicyDeniedError as error:
+            record_denial(self.workspace, "key_rotate_denied", given, error)
+            raise
+        return key
+
+    def _finish(self, staged: Staged, run: Run, rotating: Rotating) -> dict[str, Any]:
+        with uninterrupted():
+            (outcome,) = rotating.confirm_all([staged], run)
+            if isinstance(outcome, KeyctlError):
+                raise outcome
+            persist(
+                lambda: check_written(self.workspace.database, [outcome.written]),
+                delivered=f"key {staged.key.id} was rotated",
+            )
+        return outcome.answer
+
+
+def _busy(key: Key) -> BusyError:
+    return BusyError(f"key {key.id} is being rotated by another run", hint="try again later")

@@ -1,0 +1,152 @@
+"""One writing transaction and the audit events that commit with it, or not at all."""
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import Connection
+
+from keyctl import money
+from keyctl.db import queries
+from keyctl.db.queries import audit
+from keyctl.db.queries.audit import Event, Head
+from keyctl.policy.facts import Caller
+from keyctl.records import Key, Record, Secret
+from keyctl.services import outbox
+from keyctl.services.workspace import Workspace
+
+_SWEEP: Final = 100
+_MONEY: Final = ("max_budget", "soft_budget", "spend")
+
+
+@dataclass(slots=True)
+class Unit:
+    """What a service method writes with: a connection, the time, and a list of events.
+
+    `heads` tells, after the block, where each event is in the chain.
+    """
+
+    connection: Connection
+    now: datetime
+    caller: Caller
+    events: list[Event] = field(default_factory=list)
+    heads: list[Head] = field(default_factory=list)
+
+    def record(
+        self,
+        action: str,
+        object_type: str,
+        object_id: str,
+        *,
+        before: dict[str, Any] | None = None,
+        after: dict[str, Any] | None = None,
+        reason: str | None = None,
+    ) -> None:
+        """Note an event; it is written right before the commit."""
+        self.events.append(
+            Event(
+                actor=self.caller.actor,
+                changed_by=self.caller.changed_by,
+                action=action,
+                object_type=object_type,
+                object_id=object_id,
+                before=before,
+                after=after,
+                reason=reason,
+            )
+        )
+
+
+@contextmanager
+def writing(workspace: Workspace) -> Iterator[Unit]:
+    """Run the block in one transaction that ends with its audit events.
+
+    Events that hooks want are put into the outbox with them.  The first one of a process also
+    archives what crashed runs left pending past its deadline, and records the graces that ended.
+    """
+    database = workspace.database
+    with database.write() as connection:
+        unit = Unit(connection, database.began_at(connection), workspace.caller)
+        posted: list[str] = []
+        yield unit
+        # Last, and skipping locked rows: so it can wait for nobody and nobody for it.
+        if not database.is_swept:
+            for key in queries.pending_keys(connection, dead_at=unit.now, limit=_SWEEP):
+                archive_pending(unit, key, reason="its run died before the key was confirmed")
+            for secret in queries.secrets_past_grace(connection, now=unit.now, limit=_SWEEP):
+                _end_grace(unit, secret)
+        if unit.events:
+            unit.heads = audit.append(connection, unit.events, at=unit.now)
+            posted = outbox.post(
+                connection, workspace.settings, unit.events, unit.heads, now=unit.now
+            )
+    # After the commit: what was rolled back is not sent.
+    workspace.outgoing.extend(posted)
+    database.is_swept = True
+
+
+def _end_grace(unit: Unit, secret: Secret) -> None:
+    """Record that a secret has ended: it stopped authenticating at its `not_after`, by itself."""
+    queries.update_secret(unit.connection, secret.id, state="revoked")
+    told = {"secret_id": secret.id, "not_after": secret.not_after}
+    unit.record(
+        "grace_ended",
+        "key",
+        secret.key_id,
+        before={**told, "state": "retiring"},
+        after={**told, "state": "revoked"},
+    )
+
+
+def archive_pending(unit: Unit, key: Key, *, reason: str) -> None:
+    """Revoke and archive a key that nobody depends on yet, freeing its alias and request id."""
+    for secret in queries.secrets_of(unit.connection, key.id):
+        if secret.supplied:
+            # Nobody has used it: the same string may be supplied again.
+            queries.delete_secret(unit.connection, secret.id)
+    archive(unit, key, action="key_archived", reason=reason)
+    queries.forget_request_ids(unit.connection, key.id)
+
+
+def archive(unit: Unit, key: Key, *, action: str, reason: str | None = None) -> Key:
+    """Revoke a key's secrets for good and keep its record; ends any claim on it."""
+    gone = replace(key, deleted_at=unit.now, updated_at=unit.now, updated_by=unit.caller.actor)
+    queries.revoke_secrets(unit.connection, key.id)
+    queries.delete_claim(unit.connection, key.id)
+    queries.update_key(
+        unit.connection,
+        key.id,
+        deleted_at=gone.deleted_at,
+        updated_at=gone.updated_at,
+        updated_by=gone.updated_by,
+    )
+    unit.record(action, "key", key.id, before=row_of(key), after=row_of(gone), reason=reason)
+    return gone
+
+
+def row_of(record: Record) -> dict[str, Any]:
+    """Return the persisted row for the audit trail, money as text in dollars."""
+    return {
+        name: str(money.dollars(value)) if name in _MONEY and value is not None else value
+        for name, value in record.columns().items()
+    }
+
+
+def anchor(head: Head) -> dict[str, Any]:
+    """Return where in the audit chain a change is, for CI logs to keep."""
+    return {"seq": head.seq, "head": head.hash}
+
+
+def local_actor() -> str:
+    """Return ``local:USER@HOST`` for the person or job that runs this."""
+    import pwd  # noqa: PLC0415
+
+    try:
+        user = pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:  # a container's arbitrary uid has no name
+        user = str(os.geteuid())
+    return f"local:{user}@{socket.gethostname()}"[:300]
