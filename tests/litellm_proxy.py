@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from readme import fenced
+from manual import fenced
 
 STARTED_WITHIN = 90
 ADAPTER = "keyctl.gateway.litellm.user_api_key_auth"
@@ -97,7 +97,7 @@ def proxy(
 
 
 def configuration(custom_auth: str, callbacks: str | None) -> dict[str, Any]:
-    """Return the configuration that the README shows, with models of our own."""
+    """Return the configuration that the manual shows, with models of our own."""
     import yaml
 
     shown: dict[str, Any] = yaml.safe_load(fenced("proxy"))

@@ -1,4 +1,4 @@
-"""The README tells the truth: its commands work, its outputs are real, its tables are the code's."""
+"""The manual tells the truth: its commands work, its outputs are real, its tables are the code's."""
 
 import os
 import re
@@ -14,7 +14,7 @@ from typing import Any
 import pexpect
 import pytest
 from harness import Cli
-from readme import README, ROOT, fenced, marked
+from manual import MANUAL, PAGES, ROOT, fenced, marked
 from sqlalchemy import text
 
 from keyctl import schemas
@@ -54,32 +54,40 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A command of the README, the status it should end with and the output it should print."""
+    """A command of the manual, the status it should end with and the output it should print."""
 
     text: str
     status: int
     output: str | None
 
 
-def blocks() -> Iterator[Block]:
-    """Yield the README's fenced blocks in order, without the two that install."""
-    told = re.sub(r"(?s)<!-- (install|test):begin -->.*?<!-- \1:end -->", "", README)
+def blocks(page: str) -> Iterator[Block]:
+    """Yield a page's fenced blocks in order, without the two that install."""
+    told = re.sub(r"(?s)<!-- (install|test):begin -->.*?<!-- \1:end -->", "", page)
     for found in re.finditer(r"(?ms)^```(\w+)\n(.*?)^```$", told):
         yield Block(found[1], tuple(found[2].splitlines()))
 
 
-def commands() -> Iterator[Command]:
-    """Yield what a reader would type: a whole ``sh`` block, or each ``$`` line of a ``console`` block."""
-    for block in blocks():
+def commands(page: str) -> Iterator[Command]:
+    """Yield what a reader would type: a whole ``sh`` block, or each ``$`` line of a ``console`` block.
+
+    What a page takes for granted stands in a comment on top of it, ``<!-- setup … -->``.
+    """
+    if setup := re.search(r"(?s)<!-- setup\n(.*?)-->", page):
+        yield Command(_script(setup[1]), 0, None)
+    for block in blocks(page):
         if block.language == "sh":
-            script = "\n".join(block.lines)
-            yield Command(f"bash -euo pipefail <<'SCRIPT'\n{script}\nSCRIPT", 0, None)
+            yield Command(_script("\n".join(block.lines)), 0, None)
         elif block.language == "console":
             yield from typed(block.lines)
 
 
+def _script(text: str) -> str:
+    return f"bash -euo pipefail <<'SCRIPT'\n{text}\nSCRIPT"
+
+
 def typed(lines: tuple[str, ...]) -> Iterator[Command]:
-    """Yield the commands of a ``console`` block with what the README shows below each."""
+    """Yield the commands of a ``console`` block with what the page shows below each."""
     starts = [index for index, line in enumerate(lines) if line.startswith("$ ")]
     for start, end in zip(starts, [*starts[1:], len(lines)], strict=True):
         own = [lines[start].removeprefix("$ ")]
@@ -115,7 +123,7 @@ def rows(table: str) -> list[list[str]]:
 
 
 def rules_as_markdown() -> str:
-    """Return the table of rules as the README has to show it."""
+    """Return the table of rules as the manual has to show it."""
     lines = ["| rule | binds | overridable | demands |", "| --- | --- | --- | --- |"]
     for rule in schemas.rule_table():
         overridable = "yes" if rule["overridable"] else "no"
@@ -137,16 +145,19 @@ def commands_of(
 ALL_COMMANDS = dict(commands_of(Commands()))
 
 
-@pytest.mark.slow
+RUN_PAGES = [name for name, page in PAGES.items() if any(commands(page))]
+
+
 @pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", RUN_PAGES)
 @pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
-def test_every_command_in_the_readme_works(database_url: str, tmp_path: Path) -> None:
+def test_every_command_of_a_page_works(name: str, database_url: str, tmp_path: Path) -> None:
     """Typed in order on a fresh machine, each ends with its status and prints what is shown."""
     home, out = tmp_path / "you", tmp_path / "out"
     home.mkdir()
     out.mkdir()
     empty(database_url)
-    told = list(commands())
+    told = list(commands(PAGES[name]))
     script = "set -o pipefail\n" + "".join(
         f'{{\n{command.text}\n}} >"{out}/{number}" 2>&1\necho $? >"{out}/{number}.status"\n'
         for number, command in enumerate(told)
@@ -173,7 +184,7 @@ def test_every_command_in_the_readme_works(database_url: str, tmp_path: Path) ->
         expected = None if command.output is None else steady(command.output, home)
         fits = expected is None or re.fullmatch(shape(expected), output + "\n" * bool(output))
         if status != command.status or not fits:
-            wrong.append(f"$ {command.text}\n{output}\n-> {status}; the README says:\n{expected}")
+            wrong.append(f"$ {command.text}\n{output}\n-> {status}; the page says:\n{expected}")
     assert not wrong, "\n\n".join(wrong)
 
 
@@ -221,7 +232,7 @@ def test_the_configuration_example_is_complete_and_loads(tmp_path: Path) -> None
 
 
 def test_the_gateway_example_serves_a_key_and_charges_it(cli: Cli) -> None:
-    """As it stands in the README, for a key that is valid and for one that is not."""
+    """As it stands in the manual, for a key that is valid and for one that is not."""
     source = fenced("gateway").replace(
         "postgresql://gateway@db.example.com/keyctl", str(cli.database_url)
     )
@@ -237,7 +248,7 @@ def test_the_gateway_example_serves_a_key_and_charges_it(cli: Cli) -> None:
 
 def test_nobody_is_told_to_install_a_package_that_is_somebody_else_s() -> None:
     """The keyctl on PyPI is another program: only what lies in the clone is named to pip."""
-    asked = re.findall(r"pip install (?:--?[a-z-]+ )*(\S+)", README)
+    asked = re.findall(r"pip install (?:--?[a-z-]+ )*(\S+)", MANUAL)
 
     assert asked
     assert [name for name in asked if not name.strip("`'").startswith(".")] == []
@@ -272,7 +283,7 @@ def test_the_sealed_key_can_be_opened_by_its_reader_only(cli: Cli) -> None:
 
 
 def test_the_rules_are_the_code_s() -> None:
-    """The README's table is `keyctl schema rules`; if it is not, paste what is printed below."""
+    """The manual's table is `keyctl schema rules`; if it is not, paste what is printed below."""
     assert marked("rules").strip() == rules_as_markdown(), rules_as_markdown()
 
 
@@ -285,7 +296,7 @@ def test_the_exit_codes_are_the_code_s() -> None:
 
 def test_the_policy_fields_are_the_code_s() -> None:
     """Every field of a policy document is explained."""
-    section = README.split("### What a policy can say")[1].split("## Exit codes")[0]
+    section = PAGES["docs/policies.md"]
 
     missing = [name for name in Policy.model_fields if f"| `{name}` |" not in section]
 
@@ -293,7 +304,7 @@ def test_the_policy_fields_are_the_code_s() -> None:
 
 
 @pytest.mark.parametrize("name", ALL_COMMANDS)
-def test_every_command_has_help_and_is_in_the_readme(name: str) -> None:
+def test_every_command_has_help_and_is_in_the_reference(name: str) -> None:
     """Nobody has to guess what a command does or that it exists."""
     command = ALL_COMMANDS[name]
     undocumented = [
@@ -304,12 +315,12 @@ def test_every_command_has_help_and_is_in_the_readme(name: str) -> None:
 
     assert command.help
     assert undocumented == []
-    assert re.search(rf"(?m)^{re.escape(name)}\b", README)
+    assert re.search(rf"(?m)^{re.escape(name)}\b", PAGES["docs/reference.md"])
 
 
 def test_no_command_is_promised_that_does_not_exist() -> None:
     """Every `keyctl …` at the start of a line of code names a command."""
-    lines = [line for block in blocks() for line in block.lines]
+    lines = [line for page in PAGES.values() for block in blocks(page) for line in block.lines]
     named = {
         found[1]
         for line in lines
