@@ -1,4 +1,4 @@
-"""The events that keyctl records: their names, and which of them a hook asked for.  Pure."""
+"""Name the actions that the audit trail records, and say which of them a hook asked for.  Pure."""
 
 from collections.abc import Iterable
 from functools import cache

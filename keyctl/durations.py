@@ -1,4 +1,4 @@
-"""The one duration grammar, and the budget periods built on it.  Pure.
+"""Parse lengths of time by one grammar, and compute the budget periods built on it.  Pure.
 
 A duration is a positive integer and a unit ``s m h d w mo``; a budget period may also be one
 of the words ``hourly daily weekly monthly``, and only those are aligned to the calendar (UTC).

@@ -1,4 +1,4 @@
-"""The entry point: what must be settled before anything else is imported."""
+"""Settle what must be settled before anything else is imported, then run the command line."""
 
 import gc
 import os

@@ -1,4 +1,4 @@
-"""Every refusal: its machine code and its exit status."""
+"""Declare every refusal: its machine code and its exit status."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""bcrypt over SHA-256: how a key string is stored and checked.  Pure."""
+"""Store and check a key string as bcrypt over SHA-256.  Pure."""
 
 import binascii
 

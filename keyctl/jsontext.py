@@ -1,4 +1,4 @@
-"""JSON as keyctl reads and writes it: strict coming in, exact going out.  Pure.
+"""Read JSON strictly and write it exactly.  Pure.
 
 simplejson rather than the standard library because money is a JSON number with up to nineteen
 digits, and only it writes a Decimal as one.

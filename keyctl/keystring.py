@@ -1,4 +1,4 @@
-"""The key string ``sk-<id>_<secret><check>``: mint it, parse it, find it.  Pure.
+"""Mint, parse and find the key string ``sk-<id>_<secret><check>``.  Pure.
 
 Nothing here touches a database or a clock, and nothing but `KeyString.reveal` hands out a
 secret as text.

@@ -1,4 +1,4 @@
-"""What state a key or secret is in at an instant, and whether a presented key is valid.  Pure."""
+"""Say which state a key or secret is in at an instant, and whether a presented key is valid.  Pure."""
 
 from collections.abc import Sequence
 from datetime import datetime

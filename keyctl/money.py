@@ -1,4 +1,4 @@
-"""Exact dollars, counted in whole nano-dollars.  Pure."""
+"""Count dollars exactly, in whole nano-dollars.  Pure."""
 
 import re
 from decimal import ROUND_CEILING, Decimal, localcontext

@@ -1,4 +1,4 @@
-"""What comes in for teams, users and organizations, validated field by field."""
+"""Validate what comes in for teams, users and organizations, field by field."""
 
 from collections.abc import Mapping
 from typing import Any, Final, Literal

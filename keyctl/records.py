@@ -1,4 +1,4 @@
-"""Rows as values: what a key, a team, a user and an organization are once they are read.  Pure.
+"""Hold rows as frozen values: keys, secrets, teams, users, organizations.  Pure.
 
 Field names are the columns' (a test holds them to it); money is nano-dollars.
 """

@@ -1,4 +1,4 @@
-"""What comes in: the request to generate a key, validated field by field.
+"""Validate what comes in: the request to generate or update a key, field by field.
 
 Field names and meanings are LiteLLM's `GenerateKeyRequest`; unknown fields are errors.
 """

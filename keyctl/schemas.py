@@ -1,4 +1,4 @@
-"""The published shapes: JSON Schemas of requests and answers, and the table of rules."""
+"""Publish the JSON Schemas of requests and answers, and the table of rules."""
 
 from collections.abc import Callable
 from typing import Any, Final

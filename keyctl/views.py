@@ -1,4 +1,4 @@
-"""What goes out: answers under LiteLLM's names, without hashes, money as exact numbers.  Pure."""
+"""Make the answers: LiteLLM's names, no hashes, money as exact numbers.  Pure."""
 
 from collections.abc import Sequence
 from datetime import datetime

@@ -1,1 +1,1 @@
-"""The command line: parse, call one service method, show.  Nobody imports it."""
+"""Parse a command line, call one method of a service, show the answer.  Nobody imports this package."""

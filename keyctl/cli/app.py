@@ -1,4 +1,4 @@
-"""The root command, and the one place where an error becomes an exit status."""
+"""Declare the root command, and turn every error into its exit status, here and nowhere else."""
 
 import os
 import sys

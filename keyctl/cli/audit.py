@@ -1,4 +1,4 @@
-"""keyctl audit."""
+"""Declare the commands of keyctl audit."""
 
 from typing import TYPE_CHECKING, Annotated, Final
 

@@ -1,4 +1,4 @@
-"""keyctl generate --count: many keys, as JSON lines on stdout or together in one file."""
+"""Make many keys for generate --count, as JSON lines on stdout or together in one file."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""keyctl update, block, unblock, delete, revoke and spend."""
+"""Declare update, block, unblock, delete, revoke and spend."""
 
 import sys
 from collections.abc import Sequence

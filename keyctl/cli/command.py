@@ -1,4 +1,4 @@
-"""How a command is declared: the options that all share, and the ones made from key fields."""
+"""Declare a command: the options that all share, and the options made from key fields."""
 
 import inspect
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""keyctl config."""
+"""Declare the commands of keyctl config."""
 
 import typer
 

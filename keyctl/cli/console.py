@@ -1,4 +1,4 @@
-"""What is printed where: the payload on stdout, talk and errors on stderr, JSON as JSON."""
+"""Print the payload on stdout, talk and errors on stderr, and JSON as JSON."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""keyctl db."""
+"""Declare the commands of keyctl db."""
 
 from typing import Annotated, Any
 

@@ -1,4 +1,4 @@
-"""Where generate and rotate put a key string, and what they say when it is there."""
+"""Choose where generate and rotate put a key string, and say that it is there."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any

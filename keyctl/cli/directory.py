@@ -1,4 +1,4 @@
-"""keyctl team, user and org."""
+"""Declare the commands of keyctl team, user and org."""
 
 from typing import Annotated, Any, Final
 

@@ -1,4 +1,4 @@
-"""keyctl events."""
+"""Declare the commands of keyctl events."""
 
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any, Final

@@ -1,4 +1,4 @@
-"""The options that set fields of a key, one per field of LiteLLM's GenerateKeyRequest."""
+"""Make the options that set fields of a key, one for each field of LiteLLM's GenerateKeyRequest."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""keyctl generate."""
+"""Declare keyctl generate."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 

@@ -1,4 +1,4 @@
-"""keyctl import litellm."""
+"""Declare keyctl import litellm."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""What comes in from stdin and files: requests, policies, key strings."""
+"""Read what comes in from stdin and files: requests, policies, key strings."""
 
 import os
 import sys

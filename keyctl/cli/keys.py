@@ -1,4 +1,4 @@
-"""keyctl verify, list and info."""
+"""Declare keyctl verify, list and info."""
 
 from dataclasses import asdict
 from typing import Annotated, Any, Final

@@ -1,4 +1,4 @@
-"""What a person sees of a key: the panel with the one-time key, and the verdict of a dry run."""
+"""Show a person the panel with the one-time key, and the verdict of a dry run."""
 
 from typing import TYPE_CHECKING, Any, Final
 

@@ -1,4 +1,4 @@
-"""A progress bar on stderr, for who watches a terminal; nothing in a pipe."""
+"""Show a progress bar on stderr to whoever watches a terminal; show nothing in a pipe."""
 
 import sys
 from collections.abc import Callable, Iterator

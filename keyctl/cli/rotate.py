@@ -1,4 +1,4 @@
-"""keyctl rotate and budget."""
+"""Declare keyctl rotate and budget."""
 
 from dataclasses import asdict
 from datetime import timedelta

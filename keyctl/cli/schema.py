@@ -1,4 +1,4 @@
-"""keyctl schema."""
+"""Declare keyctl schema."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""How the services are put together from the environment; the only module that knows."""
+"""Put the services together from the environment; no other module knows how."""
 
 import gc
 import os

@@ -1,4 +1,4 @@
-"""SIGTERM, as systemd sends it: what is in hand is finished, and nothing more is begun."""
+"""Handle SIGTERM, as systemd sends it: finish the key in hand, and begin no other."""
 
 import signal
 from collections.abc import Callable, Iterator

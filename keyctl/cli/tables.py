@@ -1,4 +1,4 @@
-"""Rows as a table: Rich on a terminal, plain columns in a pipe."""
+"""Show rows as a table: Rich on a terminal, plain columns in a pipe."""
 
 import csv
 import io

@@ -1,1 +1,1 @@
-"""What the configuration file may say."""
+"""Hold what the configuration file may say, and read it."""

@@ -1,4 +1,4 @@
-"""What the configuration file can say of hooks and of the server for mail.  No secret stands there."""
+"""Declare what the configuration file says of hooks and of the mail server.  No secret stands there."""
 
 import os
 from typing import Annotated, Literal, Self

@@ -1,4 +1,4 @@
-"""The configuration file: found, checked for who may write to it, validated, read once."""
+"""Find the configuration file, check who may write to it, validate it, read it once."""
 
 import os
 import stat

@@ -1,4 +1,4 @@
-"""What the configuration file can say of a sink.  No secret stands there: files and the environment hold them."""
+"""Declare what the configuration file says of a sink.  No secret stands there: files and the environment hold them."""
 
 import re
 from typing import Annotated, Literal, Self

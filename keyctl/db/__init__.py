@@ -1,1 +1,1 @@
-"""The database: tables, named queries, transactions and migrations."""
+"""Hold everything that speaks SQL: tables, named queries, transactions and migrations."""

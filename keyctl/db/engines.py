@@ -1,4 +1,4 @@
-"""Make engines: what every connection is set to, and how long it waits."""
+"""Make engines: set up every connection, and say how long it waits."""
 
 from contextlib import nullcontext
 from datetime import timedelta

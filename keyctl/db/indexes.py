@@ -1,4 +1,4 @@
-"""Partial indexes, apart from the tables: only migrations and tests look at them.
+"""Declare the partial indexes apart from the tables: only migrations and tests look at them.
 
 To declare one loads SQLAlchemy's PostgreSQL dialect and asyncio, a tenth of a short command.
 """

@@ -1,4 +1,4 @@
-"""Which schema this version works with, checked with one SELECT and without Alembic."""
+"""Check with one SELECT, and without Alembic, whether this version works with the schema."""
 
 from datetime import UTC, datetime
 from typing import Final

@@ -1,4 +1,4 @@
-"""The tables: columns and constraints only.  Core, not the ORM, whose import costs every command.
+"""Declare the tables: columns and constraints only.  Core, not the ORM, whose import costs every command.
 
 Money is whole nano-dollars.  Teams, users and organizations are archived, not deleted, so that
 an archived key still knows whose it was.

@@ -1,4 +1,4 @@
-"""Column types: UTC instants and JSON text."""
+"""Convert columns: UTC instants and JSON text."""
 
 from datetime import UTC, datetime
 from typing import Any

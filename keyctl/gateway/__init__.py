@@ -1,4 +1,4 @@
-"""What runs inside a gateway: verify presented keys, and record what they are used for.
+"""Verify presented keys inside a gateway, and record what they are used for.
 
 ```python
 with Verifier("postgresql://gateway@db/keyctl") as verifier:

@@ -1,4 +1,4 @@
-"""What is known of a key since it was last read, and what that makes of a request."""
+"""Keep what is known of a key since it was last read, and judge a request by it."""
 
 from functools import partial
 from math import inf

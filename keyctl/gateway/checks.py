@@ -1,4 +1,4 @@
-"""Hold digests against stored hashes, in few threads, so that guesses cannot starve good keys."""
+"""Compare digests with stored hashes, in few threads, so that guesses cannot starve good keys."""
 
 import threading
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Time as a gateway counts it: lengths by the host's steady clock, instants by the database's."""
+"""Tell a gateway the time: lengths by the host's steady clock, instants by the database's."""
 
 import time
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""What both verifiers do: answer from the cache, or say what is to be waited for."""
+"""Answer from the cache, or say what must be waited for; both verifiers do it here."""
 
 import hashlib
 import threading

@@ -1,4 +1,4 @@
-"""What verifiers do when the process forks or ends."""
+"""Begin anew when the process forks, and write usage when it ends."""
 
 import atexit
 import logging

@@ -1,4 +1,4 @@
-"""Record usage: kept in memory, and written every so often, each batch exactly once."""
+"""Record usage: keep it in memory, and write it every so often, each batch exactly once."""
 
 import logging
 import threading

@@ -1,4 +1,4 @@
-"""Routes: which paths of a gateway a key's `allowed_routes` cover.  Pure.
+"""Match the paths of a gateway against a key's `allowed_routes`.  Pure.
 
 An entry is a path and what lies under it, a beginning that ends in `*`, or one of the three groups
 that `key_type` stands for; their members are LiteLLM's, with or without a version in front.

@@ -1,4 +1,4 @@
-"""What this process has recorded for each object, and what of it the database's spend includes."""
+"""Count what this process has recorded for each object, and what of it the database's spend includes."""
 
 from collections.abc import Sequence
 from datetime import datetime

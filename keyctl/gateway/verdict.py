@@ -1,4 +1,4 @@
-"""What a verification says, and what it can be charged with."""
+"""Say what a verification found, and take what it is to be charged."""
 
 from collections.abc import Callable
 from decimal import Decimal

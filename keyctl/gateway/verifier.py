@@ -1,4 +1,4 @@
-"""The two verifiers: one for threads, one for an event loop."""
+"""Verify keys, for threads and for an event loop."""
 
 import asyncio
 import os

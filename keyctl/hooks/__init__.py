@@ -1,1 +1,1 @@
-"""Where events are sent when they are committed: web servers, mailboxes, functions."""
+"""Send committed events to web servers, mailboxes and functions."""

@@ -1,4 +1,4 @@
-"""What is sent to a hook, and what it means that a hook failed."""
+"""Declare what is sent to a hook, and what its failure means."""
 
 from dataclasses import dataclass
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""Mail by SMTP: plain text that names a key, its limits and how to fetch it, and never contains it."""
+"""Send mail by SMTP: it names a key, its limits and how to fetch it, and never contains it."""
 
 import smtplib
 import ssl

@@ -1,4 +1,4 @@
-"""Hooks that are Python functions, each called in a process of its own."""
+"""Call hooks that are Python functions, each in a process of its own."""
 
 import os
 import sys

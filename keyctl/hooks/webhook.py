@@ -1,4 +1,4 @@
-"""Webhooks, signed after the Standard Webhooks specification (https://www.standardwebhooks.com)."""
+"""Send webhooks, signed as the Standard Webhooks specification says (https://www.standardwebhooks.com)."""
 
 import binascii
 import http.client

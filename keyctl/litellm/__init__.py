@@ -1,1 +1,1 @@
-"""What LiteLLM's rows mean here: pure functions from a row to request values.  No database, no clock."""
+"""Turn LiteLLM's rows into request values, by pure functions.  No database, no clock."""

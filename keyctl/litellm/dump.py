@@ -1,4 +1,4 @@
-"""Keys from the JSON that LiteLLM's ``/key/list`` answers, page by page.  Pure."""
+"""Read keys from the JSON that LiteLLM's ``/key/list`` answers, page by page.  Pure."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Which of LiteLLM's columns keyctl has a home for, and which of the others restrict a row.  Pure.
+"""List which of LiteLLM's columns keyctl has a field for, and which of the others restrict a row.  Pure.
 
 A column without a home is counted in the report.  One that restricts what a row may do refuses
 it: what was limited there must not be unlimited here, unless the operator names the column.

@@ -1,4 +1,4 @@
-"""What a key may spend and how fast, from its row and the budget row it is linked to.  Pure."""
+"""Read what a key may spend and how fast, from its row and the budget row that it names.  Pure."""
 
 from collections.abc import Collection
 from datetime import datetime

@@ -1,1 +1,1 @@
-"""What is allowed: documents, facts, and rules that are pure functions from facts to violations."""
+"""Say what is allowed: documents, facts, and rules that are pure functions from facts to violations."""

@@ -1,4 +1,4 @@
-"""Sums over live keys: guaranteed throughput and guaranteed budgets fit into what there is."""
+"""Check sums over live keys: guaranteed throughput and guaranteed budgets fit into what there is."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Literal

@@ -1,4 +1,4 @@
-"""Numbers and lengths: every bound of every layer, used both to fill and to refuse."""
+"""Fill and check numbers and lengths by every bound of every layer."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""Who may do what to which key.  Admins, the local operator included, meet all of these."""
+"""Decide who may do what to which key.  Admins, the local operator included, meet all of these rules."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, Final

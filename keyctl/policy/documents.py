@@ -1,4 +1,4 @@
-"""Policy documents: what a team, an organization or the configuration allows.
+"""Validate policy documents: what a team, an organization or the configuration allows.
 
 Names are LiteLLM's where it has one.  The same document serves all three layers.
 """

@@ -1,4 +1,4 @@
-"""All rules, and the one function that runs every one of them."""
+"""Run all rules, by one function."""
 
 from collections.abc import Collection, Iterable
 from typing import Final

@@ -1,4 +1,4 @@
-"""What the rules look at: the caller, the key as it would be, and everything around it."""
+"""Hold what the rules look at: the caller, the key as it would be, and everything around it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""Model names: a key may use no more than its team, organization and user."""
+"""Check model names: a key may use no more than its team, organization and user."""
 
 from collections.abc import Iterable, Sequence
 from typing import Final

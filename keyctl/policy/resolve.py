@@ -1,4 +1,4 @@
-"""From a request to the key as it would be: defaults first, then every field in its place.  Pure."""
+"""Turn a request into the key as it would be: defaults first, then every field in its place.  Pure."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime

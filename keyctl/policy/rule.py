@@ -1,4 +1,4 @@
-"""What a rule is."""
+"""Declare what a rule is."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What policies ask of a key besides numbers: alias, expiry, tags, rotation, how many, whose."""
+"""Check what policies ask of a key besides numbers: alias, expiry, tags, rotation, how many, whose."""
 
 import re
 from collections.abc import Callable, Iterable

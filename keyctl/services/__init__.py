@@ -1,1 +1,1 @@
-"""What keyctl does: every public method is one transaction, generate and rotate are two."""
+"""Do what keyctl does: every public method is one transaction, generate and rotate are two."""

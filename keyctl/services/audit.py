@@ -1,4 +1,4 @@
-"""The audit trail, for who may read it."""
+"""Show the audit trail to whoever may read it."""
 
 from collections.abc import Callable, Iterator
 from contextlib import closing

@@ -1,4 +1,4 @@
-"""Spend and budget periods: exact, atomic, and on record."""
+"""Correct spend and begin budget periods: exactly, atomically, and on record."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace

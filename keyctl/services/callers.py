@@ -1,4 +1,4 @@
-"""Who acts: the local operator, or whoever owns the key in KEYCTL_API_KEY."""
+"""Find out who acts: the local operator, or the owner of the key in KEYCTL_API_KEY."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""Teams, users and organizations, and who belongs to them."""
+"""Create, change and archive teams, users and organizations, and their members."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""What crashes left behind: listed with the command that clears it, and cleared."""
+"""List what crashes left behind, with the command that clears it, and clear it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""One writing transaction and the audit events that commit with it, or not at all."""
+"""Write in one transaction, with the audit events that commit with it or not at all."""
 
 import os
 import socket

@@ -1,4 +1,4 @@
-"""What every service works with."""
+"""Hold what every service works with."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field

@@ -1,1 +1,1 @@
-"""Where a key string is delivered: one sink, once."""
+"""Deliver a key string to one sink, once."""

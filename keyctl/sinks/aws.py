@@ -1,4 +1,4 @@
-"""The sink that writes a key to AWS Secrets Manager."""
+"""Write a key to AWS Secrets Manager."""
 
 import json
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""What a sink is, and the three answers it may give."""
+"""Declare what a sink is, and the three answers it may give."""
 
 from dataclasses import dataclass, field
 from datetime import timedelta

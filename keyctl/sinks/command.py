@@ -1,4 +1,4 @@
-"""The sink that hands a key string to a command: an argument list, never a shell."""
+"""Hand a key string to a command: an argument list, never a shell."""
 
 import errno
 import fcntl

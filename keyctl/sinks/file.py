@@ -1,4 +1,4 @@
-"""The sink that puts a key string into a file: mode 0600 from its creation, whole, and on disk."""
+"""Put a key string into a file: mode 0600 from its creation, whole, and on disk."""
 
 import os
 import stat

@@ -1,4 +1,4 @@
-"""The sink that writes a key to an entry of a Kubernetes Secret."""
+"""Write a key to an entry of a Kubernetes Secret."""
 
 import base64
 import os

@@ -1,4 +1,4 @@
-"""The sink that hands a key string to a Python function which the configuration names."""
+"""Hand a key string to a Python function which the configuration names."""
 
 import importlib
 import os

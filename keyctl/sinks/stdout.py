@@ -1,4 +1,4 @@
-"""The sinks stdout and terminal: the key string goes out on file descriptor 1."""
+"""Write the key string to file descriptor 1, for stdout and for a terminal."""
 
 import os
 import sys

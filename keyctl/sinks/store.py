@@ -1,4 +1,4 @@
-"""What the secret managers share: what they hold of a key, what may be replaced, and what an answer proves."""
+"""Share what the secret managers have in common: what they hold of a key, what may be replaced, what an answer proves."""
 
 import queue
 import threading

@@ -1,4 +1,4 @@
-"""Names made from what is stable about a key, safe to use as a path or an argument."""
+"""Make names from what is stable about a key, safe to use as a path or an argument."""
 
 import re
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The sink that writes a key to a KV version 2 engine of HashiCorp Vault or OpenBao."""
+"""Write a key to a KV version 2 engine of HashiCorp Vault or OpenBao."""
 
 import os
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Questions to the database, named after what the services ask."""
+"""Ask the database; each function is named after the question of a service."""
 
 from keyctl.db.queries.budgets import (
     add_spend,

@@ -1,4 +1,4 @@
-"""The audit chain: append events to it, walk it, ask for them."""
+"""Append events to the audit chain, walk it, and ask for them."""
 
 import hashlib
 from collections.abc import Generator, Iterable, Sequence

@@ -1,4 +1,4 @@
-"""Questions about budget periods and spend."""
+"""Ask for budget periods and spend."""
 
 from datetime import datetime
 

@@ -1,4 +1,4 @@
-"""Questions about claims and request ids: who may change a key, and what made it."""
+"""Ask for claims and request ids: who may change a key, and which request made it."""
 
 from collections.abc import Collection
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Questions about organizations, users, teams and who belongs to them."""
+"""Ask for organizations, users, teams and their members."""
 
 from collections.abc import Collection, Mapping
 from typing import Any, Final, TypeVar

@@ -1,4 +1,4 @@
-"""Questions about single keys."""
+"""Ask for single keys."""
 
 from collections.abc import Sequence
 from datetime import datetime

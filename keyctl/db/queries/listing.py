@@ -1,4 +1,4 @@
-"""Questions about many keys: pages of them, what they add up to, which are due."""
+"""Ask for many keys: pages of them, their sums, the ones that are due."""
 
 from dataclasses import dataclass, fields
 from datetime import datetime

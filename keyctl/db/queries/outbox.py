@@ -1,4 +1,4 @@
-"""Questions about the outbox: what is to be sent, who is sending it, and what became of it."""
+"""Ask for the outbox: what is to be sent, who is sending it, and what became of it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

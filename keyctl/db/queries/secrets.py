@@ -1,4 +1,4 @@
-"""Questions about secrets, and what is known of a presented key string."""
+"""Ask for secrets, and for what is known of a presented key string."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

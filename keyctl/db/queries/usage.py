@@ -1,4 +1,4 @@
-"""Questions about usage: what a gateway adds to spend, each batch once."""
+"""Add usage to spend as a gateway records it, each batch once."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field

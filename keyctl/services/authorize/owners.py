@@ -1,4 +1,4 @@
-"""The owners that a batch of keys names, read and locked at once, in keyctl's order."""
+"""Read and lock the owners that a batch of keys names, all at once, in keyctl's order."""
 
 from collections.abc import Collection
 from dataclasses import dataclass, field

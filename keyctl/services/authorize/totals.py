@@ -1,4 +1,4 @@
-"""What the live keys around a new or changed one add up to, read only where a rule will ask."""
+"""Add up the live keys around a new or changed one, read only where a rule will ask."""
 
 from collections.abc import Iterable
 from dataclasses import replace

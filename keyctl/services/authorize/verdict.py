@@ -1,4 +1,4 @@
-"""The one validate-and-authorize path: gather the facts, fill, run every rule, refuse or step over."""
+"""Validate and authorize a request: gather the facts, fill, run every rule, refuse or step over."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace

@@ -1,4 +1,4 @@
-"""The second half of generate and rotate, whatever the sink: deliver, confirm, or take it back.
+"""Confirm a delivered key: retry through an outage, read it back, hold off signals.
 
 Staged is written but not known to be delivered; nothing is active before the sink has it.
 """

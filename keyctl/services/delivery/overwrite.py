@@ -1,4 +1,4 @@
-"""Whether a file that holds key strings may be replaced without losing anything."""
+"""Decide whether a file that holds key strings may be replaced without losing anything."""
 
 from keyctl import lifecycle
 from keyctl.db import queries

@@ -1,4 +1,4 @@
-"""A run, the lock file that shows it is alive, and the claims of runs that are not.
+"""Begin a run with a lock file that shows it is alive, and tell the claims of dead runs.
 
 Never by pid or host name: containers share neither.  An flock dies with its process, however
 that ends, and with every child that inherited it.

@@ -1,4 +1,4 @@
-"""The sinks that the configuration names, ready for one key."""
+"""Make the sinks that the configuration names, ready for one key."""
 
 from datetime import timedelta
 from pathlib import Path

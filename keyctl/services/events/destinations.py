@@ -1,4 +1,4 @@
-"""The places that events are sent to, as the configuration describes them."""
+"""Make the destinations of events, as the configuration describes them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The outbox: send what is in it, show it, and give up what will never arrive."""
+"""Send what is in the outbox, show it, and give up what will never arrive."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass

@@ -1,4 +1,4 @@
-"""What an import is asked for, where it reads from, and what it says of each row."""
+"""Declare what an import is asked for, where it reads from, and what it says of each row."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Generate a key: stage it, deliver its secret once, confirm it.  The core of keyctl."""
+"""Generate a key: stage it, deliver its secret once, confirm it."""
 
 import hashlib
 import time

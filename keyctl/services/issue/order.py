@@ -1,4 +1,4 @@
-"""What making one key and making many have in common: the order, the rows, the answer, the record."""
+"""Declare what is asked for, written and answered for a new key, whether one or many."""
 
 from dataclasses import dataclass, replace
 from datetime import datetime

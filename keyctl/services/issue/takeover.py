@@ -1,4 +1,4 @@
-"""What earlier runs left where a new key would stand: under its alias, key string, request id or file."""
+"""Find what earlier runs left under a new key's alias, key string, request id or file, and take it over or clear it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

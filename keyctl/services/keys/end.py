@@ -1,4 +1,4 @@
-"""Suspend keys and end them, or single secrets of theirs, one transaction a key."""
+"""Block, delete and revoke keys, one transaction a key."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""Change a key: its settings, through the one policy path, on the key as it would be."""
+"""Change a key's settings, through the one policy path, judged as the key would be."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace

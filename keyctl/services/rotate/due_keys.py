@@ -1,4 +1,4 @@
-"""Which keys are due for rotation, and this run's claims on them."""
+"""Find the keys that are due for rotation, and claim them for this run."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Whether a key may be rotated now, by this caller."""
+"""Decide whether this caller may rotate a key now."""
 
 from dataclasses import replace
 from datetime import datetime

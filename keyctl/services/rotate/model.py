@@ -1,4 +1,4 @@
-"""What a rotation is before, between and after its two transactions, and when what ends.  Values only."""
+"""Hold a rotation before, between and after its two transactions, and compute when what ends."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
