@@ -122,6 +122,9 @@ class Key(Record):
     metadata: dict[str, Any] = field(default_factory=dict)
     gateway: dict[str, Any] = field(default_factory=dict)
     blocked: bool = False
+    blocked_by_admin: bool = False
+    may_issue: dict[str, Any] | None = None
+    overrides: list[dict[str, Any]] = field(default_factory=list)
     duration: str | None = None
     expires: datetime | None = None
     auto_rotate: bool = False
@@ -143,7 +146,12 @@ class Key(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Secret:
-    """One credential of a key.  Its hash stays in the database unless it is to be checked."""
+    """One credential of a key.  Its hash stays in the database unless it is to be checked.
+
+    `administers` tells that it may be used as a caller.  `issued_by` is who took it: ``user:ID``,
+    the ``key:ID`` of a service account, or ``local``; None for one from before that was kept.
+    `issued_with` is the id of the caller's key, None for the local operator.
+    """
 
     id: str
     key_id: str
@@ -154,6 +162,9 @@ class Secret:
     run_id: str
     created_at: datetime
     not_after: datetime | None
+    administers: bool = False
+    issued_by: str | None = None
+    issued_with: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

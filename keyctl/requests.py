@@ -224,6 +224,20 @@ class GatewayFields(Strict):
     throttle_on_budget_exceeded: bool | None = None
 
 
+class MayIssue(Strict):
+    """The most that the keys may have which a caller's key makes, in place of its own limits."""
+
+    max_budget: Dollars | None = None
+    duration: DurationText | None = None
+    budget_duration: PeriodText | None = None
+    tpm_limit: Limit | None = None
+    rpm_limit: Limit | None = None
+    max_parallel_requests: Limit | None = None
+    models: Names | None = None
+    allowed_routes: Names | None = None
+    max_keys: Limit | None = None
+
+
 class KeyFields(GatewayFields):
     """What a key may do: every field that a request, a default or an update can set."""
 
@@ -254,6 +268,7 @@ class KeyFields(GatewayFields):
     rotation_interval: DurationText | None = None
     grace_period: GraceText | None = None
     send_invite_email: bool | None = None
+    may_issue: MayIssue | None = None
 
     @model_validator(mode="after")
     def _together(self) -> "KeyFields":

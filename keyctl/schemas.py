@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
-from keyctl import actions, lifecycle
+from keyctl import actions, lifecycle, limits
 from keyctl.config.settings import Settings
 from keyctl.policy import engine
 from keyctl.policy.documents import Policy
@@ -54,6 +54,8 @@ def _key_properties() -> dict[str, Any]:
         if name in ("id", "gateway", "confirmed_at", "budget_anchor_at"):
             continue
         shape = _BY_TYPE.get(annotation)
+        if name == "may_issue":
+            shape = {"type": ["object", "null"]}
         if name in ("max_budget", "soft_budget", "spend"):
             shape = _MONEY
         properties[name] = shape or {"type": "array" if annotation.startswith("list") else "object"}
@@ -216,12 +218,28 @@ def rule_table() -> list[dict[str, Any]]:
     ]
 
 
+def field_table() -> list[dict[str, Any]]:
+    """Return every limit: whose it is, who enforces it, how it is compared, and what else to know."""
+    return [
+        {
+            "field": limit.field,
+            "of": list(limit.of),
+            "enforced_by": limit.enforced_by,
+            "order": limit.order,
+            "note": limit.note,
+        }
+        for limit in limits.LIMITS
+    ]
+
+
 def _secrets() -> dict[str, Any]:
     properties = {
         "id": {"type": "string"},
         "state": {"enum": list(lifecycle.SECRET_STATES)},
         "created_at": {"type": "string", "format": "date-time"},
         "not_after": _INSTANT,
+        "administers": {"type": "boolean"},
+        "issued_by": {"type": ["string", "null"]},
     }
     return {
         "type": "array",

@@ -44,6 +44,8 @@ def secret_view(secret: Secret, *, now: datetime) -> dict[str, Any]:
         "state": lifecycle.secret_state(secret, now=now),
         "created_at": secret.created_at,
         "not_after": secret.not_after,
+        "administers": secret.administers,
+        "issued_by": secret.issued_by,
     }
 
 

@@ -12,11 +12,11 @@ from keyctl.requests import GatewayFields, GenerateRequest
 
 # Scripts read these names: one that goes or changes breaks them.
 GENERATE_ANSWER = """
-    allowed_routes audit auto_rotate blocked budget_duration budget_fallbacks budget_limits
+    allowed_routes audit auto_rotate blocked blocked_by_admin budget_duration budget_fallbacks budget_limits
     budget_reset_at created_at created_by deleted_at duration expires filled grace_period guardrails
     key key_alias key_id key_name key_rotation_at key_type last_rotation_at last_used_at
-    max_budget max_parallel_requests metadata model_max_budget model_rpm_limit model_tpm_limit
-    models organization_id permissions replayed rotation_count rotation_interval rpm_limit
+    max_budget max_parallel_requests may_issue metadata model_max_budget model_rpm_limit model_tpm_limit
+    models organization_id overrides permissions replayed rotation_count rotation_interval rpm_limit
     rpm_limit_type send_invite_email service_account sink sink_suspect_at soft_budget spend state
     tags team_id token token_id tpd_limit tpm_limit tpm_limit_type updated_at updated_by user_id
     warnings
@@ -48,6 +48,7 @@ FULL_REQUEST: dict[str, Any] = {
     "key_type": "llm_api",
     "max_budget": 12.345678901,
     "max_parallel_requests": 3,
+    "may_issue": {"max_budget": 0.5, "duration": "90d", "models": ["gpt-4"], "max_keys": 3},
     "mcp_rpm_limit": {"tool": 1},
     "metadata": {"app": "web", "nested": {"list": [1, 2.5, None, "ä"]}},
     "model_max_budget": {"gpt-4": {"max_budget": 1, "budget_duration": "1d"}},

@@ -26,8 +26,21 @@ def add_to(app: typer.Typer) -> None:
 
         if session.acts_by_key:
             require_admin(session.workspace, "upgrade the database", "database")
+        from keyctl.services.repair import rights_lost
+
         before, after = session.database.upgrade()
-        _show(session, {"database": session.database.shown, "before": before, "after": after})
+        view: dict[str, Any] = {
+            "database": session.database.shown,
+            "before": before,
+            "after": after,
+            **rights_lost(session.database),
+        }
+        if session.wants_json:
+            session.console.json(view)
+            return
+        lost = view.pop("administers_lost")
+        _show(session, view)
+        _show_lost(session, lost)
 
     @command(group, "status")
     def status(session: Session) -> None:
@@ -66,6 +79,7 @@ def add_to(app: typer.Typer) -> None:
         session.console.write(f"schema: {report['revision']}\n")
         columns = ("key_id", "key_alias", "problem", "until", "result" if repair else "command")
         show_table(session.console, columns, report["left"])
+        _show_lost(session, report["administers_lost"])
 
 
 def _show(session: Session, view: dict[str, Any]) -> None:
@@ -73,3 +87,11 @@ def _show(session: Session, view: dict[str, Any]) -> None:
         session.console.json(view)
     else:
         session.console.write("".join(f"{name}: {cell(value)}\n" for name, value in view.items()))
+
+
+def _show_lost(session: Session, lost: list[dict[str, Any]]) -> None:
+    """Say which secrets may not be used as a caller any more; nothing where there is none."""
+    if lost:
+        session.console.write("\nThese secrets are from before it was stored whom they act for.\n")
+        session.console.write("They authenticate, but administer nothing until an admin says so:\n")
+        show_table(session.console, ("key_id", "key_alias", "secret_id", "command"), lost)

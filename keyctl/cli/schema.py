@@ -1,6 +1,6 @@
 """Declare keyctl schema."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -18,7 +18,7 @@ def add_to(app: typer.Typer) -> None:
         session: Session,
         name: Annotated[str, typer.Argument(metavar="NAME", help="What to print.")],
     ) -> None:
-        """Print the JSON Schema of a request, an answer or the policy; `rules` lists every rule."""
+        """Print the JSON Schema of a request, an answer or the policy; or `rules`, or `fields`."""
         from keyctl import schemas
 
         if name == "rules":
@@ -28,9 +28,21 @@ def add_to(app: typer.Typer) -> None:
             else:
                 show_table(session.console, ("rule", "binds", "overridable", "demands"), rows)
             return
+        if name == "fields":
+            _show_fields(session, schemas.field_table())
+            return
         found = schemas.SCHEMAS.get(name)
         if found is None:
             raise UsageError(
-                f"there is no schema {name!r}", hint=f"give rules, {', '.join(schemas.SCHEMAS)}"
+                f"there is no schema {name!r}",
+                hint=f"give rules, fields, {', '.join(schemas.SCHEMAS)}",
             )
         session.console.json(found())
+
+
+def _show_fields(session: Session, rows: list[dict[str, Any]]) -> None:
+    if session.wants_json:
+        session.console.json(rows)
+        return
+    shown = [{**row, "of": ", ".join(row["of"])} for row in rows]
+    show_table(session.console, ("field", "of", "enforced_by", "order", "note"), shown)

@@ -17,6 +17,7 @@ from keyctl.db.failures import translated
 from keyctl.db.schema import (
     HEAD,
     RECORDABLE,
+    REVISION,
     check_readable,
     check_writable,
     current_revision,
@@ -91,7 +92,8 @@ class Database:
                 self._watched(connection),
                 connection.begin(),
             ):
-                check_readable(current_revision(connection), oldest=oldest)
+                connection.info[REVISION] = current_revision(connection)
+                check_readable(connection.info[REVISION], oldest=oldest)
                 yield connection
 
     @contextmanager
@@ -111,6 +113,7 @@ class Database:
                 connection.begin(),
             ):
                 revision, connection.info[_BEGAN_AT] = revision_and_time(connection)
+                connection.info[REVISION] = revision
                 check_writable(revision)
                 self._prepared = True
                 yield connection

@@ -71,6 +71,15 @@ Index(
     sqlite_where=text("state = 'retiring'"),
     postgresql_where=text("state = 'retiring'"),
 )
+# What a caller's key has issued: most secrets are issued by the local operator, and stay out.
+_ISSUED = text("issued_with IS NOT NULL")
+for _column in ("issued_by", "issued_with"):
+    Index(
+        f"ix_secrets_{_column}",
+        secrets.c[_column],
+        sqlite_where=_ISSUED,
+        postgresql_where=_ISSUED,
+    )
 Index("uq_secrets_lookup", secrets.c.lookup, unique=True)
 Index(
     "uq_secrets_active",

@@ -9,9 +9,12 @@ from sqlalchemy.exc import DBAPIError
 from keyctl.errors import SchemaError
 
 # The newest revision under migrations/versions; a test compares the two.
-HEAD: Final = "1_0002"
-# The oldest revision that keys can be verified on: what came later only added what that does not read.
+HEAD: Final = "1_0003"
+# The oldest revision that keys can be verified on: a column that came later says `since` when, and
+# has its record's default before.
 VERIFIABLE: Final = "1_0001"
+# Under which a connection tells the revision that its transaction has found.
+REVISION: Final = "keyctl_revision"
 _REVISION: Final = text("SELECT version_num FROM alembic_version")
 _REVISION_AND_TIME: Final = text("SELECT version_num, clock_timestamp() FROM alembic_version")
 # The oldest revision that usage can be recorded in: it has the table of recorders.

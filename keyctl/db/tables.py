@@ -1,6 +1,7 @@
 """Declare the tables: columns and constraints only.  Core, not the ORM, whose import costs every command.
 
-Money is whole nano-dollars.  Teams, users and organizations are archived, not deleted, so that
+Money is whole nano-dollars.  A column of what verifies keys that came after the first schema says
+`since` which revision it is there: a gateway of today verifies on the schema of yesterday.  Teams, users and organizations are archived, not deleted, so that
 an archived key still knows whose it was.
 """
 
@@ -56,8 +57,14 @@ def _limit(column: str) -> list[Any]:
     ]
 
 
-def _flag(column: str) -> Column[bool]:
-    return Column(column, Boolean, nullable=False, server_default=false())
+def _flag(column: str, *, since: str | None = None) -> Column[bool]:
+    return Column(
+        column, Boolean, nullable=False, server_default=false(), info=_since(since) if since else {}
+    )
+
+
+def _since(revision: str) -> dict[str, Any]:
+    return {"since": revision}
 
 
 def _stamps() -> list[Any]:
@@ -192,6 +199,15 @@ keys = Table(
     Column("metadata", JsonText, nullable=False),
     Column("gateway", JsonText, nullable=False),
     _flag("blocked"),
+    _flag("blocked_by_admin", since="1_0003"),
+    Column("may_issue", JsonText, info=_since("1_0003")),
+    Column(
+        "overrides",
+        JsonText,
+        nullable=False,
+        server_default=text("'[]'"),
+        info=_since("1_0003"),
+    ),
     Column("duration", String(16)),
     Column("expires", UtcDateTime),
     _flag("auto_rotate"),
@@ -225,6 +241,9 @@ secrets = Table(
     Column("run_id", String(32), nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
     Column("not_after", UtcDateTime),
+    _flag("administers", since="1_0003"),
+    Column("issued_by", String(300), info=_since("1_0003")),
+    Column("issued_with", String(32), info=_since("1_0003")),
     CheckConstraint("state IN ('staged', 'active', 'retiring', 'revoked')", name="state"),
 )
 

@@ -5,12 +5,11 @@ from math import inf
 
 from keyctl import lifecycle
 from keyctl.db.queries import Presented
-from keyctl.gateway import routes
 from keyctl.gateway.clock import Clock, ticks
 from keyctl.gateway.recorder import Recorder
 from keyctl.gateway.usage import Purse, objects_of
 from keyctl.gateway.verdict import Verdict
-from keyctl.policy import models
+from keyctl.policy import models, routes
 from keyctl.services.verify import names_of
 
 

@@ -35,6 +35,8 @@ def given_values(request: KeyFields) -> dict[str, Any]:
     for budget in values.get("model_max_budget", {}).values():
         if "max_budget" in budget:
             budget["max_budget"] = money.dollars(budget["max_budget"])
+    if "max_budget" in values.get("may_issue", {}):
+        values["may_issue"]["max_budget"] = money.dollars(values["may_issue"]["max_budget"])
     return values
 
 

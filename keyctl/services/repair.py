@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from keyctl.db import queries
+from keyctl.db.database import Database
 from keyctl.db.schema import HEAD
 from keyctl.errors import KeyctlError
+from keyctl.policy import operations
 from keyctl.records import Key
 from keyctl.services.callers import require_admin, require_overseer
 from keyctl.services.delivery import run_lock
@@ -28,7 +30,7 @@ class CheckService:
         require_overseer(self.workspace.caller, "the state of the database")
         with run_lock.begun(self.workspace.runs_folder) as run:
             left = list(self._left(run))
-        return {"revision": HEAD, "left": left}
+        return {"revision": HEAD, "left": left, **rights_lost(self.workspace.database)}
 
     def repair(self) -> dict[str, Any]:
         """Archive what nobody depends on, rotate anew what has a sink, and name the command for the rest."""
@@ -38,7 +40,7 @@ class CheckService:
             for entry in list(self._left(run)):
                 outcome = self._repair(entry, run)
                 left.append({**entry, "result": outcome})
-        return {"revision": HEAD, "left": left}
+        return {"revision": HEAD, "left": left, **rights_lost(self.workspace.database)}
 
     def _left(self, run: Run) -> Iterator[dict[str, Any]]:
         database = self.workspace.database
@@ -88,6 +90,25 @@ class CheckService:
         if claim is not None:
             run_lock.bury(self.workspace.database, run, [claim])
         return "archived"
+
+
+def rights_lost(database: Database) -> dict[str, Any]:
+    """Return the secrets from before `administers` that may not be used as a caller any more.
+
+    Each with the command that gives it back.  A key whose routes hold no operation loses nothing.
+    """
+    with database.read() as connection:
+        lost = [
+            {
+                "key_id": key.id,
+                "key_alias": key.key_alias,
+                "secret_id": secret.id,
+                "command": f"keyctl update {key.id} --administers {secret.id}",
+            }
+            for secret, key in queries.secrets_that_lost_their_right(connection)
+            if operations.may_administer(key)
+        ]
+    return {"administers_lost": lost}
 
 
 def _problem(key: Key) -> str:

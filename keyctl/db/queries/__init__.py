@@ -73,6 +73,7 @@ from keyctl.db.queries.secrets import (
     secrets_by_lookup,
     secrets_of,
     secrets_past_grace,
+    secrets_that_lost_their_right,
     update_secret,
 )
 from keyctl.db.queries.usage import Usage, forget_recorders, record_usage
@@ -137,6 +138,7 @@ __all__ = [
     "secrets_by_lookup",
     "secrets_of",
     "secrets_past_grace",
+    "secrets_that_lost_their_right",
     "settle_outgoing",
     "sink_of_last_rotation",
     "sinks_of_rotations",

@@ -1,19 +1,23 @@
 """Ask for secrets, and for what is known of a presented key string."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from itertools import islice
 from typing import Any, Final
 
 from sqlalchemy import (
     Connection,
+    Select,
     delete,
     insert,
+    or_,
     select,
     update,
 )
 
+from keyctl.db.schema import REVISION
 from keyctl.db.tables import keys, organizations, recorders, secrets, teams, users
 from keyctl.records import Key, Organization, Secret, Team, User
 
@@ -30,21 +34,37 @@ class Presented:
 
 
 _PARTS: Final = (secrets, keys, teams, organizations, users)
-_NAMES: Final = [[column.name for column in table.c] for table in _PARTS]
-_PRESENTED: Final = (
-    select(*_PARTS)
-    .join(keys, keys.c.id == secrets.c.key_id)
-    .outerjoin(teams, teams.c.id == keys.c.team_id)
-    .outerjoin(organizations, organizations.c.id == keys.c.organization_id)
-    .outerjoin(users, users.c.id == keys.c.user_id)
-)
 
 
-def _presented(row: Sequence[Any]) -> Presented:
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """How to read presented key strings from a schema: the query, and each table's columns."""
+
+    query: Select[Any]
+    names: list[list[str]]
+
+
+@cache
+def _reading(revision: str) -> _Reading:
+    parts = [
+        [column for column in table.c if column.info.get("since", "") <= revision]
+        for table in _PARTS
+    ]
+    query = (
+        select(*(column for part in parts for column in part))
+        .join(keys, keys.c.id == secrets.c.key_id)
+        .outerjoin(teams, teams.c.id == keys.c.team_id)
+        .outerjoin(organizations, organizations.c.id == keys.c.organization_id)
+        .outerjoin(users, users.c.id == keys.c.user_id)
+    )
+    return _Reading(query, [[column.name for column in part] for part in parts])
+
+
+def _presented(row: Sequence[Any], parts: Sequence[Sequence[str]]) -> Presented:
     # By position: a gateway reads many of these rows, and names cost more than all the rest.
     values = iter(row)
     secret, key, team, organization, user = (
-        dict(zip(names, islice(values, len(names)), strict=True)) for names in _NAMES
+        dict(zip(names, islice(values, len(names)), strict=True)) for names in parts
     )
     return Presented(
         Secret(**secret),
@@ -57,8 +77,9 @@ def _presented(row: Sequence[Any]) -> Presented:
 
 def find_presented(connection: Connection, lookup: str) -> Presented | None:
     """Return the secret with this lookup, its key and the key's owners, in one indexed query."""
-    row = connection.execute(_PRESENTED.where(secrets.c.lookup == lookup)).first()
-    return None if row is None else _presented(row)
+    reading = _reading(connection.info[REVISION])
+    row = connection.execute(reading.query.where(secrets.c.lookup == lookup)).first()
+    return None if row is None else _presented(row, reading.names)
 
 
 def find_all_presented(
@@ -69,13 +90,14 @@ def find_all_presented(
     And, as of the same instant, the number of the last batch of usage that *recorder* has written:
     what it recorded up to there is in the spend that was read.
     """
-    query = _PRESENTED.where(secrets.c.lookup.in_(lookups))
+    reading = _reading(connection.info[REVISION])
+    query = reading.query.where(secrets.c.lookup.in_(lookups))
     if recorder is not None:
         mine = select(recorders.c.batch).where(recorders.c.id == recorder).scalar_subquery()
         query = query.add_columns(mine.label("recorded_batch"))
     rows = connection.execute(query).all()
     batch: int | None = rows[0].recorded_batch if rows and recorder is not None else None
-    found = [_presented(row) for row in rows]
+    found = [_presented(row, reading.names) for row in rows]
     return {presented.secret.lookup: presented for presented in found}, batch
 
 
@@ -170,3 +192,24 @@ def revoke_secrets(connection: Connection, key_id: str) -> None:
         .where(secrets.c.key_id == key_id, secrets.c.state != "revoked")
         .values(state="revoked")
     )
+
+
+def secrets_that_lost_their_right(connection: Connection) -> Iterator[tuple[Secret, Key]]:
+    """Yield secrets from before `administers`, with the keys of people and teams that they act for."""
+    query = (
+        select(secrets, *(column.label(f"of_{column.name}") for column in keys.c))
+        .join(keys, keys.c.id == secrets.c.key_id)
+        .where(
+            secrets.c.issued_by.is_(None),
+            secrets.c.administers.is_(False),
+            secrets.c.state != "revoked",
+            keys.c.deleted_at.is_(None),
+            or_(keys.c.user_id.is_not(None), keys.c.service_account),
+        )
+        .order_by(secrets.c.key_id, secrets.c.id)
+    )
+    for row in connection.execute(query, execution_options={"yield_per": 500}).mappings():
+        yield (
+            Secret(**{column.name: row[column.name] for column in secrets.c}),
+            Key.of({column.name: row[f"of_{column.name}"] for column in keys.c}),
+        )
