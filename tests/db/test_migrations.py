@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from alembic import command
 from alembic.autogenerate import compare_metadata
-from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from harness import Cli, Result
+from schema_steps import downgrade
 from sqlalchemy import (
     CheckConstraint,
     Connection,
@@ -32,7 +31,6 @@ from sqlalchemy.exc import DBAPIError
 import keyctl
 from keyctl.db import migrate, queries, tables
 from keyctl.db.database import Database
-from keyctl.db.engines import WRITE
 from keyctl.db.schema import HEAD, current_revision
 from keyctl.records import Claim, Key, Organization, Record, Secret, Team, User
 
@@ -119,17 +117,6 @@ def add_migration(home: Path, body: str) -> None:
         "import sqlalchemy as sa\nfrom alembic import op\n\n"
         f"revision = {NEXT!r}\ndown_revision = {HEAD!r}\n\n\ndef upgrade() -> None:\n{body}"
     )
-
-
-def downgrade(database: Database, revision: str) -> None:
-    """Take the schema back to *revision*."""
-    config = Config(migrate.alembic_home() / "alembic.ini")
-    with (
-        database.engine.connect().execution_options(**WRITE) as connection,
-        connection.begin(),
-    ):
-        config.attributes["connection"] = connection
-        command.downgrade(config, revision)
 
 
 def differences(connection: Connection) -> list[Any]:
