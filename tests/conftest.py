@@ -2,17 +2,17 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
+from clock import Clock
+from databases import administered, at
 from harness import Cli
 from litellm_tables import LiteLLM
 from migrating import RunImport
-from sqlalchemy import create_engine, make_url, text
 
 from keyctl.config.settings import Settings
 from keyctl.db.database import Database
@@ -22,19 +22,15 @@ from keyctl.services.import_litellm.report import ImportOrder, Line
 from keyctl.services.import_litellm.service import ImportService
 from keyctl.services.workspace import Workspace
 
+SOAK = Path(__file__).with_name("soak")
 
-class Clock:
-    """The time, standing still until a test moves it."""
 
-    def __init__(self) -> None:
-        self.now = datetime(2030, 1, 31, 12, 0, tzinfo=UTC)
-
-    def __call__(self) -> datetime:
-        return self.now
-
-    def advance(self, length: timedelta) -> None:
-        """Let time pass."""
-        self.now += length
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave kills, races, large tables and the real proxy out, unless the command line names them."""
+    named = (Path(item.partition("::")[0]).absolute() for item in config.args)
+    return (
+        collection_path == SOAK and not any(SOAK in (path, *path.parents) for path in named)
+    ) or None
 
 
 @pytest.fixture(scope="session", name="postgres_url")
@@ -157,25 +153,3 @@ def _run(workspace: Workspace, litellm: LiteLLM) -> RunImport:
             return list(ImportService(workspace).run(source, ImportOrder(**order)))
 
     return run
-
-
-class administered:  # noqa: N801  # reads like a function
-    """A connection to the server's maintenance database that runs statements outside transactions."""
-
-    def __init__(self, url: str) -> None:
-        self._engine = create_engine(
-            make_url(url).set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT"
-        )
-
-    def __enter__(self) -> Callable[[str], None]:
-        self._connection = self._engine.connect()
-        return lambda statement: (self._connection.execute(text(statement)), None)[1]
-
-    def __exit__(self, *_: object) -> None:
-        self._connection.close()
-        self._engine.dispose()
-
-
-def at(url: str, name: str) -> str:
-    """Return *url* with another database's name."""
-    return make_url(url).set(database=name).render_as_string(hide_password=False)

@@ -5,8 +5,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 import keyctl
 
 PACKAGE = Path(keyctl.__file__).parent
@@ -124,51 +122,70 @@ def own(modules: Iterator[str]) -> set[str]:
     return {"__init__" if layer.startswith("__version") else layer for layer in layers}
 
 
-def tree_of(path: Path) -> ast.Module:
-    """Return the parsed module."""
-    return ast.parse(path.read_text("utf-8"), str(path))
+TREES = {path: ast.parse(path.read_text("utf-8"), str(path)) for path in MODULES}
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-class TestEveryModule:
-    def test_only_looks_down(self, path: Path) -> None:
-        """No module imports from a layer above its own; a new layer is given its place here first."""
-        unit = unit_of(path)
+def test_a_module_only_looks_down() -> None:
+    """No module imports from a layer above its own; a new layer is given its place here first."""
+    upward = {
+        name_of(path): above
+        for path, tree in TREES.items()
+        if (above := own(imported_by(tree)) - {unit_of(path)} - ALLOWED.get(unit_of(path), set()))
+    }
 
-        assert unit in ALLOWED
-        assert own(imported_by(tree_of(path))) - {unit} <= ALLOWED[unit]
+    assert {unit_of(path) for path in MODULES} - set(ALLOWED) == set()
+    assert upward == {}
 
-    def test_uses_the_libraries_of_its_layer(self, path: Path) -> None:
-        """What others wrote is used where the table says so, and `click` nowhere: Typer carries its own."""
-        libraries = {module.partition(".")[0] for module in imported_by(tree_of(path))}
-        foreign = libraries - set(sys.stdlib_module_names) - {"keyctl"}
 
-        assert {
-            name for name in foreign if unit_of(path) not in LIBRARIES.get(name, set())
-        } == set()
+def test_a_module_uses_the_libraries_of_its_layer() -> None:
+    """What others wrote is used where the table says so, and `click` nowhere: Typer carries its own."""
+    foreign = {
+        (name_of(path), library)
+        for path, tree in TREES.items()
+        for library in {module.partition(".")[0] for module in imported_by(tree)}
+        if library not in {*sys.stdlib_module_names, "keyctl"}
+        and unit_of(path) not in LIBRARIES.get(library, set())
+    }
 
-    def test_does_not_import_the_orm(self, path: Path) -> None:
-        """Importing it costs every command about a fifth of its time."""
-        assert not [name for name in imported_by(tree_of(path)) if "sqlalchemy.orm" in name]
+    assert foreign == set()
 
-    def test_does_not_ask_for_the_time(self, path: Path) -> None:
-        """`utcnow` in db/database.py is the only clock; everybody else is told."""
-        asked = [
-            ast.unparse(node)
-            for node in ast.walk(tree_of(path))
-            if isinstance(node, ast.Call)
-            and isinstance(node.func, ast.Attribute)
-            and node.func.attr in CLOCKS
-            and ast.unparse(node.func.value).rpartition(".")[2] in ("datetime", "date", "time")
-        ]
 
-        assert asked == (["datetime.now(UTC)"] if name_of(path) == "db/database.py" else [])
+def test_no_module_imports_the_orm() -> None:
+    """Importing it costs every command about a fifth of its time."""
+    users = [
+        name_of(path)
+        for path, tree in TREES.items()
+        if any("sqlalchemy.orm" in module for module in imported_by(tree))
+    ]
 
-    def test_has_no_assert_statement(self, path: Path) -> None:
-        """`python -O` removes them, and with them whatever they guard."""
-        asserts = [node.lineno for node in ast.walk(tree_of(path)) if isinstance(node, ast.Assert)]
+    assert users == []
 
-        assert asserts == []
+
+def test_one_module_asks_for_the_time() -> None:
+    """`utcnow` in db/database.py is the only clock; everybody else is told."""
+    asked = [
+        (name_of(path), ast.unparse(node))
+        for path, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in CLOCKS
+        and ast.unparse(node.func.value).rpartition(".")[2] in ("datetime", "date", "time")
+    ]
+
+    assert asked == [("db/database.py", "datetime.now(UTC)")]
+
+
+def test_no_module_has_an_assert_statement() -> None:
+    """`python -O` removes them, and with them whatever they guard."""
+    asserts = [
+        f"{name_of(path)}:{node.lineno}"
+        for path, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assert)
+    ]
+
+    assert asserts == []
 
 
 def test_pure_modules_stay_pure() -> None:
@@ -177,7 +194,7 @@ def test_pure_modules_stay_pure() -> None:
     found = {
         (unit, module)
         for unit in PURE
-        for module in imported_by(tree_of(PACKAGE / f"{unit}.py"))
+        for module in imported_by(TREES[PACKAGE / f"{unit}.py"])
         if module.partition(".")[0] in outside
     }
 
@@ -198,12 +215,12 @@ def test_the_table_has_no_circles() -> None:
 
 def test_importing_the_package_imports_nothing() -> None:
     """`keyctl/__init__.py` holds a constant: `--version` is answered from it."""
-    assert list(imported_by(tree_of(PACKAGE / "__init__.py"))) == []
+    assert list(imported_by(TREES[PACKAGE / "__init__.py"])) == []
 
 
 def test_the_entry_point_imports_the_command_line_late() -> None:
     """What must be settled first (descriptors, umask, core files) is settled before Typer is imported."""
-    tree = tree_of(PACKAGE / "entry.py")
+    tree = TREES[PACKAGE / "entry.py"]
     early = ast.Module(
         [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))], []
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pexpect
 import pytest
-from conftest import Clock
+from clock import Clock
 from harness import KEYCTL, Cli
 from litellm_tables import LiteLLM, digest, key
 from migrating import OLD, OLDER, RunImport, count, environment, results, stored
@@ -302,7 +302,6 @@ def test_sqlite_is_a_source_too(workspace: Workspace, tmp_path: Path) -> None:
     assert (found.models, found.tags, path.read_bytes()) == (["gpt-4"], ["a"], before)
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_ten_thousand_keys(
     workspace: Workspace, litellm: LiteLLM, run: RunImport, clock: Clock

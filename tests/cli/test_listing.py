@@ -28,7 +28,6 @@ def _several(cli: Cli) -> Cli:
     return cli
 
 
-@pytest.mark.slow
 def test_what_each_filter_finds(several: Cli) -> None:
     """States, owners, and what people on duty ask: what expires, is unused, is due, is pending."""
     wanted: dict[tuple[str, ...], set[str]] = {

@@ -146,7 +146,6 @@ def change(gate: Gate, states: dict[str, dict[str, Any]]) -> None:
             connection.execute(update(metadata.tables[table]).values(columns))
 
 
-@pytest.mark.slow
 def test_the_gateway_and_the_command_agree(gate: Gate) -> None:
     """Whatever the states of key, secret and owners: a first look, a second and `verify` say the same."""
     key = gate.key(**gate.owners())

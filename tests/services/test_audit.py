@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from conftest import Clock
+from clock import Clock
 from harness import Cli
 from sqlalchemy import Connection, delete, insert, select, text, update
 

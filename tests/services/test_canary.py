@@ -7,34 +7,10 @@ from pathlib import Path
 
 import pytest
 from harness import KEYCTL, STEPPER, Cli
-from sqlalchemy import text
 from stepper import STEPS
-
-from keyctl.db.database import Database
+from stored import everything_stored
 
 SUPPLIED = "sk-Canary_supplied_by_a_person-0123456789"
-
-pytestmark = pytest.mark.slow
-
-
-def everything_stored(database_url: str) -> str:
-    """Return all that the database holds: each page of the files, or each column as text."""
-    database = Database(database_url)
-    if database.path is not None:
-        folder = database.path.parent
-        return "".join(
-            item.read_bytes().decode("latin-1") for item in folder.rglob("*") if item.is_file()
-        )
-    with database.engine.connect() as connection:
-        tables = connection.execute(
-            text("SELECT table_name FROM information_schema.tables WHERE table_schema = 'public'")
-        ).scalars()
-        rows = [
-            connection.execute(text(f'SELECT t::text FROM "{table}" t')).scalars().all()
-            for table in tables
-        ]
-    database.engine.dispose()
-    return "\n".join(str(row) for found in rows for row in found)
 
 
 def assert_only_in(place: str, key: str, database_url: str, *others: str) -> None:
@@ -110,7 +86,6 @@ class TestSuccess:
 
 DRIVER = """
 import sys
-sys.path.insert(0, {tests!r})
 import keyctl.services.issue.generate as generate
 from keyctl.services.delivery import confirm
 from sqlalchemy import text
@@ -151,7 +126,6 @@ class TestFailure:
         source.write_text(SUPPLIED)
         target, failure, status = FAILURES[name]
         program = DRIVER.format(
-            tests=str(Path(__file__).parent),
             failure=failure,
             target=target,
             arguments=["generate", "--alias", "a", "--key-file", str(source)],

@@ -52,7 +52,6 @@ def lines(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-@pytest.mark.slow
 def test_many_hosts_rotate_each_key_exactly_once(cli: Cli, kind: str, sunk: Path) -> None:
     """Any number of cron lines at once: each key once, nothing lost, nobody sees a busy database."""
     cli(

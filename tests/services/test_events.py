@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 from harness import Cli
+from processes import group
 from receivers import SECRET, MailServer, WebServer, lines_of, mail_server, web_server
-from test_faults import group
 
 from keyctl.config.settings import Settings
 from keyctl.services.events.sender import pause_after
@@ -320,7 +320,6 @@ class TestWebhook:
 
 
 class TestWhenItIsSent:
-    @pytest.mark.slow
     @pytest.mark.parametrize("step", ["staged", "delivered", "confirm_uncommitted"])
     def test_a_change_that_was_not_committed_is_never_told(
         self, hooked: Cli, web: WebServer, step: str
@@ -332,7 +331,6 @@ class TestWhenItIsSent:
         assert hooked("events", "deliver").exit_code == 0
         assert web.received == []
 
-    @pytest.mark.slow
     @pytest.mark.parametrize("step", ["confirmed", "sending", "sent"])
     def test_a_change_that_was_committed_is_told_at_least_once(
         self, hooked: Cli, web: WebServer, step: str
@@ -347,7 +345,6 @@ class TestWhenItIsSent:
         assert len({item.id for item in web.received}) == 1
         assert waiting(hooked) == []
 
-    @pytest.mark.slow
     def test_every_key_of_a_bulk_run_is_told(self, hooked: Cli, web: WebServer) -> None:
         """What the time-out left over is sent by the next delivery; nothing twice."""
         hooked("generate", "--count", "50", "--alias", "c-{n}", "-o", "jsonl", check=True)
@@ -427,7 +424,6 @@ class TestWhenItIsSent:
         assert "warning: hooks.siem: HTTP 500" in as_text.stderr
         assert [row["event"] for row in waiting(cli, "--failed")] == ["denied"] * 2
 
-    @pytest.mark.slow
     def test_any_number_of_deliveries_send_each_event_once(
         self, hooked: Cli, web: WebServer
     ) -> None:

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import administered
+from databases import administered
 from harness import STEPPER, Cli
+from processes import group
 from sqlalchemy import make_url
-
-pytestmark = pytest.mark.slow
 
 PYTHON_SINK = """
 import os, sys, time
@@ -323,19 +322,6 @@ class TestDatabaseLost:
         assert sorted(sinks.secrets()[key["key_id"]].values()) == ["active", "retiring"]
         info = sinks("info", "worker", "-o", "json", check=True).json
         assert info["rotation_count"] == 1
-
-
-def group(leader: str) -> list[str]:
-    """Return the living processes of a group; a dead one may wait for its parent to see it."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            state, _, process_group = path.read_text().rpartition(")")[2].split()[:3]
-        except OSError:
-            continue
-        if process_group == leader and state != "Z":
-            found.append(path.parent.name)
-    return found
 
 
 def away(database_url: str, postgres_url: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Clock
+from clock import Clock
 
 from keyctl.config.settings import Settings
 from keyctl.db import queries

@@ -19,7 +19,7 @@ from fake_vault import FakeVault
 from hypothesis import given
 from hypothesis import strategies as st
 from places import Aws, Kubernetes, Place, Vault, configuration, kubeconfig, place
-from test_secret_managers import Bench
+from store_bench import Bench
 from unruly import Answer, Request
 
 from keyctl.config import settings

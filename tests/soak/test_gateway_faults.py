@@ -11,7 +11,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from conftest import administered, at
+from databases import administered, at
 from gate import Gate
 from pg_server import Server
 from proxy import Proxy
@@ -20,8 +20,6 @@ from sqlalchemy import make_url
 from keyctl import keystring, money
 from keyctl.db.database import Database
 from keyctl.gateway import UnavailableError, Verdict, Verifier
-
-pytestmark = pytest.mark.slow
 
 QUICK: dict[str, Any] = {"cache_ttl": 0.2, "flush_interval": 0.1, "database_timeout": 1.0}
 

@@ -14,8 +14,6 @@ from stepper import STEPS
 from keyctl.db.database import Database
 from keyctl.db.queries import find_key, secrets_of
 
-pytestmark = pytest.mark.slow
-
 CONFIRMED = ("confirmed", "checked")
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from conftest import administered, at
+from databases import administered, at
 from harness import Cli
 from litellm_proxy import Proxy, proxy
 from pg_server import Server
@@ -25,7 +25,7 @@ from keyctl.db.database import Database
 openai = pytest.importorskip("openai")
 pytest.importorskip("litellm")
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240), pytest.mark.xdist_group("litellm")]
+pytestmark = [pytest.mark.timeout(240), pytest.mark.xdist_group("litellm")]
 
 COST = 0.3  # of a mock completion: 30 tokens at a cent each
 SEEN_WITHIN = 10  # seconds: the adapter's cache lives one, a busy machine needs the rest

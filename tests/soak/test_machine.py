@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Clock
+from clock import Clock
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -261,7 +261,6 @@ def earliest(first: datetime, second: datetime | None) -> datetime:
     return first if second is None else min(first, second)
 
 
-@pytest.mark.slow
 def test_a_life_at_random(templates: dict[str, str]) -> None:
     """Whatever happens to a key in whatever order, verify agrees with a model of a few lines."""
     Life.template = Path(templates["sqlite"])

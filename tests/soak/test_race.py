@@ -8,8 +8,6 @@ from harness import Cli
 from keyctl.db.database import Database
 from keyctl.db.queries import audit
 
-pytestmark = pytest.mark.slow
-
 RACERS = 20
 
 

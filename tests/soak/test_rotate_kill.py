@@ -7,8 +7,6 @@ import pytest
 from harness import Cli, Result
 from stepper import STEPS, WITH_A_COMMAND
 
-pytestmark = pytest.mark.slow
-
 CONFIRMED = ("confirmed", "checked")
 # Writes the whole key to a file beside the target, waits, and puts it in place: its run may be
 # dead by then.

@@ -17,11 +17,11 @@ from sqlalchemy import text
 from keyctl.db.database import Database
 from keyctl.db.schema import HEAD
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PLANTED = "raise SystemExit('imported from the current folder')\n"
 
 # One worker builds and installs for all of them; installing takes longer than a usual test.
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("wheel"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.xdist_group("wheel"), pytest.mark.timeout(600)]
 
 
 @dataclass(frozen=True, slots=True)
