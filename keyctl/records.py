@@ -19,6 +19,7 @@ class Record:
     updated_at: datetime
     updated_by: str
     deleted_at: datetime | None = None
+    managed_by: str | None = None
 
     @classmethod
     def of(cls, row: Mapping[Any, Any]) -> Self:

@@ -15,7 +15,7 @@ GENERATE_ANSWER = """
     allowed_routes audit auto_rotate blocked blocked_by_admin budget_duration budget_fallbacks budget_limits
     budget_reset_at created_at created_by deleted_at duration expires filled grace_period guardrails
     key key_alias key_id key_name key_rotation_at key_type last_rotation_at last_used_at
-    max_budget max_parallel_requests may_issue metadata model_max_budget model_rpm_limit model_tpm_limit
+    managed_by max_budget max_parallel_requests may_issue metadata model_max_budget model_rpm_limit model_tpm_limit
     models organization_id overrides permissions replayed rotation_count rotation_interval rpm_limit
     rpm_limit_type send_invite_email service_account sink sink_suspect_at soft_budget spend state
     tags team_id token token_id tpd_limit tpm_limit tpm_limit_type updated_at updated_by user_id

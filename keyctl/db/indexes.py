@@ -49,6 +49,15 @@ for _table in (keys, teams, users, organizations):
         sqlite_where=_HAS_PERIOD,
         postgresql_where=_HAS_PERIOD,
     )
+_MANAGED = text("managed_by IS NOT NULL AND deleted_at IS NULL")
+for _table in (keys, teams, users, organizations):
+    Index(
+        f"ix_{_table.name}_managed_by",
+        _table.c.managed_by,
+        _table.c.id,
+        sqlite_where=_MANAGED,
+        postgresql_where=_MANAGED,
+    )
 _SUSPECT = text("sink_suspect_at IS NOT NULL AND deleted_at IS NULL")
 Index("ix_keys_sink_suspect", keys.c.id, sqlite_where=_SUSPECT, postgresql_where=_SUSPECT)
 Index(

@@ -9,7 +9,7 @@ from sqlalchemy.exc import DBAPIError
 from keyctl.errors import SchemaError
 
 # The newest revision under migrations/versions; a test compares the two.
-HEAD: Final = "1_0003"
+HEAD: Final = "1_0004"
 # The oldest revision that keys can be verified on: a column that came later says `since` when, and
 # has its record's default before.
 VERIFIABLE: Final = "1_0001"

@@ -74,6 +74,8 @@ def _stamps() -> list[Any]:
         Column("updated_at", UtcDateTime, nullable=False),
         Column("updated_by", String(300), nullable=False),
         Column("deleted_at", UtcDateTime),
+        # The fleet whose files describe it.
+        Column("managed_by", String(64), info=_since("1_0004")),
     ]
 
 

@@ -1,5 +1,6 @@
 """Ask for many keys: pages of them, their sums, the ones that are due."""
 
+from collections.abc import Container
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
@@ -108,17 +109,18 @@ class Allocation:
 
 
 def allocations(
-    connection: Connection, *, now: datetime, but: str | None = None, **where: str
+    connection: Connection, *, now: datetime, but: Container[str] = (), **where: str
 ) -> list[Allocation]:
-    """Return what the keys neither deleted nor expired take; pending and blocked ones count."""
-    query = select(*(keys.c[item.name] for item in fields(Allocation))).where(
+    """Return what the keys neither deleted nor expired take; pending and blocked ones count.
+
+    The keys with the ids in *but* are left out.
+    """
+    query = select(keys.c.id, *(keys.c[item.name] for item in fields(Allocation))).where(
         keys.c.deleted_at.is_(None), or_(keys.c.expires.is_(None), keys.c.expires > now)
     )
     for name, value in where.items():
         query = query.where(keys.c[name] == value)
-    if but is not None:
-        query = query.where(keys.c.id != but)
-    return [Allocation(*row) for row in connection.execute(query)]
+    return [Allocation(*row[1:]) for row in connection.execute(query) if row[0] not in but]
 
 
 def keys_due(

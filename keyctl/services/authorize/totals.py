@@ -1,7 +1,8 @@
 """Add up the live keys around a new or changed one, read only where a rule will ask."""
 
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Container, Iterable
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 from sqlalchemy import Connection, text
 
@@ -29,7 +30,7 @@ def read(connection: Connection, facts: Facts) -> Facts:
     The owners' rows are locked, so nobody can add to them before this transaction ends.
     """
     team, organization, everybody = Sums(), Sums(), Sums()
-    but = facts.key.id or None
+    but = (facts.key.id,)
     if facts.team is not None and _asks(facts, facts.layers.team):
         team = added_up(
             queries.allocations(connection, now=facts.now, but=but, team_id=facts.team.id)
@@ -45,9 +46,59 @@ def read(connection: Connection, facts: Facts) -> Facts:
     return replace(facts, team_sums=team, organization_sums=organization, all_sums=everybody)
 
 
-def with_key(facts: Facts, key: Key) -> Facts:
-    """Return *facts* with *key* among the live keys that are added up."""
-    own = Allocation(
+@dataclass(slots=True, kw_only=True)
+class Ledger:
+    """The sums around many keys that are made and changed together, each owner's asked for once.
+
+    The keys with the ids in *but* are changed or ended: each counts again when `count` is told what
+    becomes of it.
+    """
+
+    now: datetime
+    but: Container[str] = ()
+    _sums: dict[tuple[str, str], Sums] = field(default_factory=dict)
+    _counted: list[tuple[str | None, str | None, Allocation]] = field(default_factory=list)
+
+    def read(self, connection: Connection, facts: Facts) -> Facts:
+        """Return *facts* with the sums that rules will ask for, as `read` of this module does."""
+        team, organization, everybody = Sums(), Sums(), Sums()
+        if facts.team is not None and _asks(facts, facts.layers.team):
+            team = self._sum(connection, "team_id", facts.team.id)
+        if facts.organization is not None and _asks(facts, facts.layers.organization):
+            organization = self._sum(connection, "organization_id", facts.organization.id)
+        if facts.layers.everywhere is not None and facts.layers.everywhere.max_keys is not None:
+            everybody = self._sum(connection, "", "")
+        return replace(facts, team_sums=team, organization_sums=organization, all_sums=everybody)
+
+    def count(self, key: Key) -> None:
+        """Count *key* among the live ones from here on."""
+        own = _allocation(key)
+        self._counted.append((key.team_id, key.organization_id, own))
+        for scope in _scopes(key.team_id, key.organization_id):
+            if scope in self._sums:
+                self._sums[scope] = added_up([own], to=self._sums[scope])
+
+    def _sum(self, connection: Connection, column: str, owner: str) -> Sums:
+        scope = (column, owner)
+        if (known := self._sums.get(scope)) is None:
+            where = {column: owner} if column else {}
+            stored = queries.allocations(connection, now=self.now, but=self.but, **where)
+            counted = [
+                own
+                for team_id, organization_id, own in self._counted
+                if scope in _scopes(team_id, organization_id)
+            ]
+            known = self._sums[scope] = added_up([*stored, *counted])
+        return known
+
+
+def _scopes(team_id: str | None, organization_id: str | None) -> list[tuple[str, str]]:
+    owners = (("team_id", team_id), ("organization_id", organization_id), ("", ""))
+    return [(column, owner) for column, owner in owners if owner is not None]
+
+
+def _allocation(key: Key) -> Allocation:
+    return Allocation(
         max_budget=key.max_budget,
         tpm_limit=key.tpm_limit,
         rpm_limit=key.rpm_limit,
@@ -56,6 +107,11 @@ def with_key(facts: Facts, key: Key) -> Facts:
         model_tpm_limit=key.model_tpm_limit,
         model_rpm_limit=key.model_rpm_limit,
     )
+
+
+def with_key(facts: Facts, key: Key) -> Facts:
+    """Return *facts* with *key* among the live keys that are added up."""
+    own = _allocation(key)
     return replace(
         facts,
         team_sums=added_up([own], to=facts.team_sums),

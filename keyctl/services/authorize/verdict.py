@@ -40,6 +40,13 @@ class Lookup(Protocol):
         """Return the user's role in a team or organization, None for a stranger."""
 
 
+class Adding(Protocol):
+    """Where live keys are added up: `keyctl.services.authorize.totals`, or a ledger of its."""
+
+    def read(self, connection: Connection, facts: Facts) -> Facts:
+        """Return *facts* with the sums that rules will ask for."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
     """The owners of a key as they are now, and what they allow."""
@@ -157,6 +164,7 @@ def gather(
     overrides: Sequence[str] = (),
     lock: bool = True,
     lookup: Lookup = directory,
+    adding: Adding = totals,
     now: datetime,
 ) -> Bench:
     """Gather the facts around the key that *values* describe, and fill in what they leave out.
@@ -190,7 +198,7 @@ def gather(
         **roles(connection, around, lookup=lookup),
     )
     key, more = bounds.fill(facts)
-    facts = totals.read(connection, replace(facts, key=key))
+    facts = adding.read(connection, replace(facts, key=key))
     return Bench(facts, [*filled, *more], overrides)
 
 

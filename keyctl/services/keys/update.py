@@ -1,6 +1,6 @@
 """Change a key's settings, through the one policy path, judged as the key would be."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Any, Final
@@ -9,8 +9,10 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError as ConstraintError
 
 from keyctl import durations, views
+from keyctl.config.settings import Settings
 from keyctl.db import queries
 from keyctl.db.failures import broken_constraint
+from keyctl.db.queries import directory
 from keyctl.errors import (
     AliasTakenError,
     KeyNotFoundError,
@@ -23,7 +25,7 @@ from keyctl.policy.facts import Caller, Facts
 from keyctl.records import Key
 from keyctl.requests import UpdateRequest, validate
 from keyctl.services.authorize import totals
-from keyctl.services.authorize.verdict import Verdict, roles, surroundings
+from keyctl.services.authorize.verdict import Adding, Lookup, Verdict, roles, surroundings
 from keyctl.services.keys.read import find, may_see, not_found
 from keyctl.services.transaction import Unit, anchor, row_of, writing
 from keyctl.services.workspace import Workspace
@@ -131,61 +133,97 @@ class ChangeService:
         request = validate(UpdateRequest, merged, what="the request", schema="update-request")
         values = resolve.given_values(request)
         cleared = frozenset(name for name, value in patch.items() if value is None)
-        changed = _changed(before, values, cleared, now=now)
-        owners = {
-            "team_id": changed.team_id,
-            "user_id": changed.user_id,
-            "organization_id": changed.organization_id,
-        }
-        if "team_id" in patch and "organization_id" not in patch:
-            owners["organization_id"] = None  # it comes from the new team
-        around = surroundings(connection, self.workspace.settings, owners, lock=lock)
-        if around.organization is not None:
-            changed = replace(changed, organization_id=around.organization.id)
-        elif "team_id" in patch and "organization_id" not in patch:
-            changed = replace(changed, organization_id=None)
-        moved = changed.team_id != before.team_id
-        facts = Facts(
-            operation="update",
-            key=changed,
-            before=before,
-            given=frozenset(values) if not moved else _named(changed),
-            cleared=cleared,
-            moved=moved,
-            caller=self.workspace.caller,
-            team=around.team,
-            organization=around.organization,
-            user=around.user,
-            layers=around.layers,
+        return judge_change(
+            connection,
+            self.workspace,
+            before,
+            values,
+            cleared,
+            overrides=overrides,
             now=now,
-            **roles(connection, around),
+            lock=lock,
         )
-        key, filled = bounds.fill(facts)
-        facts = totals.read(connection, replace(facts, key=key))
-        violations = engine.evaluate(facts)
-        if moved and not self.workspace.caller.is_admin:
-            violations += self._leaving(connection, facts, before)
-        standing, stepped_over = engine.overridden(facts, violations, overrides)
-        return Verdict(key=key, filled=filled, violations=standing, stepped_over=stepped_over)
 
-    def _leaving(self, connection: Connection, facts: Facts, before: Key) -> list[Violation]:
-        """Return what speaks against the caller taking the key out of the team it is in."""
-        owners = {
-            "team_id": before.team_id,
-            "user_id": before.user_id,
-            "organization_id": before.organization_id,
-        }
-        around = surroundings(connection, self.workspace.settings, owners, lock=False)
-        left = replace(
-            facts,
-            key=before,
-            given=frozenset(),
-            cleared=frozenset(),
-            team=around.team,
-            organization=around.organization,
-            layers=around.layers,
-        )
-        return engine.evaluate_caller(left)
+
+def judge_change(
+    connection: Connection,
+    workspace: Workspace,
+    before: Key,
+    values: Mapping[str, Any],
+    cleared: frozenset[str],
+    *,
+    overrides: Sequence[str] = (),
+    lock: bool = True,
+    lookup: Lookup = directory,
+    adding: Adding = totals,
+    now: datetime,
+) -> Verdict:
+    """Return the verdict on setting the columns in *values* and emptying those in *cleared*.
+
+    Raises:
+        MalformedRequestError, NotFoundError: Before any rule can be asked.
+    """
+    settings, caller = workspace.settings, workspace.caller
+    changed = _changed(before, values, cleared, now=now)
+    owners = {
+        "team_id": changed.team_id,
+        "user_id": changed.user_id,
+        "organization_id": changed.organization_id,
+    }
+    named = values.keys() | cleared
+    follows = "team_id" in named and "organization_id" not in named
+    if follows:
+        owners["organization_id"] = None  # it comes from the new team
+    around = surroundings(connection, settings, owners, lock=lock, lookup=lookup)
+    if around.organization is not None:
+        changed = replace(changed, organization_id=around.organization.id)
+    elif follows:
+        changed = replace(changed, organization_id=None)
+    moved = changed.team_id != before.team_id
+    facts = Facts(
+        operation="update",
+        key=changed,
+        before=before,
+        given=frozenset(values) if not moved else _named(changed),
+        cleared=cleared,
+        moved=moved,
+        caller=caller,
+        team=around.team,
+        organization=around.organization,
+        user=around.user,
+        layers=around.layers,
+        now=now,
+        **roles(connection, around, lookup=lookup),
+    )
+    key, filled = bounds.fill(facts)
+    facts = adding.read(connection, replace(facts, key=key))
+    violations = engine.evaluate(facts)
+    if moved and not caller.is_admin:
+        violations += _leaving(connection, settings, facts, before)
+    standing, stepped_over = engine.overridden(facts, violations, overrides)
+    return Verdict(key=key, filled=filled, violations=standing, stepped_over=stepped_over)
+
+
+def _leaving(
+    connection: Connection, settings: Settings, facts: Facts, before: Key
+) -> list[Violation]:
+    """Return what speaks against the caller taking the key out of the team it is in."""
+    owners = {
+        "team_id": before.team_id,
+        "user_id": before.user_id,
+        "organization_id": before.organization_id,
+    }
+    around = surroundings(connection, settings, owners, lock=False)
+    left = replace(
+        facts,
+        key=before,
+        given=frozenset(),
+        cleared=frozenset(),
+        team=around.team,
+        organization=around.organization,
+        layers=around.layers,
+    )
+    return engine.evaluate_caller(left)
 
 
 def live_key(connection: Connection, given: str, caller: Caller, *, lock: bool = True) -> Key:

@@ -1,0 +1,1 @@
+"""Read and write fleet files: what should exist, as a text that people review.  Pure."""

@@ -1,0 +1,378 @@
+"""Read fleet files and put them together: every object once, with everything that is wrong at once."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Any, Final
+
+from keyctl import jsontext
+from keyctl.errors import MalformedRequestError, Violation
+from keyctl.fleetfile import yamltext
+from keyctl.fleetfile.document import (
+    COUNTER,
+    INSTRUCTIONS,
+    MEMBERS,
+    OWNERS,
+    SECTIONS,
+    SYNONYMS,
+    Heading,
+    KeyEntry,
+)
+from keyctl.fleetfile.faults import Fault, Path, Place, dotted, malformed
+from keyctl.policy import resolve
+from keyctl.principals import principal_values
+from keyctl.records import Principal
+from keyctl.requests import validate
+
+LARGEST_FILE: Final = 64 * 1024 * 1024
+_HEADING: Final = frozenset(Heading.model_fields)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """One file's name and text."""
+
+    name: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnerEntry:
+    """An organization, user or team as a file describes it: column values, and the members it names."""
+
+    kind: type[Principal]
+    section: str
+    name: str
+    fleet: str
+    source: int
+    values: Mapping[str, Any]
+    members: Mapping[str, str]
+    adopt: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyTemplate:
+    """A key, or `count` of them, as a file describes them.
+
+    `values` are column values, `cleared` the fields that are said to be empty.
+    """
+
+    name: str
+    fleet: str
+    source: int
+    values: Mapping[str, Any]
+    cleared: frozenset[str]
+    entry: KeyEntry
+
+    @property
+    def section(self) -> str:
+        """Return where it stands in the file."""
+        return "keys"
+
+    def names(self) -> Iterator[str]:
+        """Yield the name of each key."""
+        if self.entry.count is None:
+            yield self.name
+            return
+        for number in range(1, self.entry.count + 1):
+            yield self.name.replace(COUNTER, str(number))
+
+    def old_name(self, name: str) -> str | None:
+        """Return what the key of this *name* was called before, if the file says so."""
+        was = self.entry.was
+        if was is None or self.entry.count is None:
+            return was
+        before, _, after = self.name.partition(COUNTER)
+        return was.replace(COUNTER, name[len(before) : len(name) - len(after)])
+
+
+Entry = OwnerEntry | KeyTemplate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fleet:
+    """Everything that some files describe."""
+
+    sources: Sequence[Source]
+    names: frozenset[str]
+    owners: Sequence[OwnerEntry]
+    keys: Sequence[KeyTemplate]
+
+    def places(self, wanted: Sequence[tuple[Entry, str]]) -> list[Place]:
+        """Return where each field of an entry stands, the entry itself where the field is not written."""
+        by_source: dict[int, list[Path]] = defaultdict(list)
+        paths = [_path_of(entry, name) for entry, name in wanted]
+        for (entry, _), path in zip(wanted, paths, strict=True):
+            by_source[entry.source].append(path)
+        lines = {
+            source: yamltext.find_lines(self.sources[source].text, found)
+            for source, found in by_source.items()
+        }
+        return [
+            Place(file=self.sources[entry.source].name, line=lines[entry.source][path])
+            for (entry, _), path in zip(wanted, paths, strict=True)
+        ]
+
+
+def read_fleet(sources: Sequence[Source]) -> Fleet:
+    """Return what *sources* describe together.
+
+    Raises:
+        MalformedRequestError: With every fault of every file: file, line, path and rule.
+    """
+    reading = _Reading(sources)
+    for index, source in enumerate(sources):
+        reading.add(index, source)
+    faults = reading.placed_faults()
+    if faults:
+        raise malformed(faults)
+    return Fleet(
+        sources=sources,
+        names=frozenset(reading.fleets),
+        owners=sorted(
+            reading.owners, key=lambda item: (list(OWNERS).index(item.section), item.name)
+        ),
+        keys=sorted(reading.keys, key=lambda item: item.name),
+    )
+
+
+@dataclass(slots=True)
+class _Reading:
+    """What was read until now, and what was wrong in it."""
+
+    sources: Sequence[Source]
+    fleets: set[str] = field(default_factory=set)
+    owners: list[OwnerEntry] = field(default_factory=list)
+    keys: list[KeyTemplate] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+    unplaced: list[tuple[int, str, Path, str]] = field(default_factory=list)
+    seen: dict[tuple[str, str], tuple[int, Path]] = field(default_factory=dict)
+
+    def add(self, index: int, source: Source) -> None:
+        """Read one file."""
+        document = self._loaded(source)
+        if document is None:
+            return
+        if not isinstance(document, dict):
+            self._fault(index, "fleet.file", (), "a fleet file is a mapping of sections")
+            return
+        heading = self._heading(index, document)
+        if heading is None:
+            return
+        self.fleets.add(heading.fleet)
+        for section in SECTIONS:
+            entries = document.get(section)
+            if entries is None:
+                continue
+            if not isinstance(entries, dict):
+                self._fault(
+                    index, "fleet.section", (section,), "is a mapping from names to objects"
+                )
+                continue
+            for name, body in entries.items():
+                self._entry(index, heading.fleet, section, name, body)
+
+    def placed_faults(self) -> list[Fault]:
+        """Return every fault with its line."""
+        by_source: dict[int, list[Path]] = defaultdict(list)
+        for index, _, path, _ in self.unplaced:
+            by_source[index].append(path)
+        lines = {
+            index: yamltext.find_lines(self.sources[index].text, paths)
+            for index, paths in by_source.items()
+        }
+        placed = [
+            Fault(
+                rule=rule,
+                place=Place(file=self.sources[index].name, line=lines[index][path]),
+                path=dotted(path),
+                message=message,
+            )
+            for index, rule, path, message in self.unplaced
+        ]
+        return [*self.faults, *placed]
+
+    def _loaded(self, source: Source) -> Any:
+        if source.text.lstrip().startswith("{"):
+            try:
+                return jsontext.load_document(source.text, what="it", most=LARGEST_FILE)
+            except MalformedRequestError as error:
+                if source.name.endswith(".json"):
+                    self._file_fault(source, "json.syntax", None, (), error.message)
+                    return None
+        value, traps = yamltext.load(source.text)
+        for trap in traps:
+            self._file_fault(source, trap.rule, trap.line, trap.path, trap.message)
+        return None if traps else value if value is not None else {}
+
+    def _heading(self, index: int, document: dict[str, Any]) -> Heading | None:
+        for name in sorted(document.keys() - _HEADING - set(SECTIONS)):
+            near = get_close_matches(name, [*SECTIONS, *_HEADING], n=1)
+            message = "is not a section" + (f"; did you mean {near[0]}?" if near else "")
+            self._fault(index, "fleet.section", (name,), message)
+        own = {name: document[name] for name in _HEADING if name in document}
+        try:
+            return validate(Heading, own, what="the file", schema="fleet")
+        except MalformedRequestError as error:
+            self._violations(index, (), error.violations)
+            return None
+
+    def _entry(self, index: int, fleet: str, section: str, name: str, body: Any) -> None:
+        path = (section, name)
+        body = {} if body is None else body
+        if not isinstance(body, dict):
+            self._fault(index, "fleet.object", path, "is a mapping from fields to values")
+            return
+        try:
+            if section in OWNERS:
+                owner = self._owner(index, fleet, section, name, body)
+                self._once(index, section, name, path)
+                self.owners.append(owner)
+            else:
+                template = _key(index, fleet, name, body)
+                for one in template.names():
+                    self._once(index, section, one, path)
+                self.keys.append(template)
+        except MalformedRequestError as error:
+            self._violations(index, path, error.violations)
+
+    def _once(self, index: int, section: str, name: str, path: Path) -> None:
+        first_index, first_path = self.seen.setdefault((section, name), (index, path))
+        if (first_index, first_path) == (index, path):
+            return
+        text = self.sources[first_index].text
+        line = yamltext.find_lines(text, [first_path])[first_path]
+        where = Place(file=self.sources[first_index].name, line=line)
+        what = "" if path[-1] == name == first_path[-1] else f" ({name})"
+        self._fault(index, "fleet.twice", path, f"is described twice{what}, first in {where}")
+
+    def _owner(
+        self, index: int, fleet: str, section: str, name: str, body: dict[str, Any]
+    ) -> OwnerEntry:
+        kind = OWNERS[section]
+        document = dict(body)
+        faults: list[Violation] = []
+        adopt = document.pop("adopt", None)
+        if adopt not in (None, True, False):
+            faults.append(_wrong("adopt", "is true where an object that is there is taken over"))
+        members = document.pop("members", None) if kind in MEMBERS else None
+        roles = dict(_members(kind, members, faults))
+        for theirs, own in SYNONYMS[kind].items():
+            if theirs in document and own in document:
+                faults.append(_wrong(theirs, f"and {own} are the same field; give one of them"))
+            elif theirs in document:
+                document[own] = document.pop(theirs)
+        if document.pop("id", None) is not None:
+            faults.append(_wrong("id", "is the name in front; leave it out"))
+        try:
+            values = principal_values(kind, name, document)
+        except MalformedRequestError as error:
+            faults += error.violations
+            values = {}
+        if faults:
+            raise MalformedRequestError("malformed", violations=faults)
+        return OwnerEntry(
+            kind=kind,
+            section=section,
+            name=name,
+            fleet=fleet,
+            source=index,
+            values=values,
+            members=roles,
+            adopt=bool(adopt),
+        )
+
+    def _violations(self, index: int, path: Path, violations: Sequence[Violation]) -> None:
+        for item in violations:
+            own = tuple(item.field.split(".")) if item.field else ()
+            self._fault(index, item.rule, (*path, *own), item.message)
+
+    def _fault(self, index: int, rule: str, path: Path, message: str) -> None:
+        self.unplaced.append((index, rule, path, message))
+
+    def _file_fault(
+        self, source: Source, rule: str, line: int | None, path: Path, message: str
+    ) -> None:
+        place = Place(file=source.name, line=line)
+        self.faults.append(Fault(rule=rule, place=place, path=dotted(path), message=message))
+
+
+def _members(
+    kind: type[Principal], members: Any, faults: list[Violation]
+) -> Iterator[tuple[str, str]]:
+    if members is None:
+        return
+    if not isinstance(members, dict):
+        faults.append(_wrong("members", "is a mapping from users to roles"))
+        return
+    for user, body in members.items():
+        try:
+            found = validate(
+                MEMBERS[kind], body if body is not None else {}, what="a member", schema="fleet"
+            )
+        except MalformedRequestError as error:
+            faults += [
+                _wrong(f"members.{user}.{item.field}", item.message) for item in error.violations
+            ]
+        except AttributeError:
+            faults.append(_wrong(f"members.{user}", "is a mapping such as {role: admin}"))
+        else:
+            yield user, found.role
+
+
+def _key(index: int, fleet: str, name: str, body: dict[str, Any]) -> KeyTemplate:
+    """Return the keys that an entry describes.
+
+    Raises:
+        MalformedRequestError: It is malformed.
+    """
+    faults: list[Violation] = []
+    if "key_alias" in body:
+        faults.append(_wrong("key_alias", "is the name in front; leave it out"))
+    if "key" in body:
+        faults.append(_wrong("key", "no key string ever stands in a file; let keyctl make it"))
+    document = {field: value for field, value in body.items() if field not in ("key", "key_alias")}
+    nameless = name == body.get("adopt")
+    if not nameless:
+        document["key_alias"] = name
+    if not name:
+        faults.append(_wrong("", "a key needs a name"))
+    for text, field_name in ((name, "count"), (body.get("was"), "was")):
+        if isinstance(text, str) and (COUNTER in text) != (body.get("count") is not None):
+            faults.append(_wrong(field_name, f"{COUNTER} in a name and count are given together"))
+    try:
+        entry = validate(KeyEntry, document, what="the key", schema="fleet")
+    except MalformedRequestError as error:
+        found = [
+            Violation(
+                rule=item.rule,
+                field="" if item.field == "key_alias" else item.field,
+                message=item.message,
+            )
+            for item in error.violations
+        ]
+        raise MalformedRequestError("malformed", violations=[*faults, *found]) from None
+    if faults:
+        raise MalformedRequestError("malformed", violations=faults)
+    values = resolve.given_values(entry)
+    for instruction in INSTRUCTIONS:
+        values.pop(instruction, None)
+    empty = {field for field, value in document.items() if value in (None, [], {})}
+    return KeyTemplate(
+        name=name,
+        fleet=fleet,
+        source=index,
+        values={field: value for field, value in values.items() if field not in empty},
+        cleared=frozenset(empty - set(INSTRUCTIONS)),
+        entry=entry,
+    )
+
+
+def _path_of(entry: Entry, name: str) -> Path:
+    # A name may hold dots: then what is around it is found.
+    return (entry.section, entry.name, *(name.split(".") if name else ()))
+
+
+def _wrong(name: str, message: str) -> Violation:
+    return Violation(rule="fleet.value", field=name, message=message)
