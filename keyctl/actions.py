@@ -10,7 +10,17 @@ _OBJECTS: Final = ("team", "user", "organization")
 ACTIONS: Final = frozenset(
     {
         "budget_reset",
-        "denied",
+        "audit_read_denied",
+        "budget_reset_denied",
+        "caller_denied",
+        "configuration_read_denied",
+        "database_read_denied",
+        "database_repair_denied",
+        "database_upgrade_denied",
+        "event_deliver_denied",
+        "event_discard_denied",
+        "event_read_denied",
+        "event_retry_denied",
         "event_discarded",
         "grace_ended",
         "key_archived",
@@ -20,14 +30,18 @@ ACTIONS: Final = frozenset(
         "key_deleted",
         "key_denied",
         "key_generated",
+        "key_import_denied",
         "key_imported",
+        "key_revoke_denied",
         "key_rotate_denied",
         "key_rotated",
         "key_rotation_failed",
         "key_rotation_staged",
         "key_sink_suspect",
         "key_spend_changed",
+        "key_spend_denied",
         "key_staged",
+        "key_unblock_denied",
         "key_unblocked",
         "key_update_denied",
         "key_updated",
@@ -38,13 +52,21 @@ ACTIONS: Final = frozenset(
             for word in _OBJECTS
             for done in ("created", "imported", "updated", "deleted")
         ),
+        *(f"{word}_{verb}_denied" for word in _OBJECTS for verb in ("create", "update", "delete")),
         *(
             f"{word}_member_{done}"
             for word in ("team", "organization")
             for done in ("added", "imported", "updated", "removed")
         ),
+        *(
+            f"{word}_member_{verb}_denied"
+            for word in ("team", "organization")
+            for verb in ("add", "remove")
+        ),
     }
 )
+# What stands for every refusal: until 1.0 the refusals of the directory were recorded under this name.
+DENIED: Final = "denied"
 # What a hook gets that does not say which: the changes of a key that LiteLLM tells about.
 USUAL: Final = (
     "key_generated",
@@ -58,7 +80,12 @@ USUAL: Final = (
 
 @cache
 def matching(pattern: str) -> frozenset[str]:
-    """Return the actions that *pattern* means: one by its name, or all that begin so for ``name*``."""
+    """Return the actions that *pattern* means: one by its name, or all that begin so for ``name*``.
+
+    ``denied`` means every refusal.
+    """
+    if pattern == DENIED:
+        return frozenset({DENIED, *(name for name in ACTIONS if name.endswith("_denied"))})
     if pattern.endswith("*"):
         return frozenset(name for name in ACTIONS if name.startswith(pattern[:-1]))
     return ACTIONS & {pattern}

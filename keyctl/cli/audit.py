@@ -27,7 +27,9 @@ COLUMNS: Final = (
 )
 Key = Annotated[str | None, typer.Option("--key", help="Only events of this key.")]
 Actor = Annotated[str | None, typer.Option("--actor", help="Only what this actor did.")]
-Action = Annotated[str | None, typer.Option("--action", help="Only this: key_generated, …")]
+Action = Annotated[
+    str | None, typer.Option("--action", help="Only this: key_generated, key_*, denied, …")
+]
 Since = Annotated[str | None, typer.Option("--since", help="From this instant on.")]
 Until = Annotated[str | None, typer.Option("--until", help="Before this instant.")]
 
@@ -131,11 +133,12 @@ def add_to(app: typer.Typer) -> None:
 def _filter(
     key: str | None, actor: str | None, action: str | None, since: str | None, until: str | None
 ) -> "EventFilter":
-    from keyctl.actions import ACTIONS
+    from keyctl import actions
     from keyctl.requests import parse_instant
     from keyctl.services.audit import EventFilter
 
-    if action is not None and action not in ACTIONS:
+    names = None if action is None else actions.matching(action)
+    if names is not None and not names:
         raise UsageError(f"there is no action {action!r}", hint="keyctl schema event lists them")
     try:
         first = None if since is None else parse_instant(since)
@@ -144,7 +147,7 @@ def _filter(
         raise UsageError(
             f"--since or --until: {error}", hint="such as 2030-01-31T12:00:00Z"
         ) from None
-    return EventFilter(key=key, actor=actor, action=action, since=first, until=last)
+    return EventFilter(key=key, actor=actor, actions=names, since=first, until=last)
 
 
 def _expected(hash_: str | None, seq: int | None) -> "Head | None":

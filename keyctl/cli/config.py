@@ -22,7 +22,7 @@ def add_to(app: typer.Typer) -> None:
         """Show the configuration in force, and the database it works on."""
         from keyctl.services.callers import require_overseer
 
-        require_overseer(session.caller, "the configuration")
+        require_overseer(session.workspace, "the configuration", "configuration")
         settings = session.settings.model_dump(mode="json", exclude_none=True)
         view = {
             "file": str(session.config_path) if session.config_path else None,

@@ -25,7 +25,9 @@ def add_to(app: typer.Typer) -> None:
         from keyctl.services.callers import require_admin
 
         if session.acts_by_key:
-            require_admin(session.workspace, "upgrade the database", "database")
+            require_admin(
+                session.workspace, "upgrade the database", "database_upgrade_denied", "database"
+            )
         from keyctl.services.repair import rights_lost
 
         before, after = session.database.upgrade()

@@ -116,11 +116,11 @@ class Session:
         """Return who acts."""
         from keyctl.services import callers
 
-        text = self._caller_key()
-        changed_by = self._changed_by()
+        stranger = callers.stranger(changed_by=self._changed_by())
+        text, workspace = self._caller_key(), self._workspace_of(stranger)
         if text is None:
-            return callers.local(self.settings, changed_by=changed_by)
-        return callers.authenticated(self.database, text, changed_by=changed_by)
+            return callers.local(workspace)
+        return callers.authenticated(workspace, text)
 
     @property
     def acts_by_key(self) -> bool:
@@ -130,20 +130,23 @@ class Session:
     @cached_property
     def workspace(self) -> "Workspace":
         """Return what the services work with."""
-        from keyctl.services.workspace import Workspace
-
-        return Workspace(
-            database=self.database,
-            settings=self.settings,
-            caller=self.caller,
-            runs_folder=self._runs_folder(),
-        )
+        return self._workspace_of(self.caller)
 
     def source_url(self, given: str | None) -> str | None:
         """Return the URL of the database to import from: *given* by the option, or the environment's."""
         from keyctl.db.database import parse_url
 
         return _url(given, "--source-url", "KEYCTL_SOURCE_URL", parse_url)
+
+    def _workspace_of(self, caller: "Caller") -> "Workspace":
+        from keyctl.services.workspace import Workspace
+
+        return Workspace(
+            database=self.database,
+            settings=self.settings,
+            caller=caller,
+            runs_folder=self._runs_folder(),
+        )
 
     def _database_url(self) -> str:
         from keyctl.db.database import parse_url

@@ -1,6 +1,6 @@
 """Show the audit trail to whoever may read it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -24,7 +24,7 @@ class EventFilter:
 
     key: str | None = None
     actor: str | None = None
-    action: str | None = None
+    actions: Collection[str] | None = None
     since: datetime | None = None
     until: datetime | None = None
 
@@ -39,7 +39,7 @@ class AuditService:
         self, wanted: EventFilter, *, after: int | None = None, limit: int
     ) -> tuple[list[dict[str, Any]], int | None]:
         """Return one page of events, the newest first, and the sequence number to go on after."""
-        require_overseer(self.workspace.caller, "the audit trail")
+        require_overseer(self.workspace, "the audit trail", "audit")
         with self.workspace.database.read() as connection:
             rows = audit.find_events(
                 connection,
@@ -52,14 +52,14 @@ class AuditService:
 
     def head(self) -> dict[str, Any]:
         """Return the chain's last sequence number and hash."""
-        require_overseer(self.workspace.caller, "the audit trail")
+        require_overseer(self.workspace, "the audit trail", "audit")
         with self.workspace.database.read() as connection:
             head = audit.find_head(connection)
         return anchor(head)
 
     def export(self, wanted: EventFilter) -> Iterator[dict[str, Any]]:
         """Yield every event, the oldest first, so that a million of them need no memory."""
-        require_overseer(self.workspace.caller, "the audit trail")
+        require_overseer(self.workspace, "the audit trail", "audit")
         with (
             self.workspace.database.read(snapshot=True) as connection,
             closing(audit.export(connection, **_asked(connection, wanted))) as rows,
@@ -81,7 +81,7 @@ class AuditService:
         Raises:
             BrokenChainError: The chain does not hold; it names the first event that does not fit.
         """
-        require_overseer(self.workspace.caller, "the audit trail")
+        require_overseer(self.workspace, "the audit trail", "audit")
         head, kept = Head(0, audit.GENESIS), expected is None
         with (
             self.workspace.database.read(snapshot=True) as connection,

@@ -42,7 +42,7 @@ class BudgetService:
         Spend starts at zero, or with `budget_rollover` at what was overspent; periods that were
         missed are skipped.  Rows that another run is resetting are left to it.
         """
-        require_admin(self.workspace, "reset budgets", "budget")
+        require_admin(self.workspace, "reset budgets", "budget_reset_denied", "budget")
         while chunk := self._chunk():
             yield from chunk
 
@@ -68,7 +68,9 @@ class BudgetService:
         caller = self.workspace.caller
         if not caller.is_admin:
             known = self._known(given)
-            require_admin(self.workspace, "change what a key has spent", "key", known)
+            require_admin(
+                self.workspace, "change what a key has spent", "key_spend_denied", "key", known
+            )
         with writing(self.workspace) as unit:
             key = live_key(unit.connection, given, caller)
             spend = spend_of(key)

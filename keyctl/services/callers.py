@@ -1,47 +1,65 @@
 """Find out who acts: the local operator, or the owner of the key in KEYCTL_API_KEY."""
 
-from typing import Final
+from dataclasses import replace
 
 from keyctl import keystring
-from keyctl.config.settings import Settings
-from keyctl.db.database import Database
 from keyctl.db.queries import directory
 from keyctl.errors import CallerDeniedError, DeniedError
 from keyctl.policy.facts import Caller
 from keyctl.records import Organization, Team
-from keyctl.services.transaction import local_actor, writing
+from keyctl.services import denials
+from keyctl.services.denials import Attempt
+from keyctl.services.transaction import local_actor
 from keyctl.services.verify import identify
 from keyctl.services.workspace import Workspace
 
-_LONGEST_ID: Final = 600  # what the column holds
+
+def stranger(*, changed_by: str | None) -> Caller:
+    """Return who acts until a caller is known: whoever runs this, allowed nothing."""
+    return Caller(actor=local_actor(), role=None, changed_by=changed_by)
 
 
-def local(settings: Settings, *, changed_by: str | None) -> Caller:
+def local(workspace: Workspace) -> Caller:
     """Return the local operator, who holds the database credentials and acts as admin.
+
+    *workspace* is a stranger's.
 
     Raises:
         CallerDeniedError: The configuration asks for a caller key.
     """
-    if settings.require_caller_key:
-        raise CallerDeniedError(
+    if workspace.settings.require_caller_key:
+        error = CallerDeniedError(
             "the configuration requires a caller key",
             hint="set KEYCTL_API_KEY to your key, or name a file with --caller-key-file",
         )
-    return Caller(actor=local_actor(), role="proxy_admin", changed_by=changed_by)
+        denials.record_stranger(workspace, error, key_id=None, secret_id=None)
+        raise error
+    return replace(workspace.caller, role="proxy_admin")
 
 
-def authenticated(database: Database, text: str, *, changed_by: str | None) -> Caller:
+def authenticated(workspace: Workspace, text: str) -> Caller:
     """Return the caller whose key string is *text*, with the owner's role and memberships.
+
+    *workspace* is a stranger's.  A key that does not authenticate goes on record.
 
     Raises:
         CallerDeniedError: It does not authenticate; why, only to who holds a real key.
     """
+    database, changed_by = workspace.database, workspace.caller.changed_by
     verdict, found = identify(database, text)
     if found is None or not verdict.valid:
         why = f"is {verdict.reason}".replace("_", " ") if found else "does not authenticate"
-        raise CallerDeniedError(
+        error = CallerDeniedError(
             f"the caller's key {why}", hint="check KEYCTL_API_KEY, or ask an admin for a new key"
         )
+        parsed = keystring.parse(text)
+        denials.record_stranger(
+            workspace,
+            error,
+            key_id=verdict.key_id,
+            secret_id=verdict.secret_id or (parsed.public_id if parsed else None),
+        )
+        raise error
     key, user = found.key, found.user
     if user is None:
         return Caller(
@@ -65,35 +83,28 @@ def authenticated(database: Database, text: str, *, changed_by: str | None) -> C
     )
 
 
-def require_admin(workspace: Workspace, what: str, object_type: str, object_id: str = "") -> None:
-    """Let only admins do *what* to this object; a refusal goes on record.
+def require_admin(
+    workspace: Workspace, what: str, action: str, object_type: str, object_id: str = ""
+) -> None:
+    """Let only admins do *what* to this object; a refusal goes on record as *action*.
 
     Raises:
         DeniedError: The caller is none.
     """
-    if not workspace.caller.is_admin:
-        error = DeniedError(f"only an admin may {what}", hint="ask an admin, or use an admin's key")
-        record_refusal(workspace, error, object_type, object_id)
-        raise error
+    if workspace.caller.is_admin:
+        return
+    with denials.recorded(workspace, action, object_type, object_id):
+        raise DeniedError(f"only an admin may {what}", hint="ask an admin, or use an admin's key")
 
 
-def record_refusal(
-    workspace: Workspace, error: DeniedError, object_type: str, object_id: str
-) -> None:
-    """Put on record that the caller was refused something.
-
-    *object_id* may be whatever the caller gave, a key string from stdin included.
-    """
-    shown = keystring.redact(object_id)[:_LONGEST_ID]
-    with writing(workspace) as unit:
-        unit.record("denied", object_type, shown, reason=error.message)
-
-
-def require_overseer(caller: Caller, what: str) -> None:
-    """Let admins and admin viewers see *what*.
+def require_overseer(workspace: Workspace, what: str, object_type: str) -> None:
+    """Let admins and admin viewers see *what*; a refusal goes on record where that is possible.
 
     Raises:
         DeniedError: The caller is neither.
     """
-    if caller.role not in ("proxy_admin", "proxy_admin_viewer"):
-        raise DeniedError(f"only an admin may see {what}", hint="use an admin's or a viewer's key")
+    if workspace.caller.role in ("proxy_admin", "proxy_admin_viewer"):
+        return
+    error = DeniedError(f"only an admin may see {what}", hint="use an admin's or a viewer's key")
+    denials.record_reading(workspace, Attempt(f"{object_type}_read_denied", object_type), error)
+    raise error

@@ -23,7 +23,8 @@ from keyctl.errors import (
 )
 from keyctl.policy.facts import Caller
 from keyctl.records import Organization, Principal, Team, User
-from keyctl.services.callers import record_refusal, require_admin
+from keyctl.services import denials
+from keyctl.services.callers import require_admin
 from keyctl.services.keys.read import OVERSEERS
 from keyctl.services.transaction import Unit, anchor, row_of, writing
 from keyctl.services.workspace import Workspace
@@ -58,7 +59,7 @@ class DirectoryService:
         """
         caller = self.workspace.caller
         word = WORD[kind]
-        require_admin(self.workspace, f"create a {word}", word, object_id)
+        require_admin(self.workspace, f"create a {word}", f"{word}_create_denied", word, object_id)
         with writing(self.workspace) as unit:
             _check_organization(unit.connection, values)
             record = kind(
@@ -90,7 +91,7 @@ class DirectoryService:
         """
         caller = self.workspace.caller
         word = WORD[kind]
-        require_admin(self.workspace, f"change a {word}", word, object_id)
+        require_admin(self.workspace, f"change a {word}", f"{word}_update_denied", word, object_id)
         with writing(self.workspace) as unit:
             _check_organization(unit.connection, values)
             before = require(unit.connection, kind, object_id, lock=True)
@@ -116,7 +117,7 @@ class DirectoryService:
         """
         caller = self.workspace.caller
         word = WORD[kind]
-        require_admin(self.workspace, f"delete a {word}", word, object_id)
+        require_admin(self.workspace, f"delete a {word}", f"{word}_delete_denied", word, object_id)
         with writing(self.workspace) as unit:
             connection = unit.connection
             before = require(connection, kind, object_id, lock=True)
@@ -187,7 +188,7 @@ class DirectoryService:
             ObjectTakenError: The user is a member with that role already.
         """
         word = WORD[kind]
-        with self._membership(kind, object_id, user_id) as (unit, before):
+        with self._membership("add", kind, object_id, user_id) as (unit, before):
             if before == role:
                 raise ObjectTakenError(
                     f"user {user_id!r} is {role} of {word} {object_id!r} already",
@@ -224,7 +225,7 @@ class DirectoryService:
             NotFoundError: There is no such team, organization, user or membership.
         """
         word = WORD[kind]
-        with self._membership(kind, object_id, user_id) as (unit, before):
+        with self._membership("remove", kind, object_id, user_id) as (unit, before):
             if before is None:
                 raise MemberNotFoundError(
                     f"user {user_id!r} is not a member of {word} {object_id!r}",
@@ -241,19 +242,18 @@ class DirectoryService:
 
     @contextmanager
     def _membership(
-        self, kind: type[P], object_id: str, user_id: str
+        self, verb: str, kind: type[P], object_id: str, user_id: str
     ) -> Iterator[tuple[Unit, str | None]]:
         """Lock both sides and yield the user's role as it is."""
-        caller = self.workspace.caller
-        try:
-            with writing(self.workspace) as unit:
-                record = require(unit.connection, kind, object_id, lock=True)
-                _require_administrator(caller, record)
-                require(unit.connection, User, user_id, lock=True)
-                yield unit, directory.member_role(unit.connection, kind, object_id, user_id)
-        except DeniedError as error:
-            record_refusal(self.workspace, error, WORD[kind], object_id)
-            raise
+        caller, word = self.workspace.caller, WORD[kind]
+        with (
+            denials.recorded(self.workspace, f"{word}_member_{verb}_denied", word, object_id),
+            writing(self.workspace) as unit,
+        ):
+            record = require(unit.connection, kind, object_id, lock=True)
+            _require_administrator(caller, record)
+            require(unit.connection, User, user_id, lock=True)
+            yield unit, directory.member_role(unit.connection, kind, object_id, user_id)
 
 
 def require(connection: Connection, kind: type[P], object_id: str, *, lock: bool = False) -> P:

@@ -27,14 +27,14 @@ class CheckService:
 
     def check(self) -> dict[str, Any]:
         """Return the schema revision and one entry for each key that a crash left unfinished."""
-        require_overseer(self.workspace.caller, "the state of the database")
+        require_overseer(self.workspace, "the state of the database", "database")
         with run_lock.begun(self.workspace.runs_folder) as run:
             left = list(self._left(run))
         return {"revision": HEAD, "left": left, **rights_lost(self.workspace.database)}
 
     def repair(self) -> dict[str, Any]:
         """Archive what nobody depends on, rotate anew what has a sink, and name the command for the rest."""
-        require_admin(self.workspace, "repair the database", "database")
+        require_admin(self.workspace, "repair the database", "database_repair_denied", "database")
         left = []
         with run_lock.begun(self.workspace.runs_folder) as run:
             for entry in list(self._left(run)):

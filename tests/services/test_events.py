@@ -422,7 +422,7 @@ class TestWhenItIsSent:
         assert (as_json.exit_code, as_json.stderr.count("\n")) == (4, 1)
         assert as_json.error["code"] == "denied"
         assert "warning: hooks.siem: HTTP 500" in as_text.stderr
-        assert [row["event"] for row in waiting(cli, "--failed")] == ["denied"] * 2
+        assert [row["event"] for row in waiting(cli, "--failed")] == ["team_create_denied"] * 2
 
     def test_any_number_of_deliveries_send_each_event_once(
         self, hooked: Cli, web: WebServer

@@ -368,7 +368,7 @@ class TestPolicy:
         assert results(overridden) == {("key", "imported"): 1}
         recorded = [(event.action, event.object_type) for event in events(workspace)][1:]
         assert recorded == [
-            ("key_denied", "key"),
+            ("key_import_denied", "key"),
             ("rule_overridden", "key"),
             ("key_imported", "key"),
         ]
@@ -443,7 +443,10 @@ class TestPolicy:
             digest(OLD)[:8]: "imported",
             digest(OLDER)[:8]: "failed",
         }
-        assert [event.action for event in events(workspace)] == ["key_denied", "key_imported"]
+        assert [event.action for event in events(workspace)] == [
+            "key_import_denied",
+            "key_imported",
+        ]
 
 
 class TestWhatHasNoHome:

@@ -1,7 +1,7 @@
 """Append events to the audit chain, walk it, and ask for them."""
 
 import hashlib
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Collection, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -151,7 +151,7 @@ def find_events(
     *,
     key_ids: Sequence[str] | None = None,
     actor: str | None = None,
-    action: str | None = None,
+    actions: Collection[str] | None = None,
     since: datetime | None = None,
     until: datetime | None = None,
     before_seq: int | None = None,
@@ -163,7 +163,7 @@ def find_events(
     """
     table = audit_events
     query = select(*tolerant.columns(table, connection))
-    query = _filtered(query, key_ids, actor, action, since, until)
+    query = _filtered(query, key_ids, actor, actions, since, until)
     query = query.order_by(table.c.seq.desc()).limit(limit)
     if before_seq is not None:
         query = query.where(table.c.seq < before_seq)
@@ -182,7 +182,7 @@ def export(
     *,
     key_ids: Sequence[str] | None = None,
     actor: str | None = None,
-    action: str | None = None,
+    actions: Collection[str] | None = None,
     since: datetime | None = None,
     until: datetime | None = None,
     batch: int = 1000,
@@ -192,7 +192,7 @@ def export(
     As `find_events`, with what was tampered with.
     """
     query = select(*tolerant.columns(audit_events, connection)).order_by(audit_events.c.seq)
-    query = _filtered(query, key_ids, actor, action, since, until)
+    query = _filtered(query, key_ids, actor, actions, since, until)
     with tolerant.any_text(connection):
         rows = connection.execution_options(yield_per=batch).execute(query)
         for row in rows.mappings():
@@ -269,7 +269,7 @@ def _filtered(
     query: Any,
     key_ids: Sequence[str] | None,
     actor: str | None,
-    action: str | None,
+    actions: Collection[str] | None,
     since: datetime | None,
     until: datetime | None,
 ) -> Any:
@@ -278,8 +278,8 @@ def _filtered(
         query = query.where(table.c.object_type == "key", table.c.object_id.in_(key_ids))
     if actor is not None:
         query = query.where(table.c.actor == actor)
-    if action is not None:
-        query = query.where(table.c.action == action)
+    if actions is not None:
+        query = query.where(table.c.action.in_(sorted(actions)))
     if since is not None:
         query = query.where(table.c.at >= since)
     if until is not None:

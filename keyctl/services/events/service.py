@@ -30,7 +30,7 @@ class EventService:
 
     def deliver(self, order: DeliverOrder) -> Iterator[Sent]:
         """Send what is due, each hook's events in their order, and yield what became of each."""
-        require_admin(self.workspace, "deliver events", "event")
+        require_admin(self.workspace, "deliver events", "event_deliver_denied", "event")
         with run_lock.begun(self.workspace.runs_folder) as run:
             self._tidy(run)
             yield from self._sending(run, order).events()
@@ -52,7 +52,7 @@ class EventService:
         Raises:
             UsageError: *after* is no cursor.
         """
-        require_overseer(self.workspace.caller, "the outbox")
+        require_overseer(self.workspace, "the outbox", "event")
         with self.workspace.database.read() as connection:
             rows = queries.list_outgoing(
                 connection,
@@ -71,7 +71,7 @@ class EventService:
         Raises:
             EventNotFoundError: There is no such event.
         """
-        require_admin(self.workspace, "retry events", "event")
+        require_admin(self.workspace, "retry events", "event_retry_denied", "event")
         database = self.workspace.database
         with run_lock.begun(self.workspace.runs_folder) as run:
             with database.write() as connection:
@@ -89,7 +89,7 @@ class EventService:
         Raises:
             EventNotFoundError: There is no such event.
         """
-        require_admin(self.workspace, "discard events", "event", event_id)
+        require_admin(self.workspace, "discard events", "event_discard_denied", "event", event_id)
         with writing(self.workspace) as unit:
             rows = queries.find_outgoing(unit.connection, event_id, lock=True)
             if not rows:

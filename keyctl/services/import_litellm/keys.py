@@ -13,9 +13,11 @@ from keyctl.lifecycle import is_past
 from keyctl.litellm.keys import MappedKey
 from keyctl.policy import engine, resolve
 from keyctl.records import Key, Secret
+from keyctl.services import denials
 from keyctl.services.authorize import totals
 from keyctl.services.authorize.owners import Roster
 from keyctl.services.authorize.verdict import Bench, Verdict, gather
+from keyctl.services.denials import Attempt
 from keyctl.services.import_litellm.report import ImportOrder, Line, failed, passed_over
 from keyctl.services.issue.order import new_key_id
 from keyctl.services.transaction import Unit, row_of
@@ -91,7 +93,7 @@ class Batch:
                 raise engine.refuse(list(verdict.violations))
         except KeyctlError as error:
             if isinstance(error, PolicyDeniedError):
-                self._record_denial(alias, error)
+                denials.note(self.unit, Attempt("key_import_denied", "key", alias or ""), error)
             return failed("key", item.source, error, key_alias=alias, lost=item.lost)
         changes += [
             f"{filled.field} is filled with {filled.value} ({filled.source})"
@@ -205,12 +207,6 @@ class Batch:
             key_id,
             after={**after, "dropped": dropped} if dropped else after,
             reason=reason if dropped else None,
-        )
-
-    def _record_denial(self, alias: str | None, error: PolicyDeniedError) -> None:
-        rules = [{"rule": item.rule, "field": item.field} for item in error.violations]
-        self.unit.record(
-            "key_denied", "key", alias or "", after={"violations": rules}, reason=error.message
         )
 
 

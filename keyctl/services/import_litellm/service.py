@@ -18,12 +18,13 @@ from typing import Final
 
 from keyctl import hashing
 from keyctl.db import queries
-from keyctl.errors import KeyctlError, PolicyDeniedError
+from keyctl.errors import KeyctlError
 from keyctl.lifecycle import is_past
 from keyctl.litellm import inventory
 from keyctl.litellm.keys import SESSIONS, MappedKey, digest_of, map_key
 from keyctl.litellm.values import Row, decoded
 from keyctl.policy import engine
+from keyctl.services import denials
 from keyctl.services.authorize.custom_hook import decide
 from keyctl.services.callers import require_admin
 from keyctl.services.delivery.confirm import Written, check_written, persist
@@ -41,7 +42,6 @@ from keyctl.services.import_litellm.report import (
     passed_over,
     units,
 )
-from keyctl.services.issue.order import Order, record_denial
 from keyctl.services.workspace import Workspace
 
 _LARGEST_BATCH: Final = 500
@@ -66,7 +66,7 @@ class ImportService:
             DeniedError: The caller is no admin.
             UsageError: A rule that cannot be overridden, or a column that cannot be dropped.
         """
-        require_admin(self.workspace, "import keys", "key")
+        require_admin(self.workspace, "import keys", "key_import_denied", "key")
         engine.check_overrides(order.overrides)
         inventory.check_droppable(order.dropped)
         with units(self.workspace, dry_run=order.dry_run) as begin:
@@ -144,11 +144,9 @@ class _KeyImport:
     def _ask_hook(self, mapped: MappedKey) -> None:
         if self.order.dry_run:
             return
-        try:
+        alias = mapped.request.key_alias or ""
+        with denials.recorded(self.workspace, "key_import_denied", "key", alias):
             decide(self.workspace.settings, mapped.request, self.workspace.caller)
-        except PolicyDeniedError as error:
-            record_denial(self.workspace, Order(request=mapped.request), error)
-            raise
 
     def _hash(self, digests: Sequence[str]) -> list[str]:
         if self.order.dry_run:

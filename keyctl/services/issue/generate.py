@@ -20,13 +20,13 @@ from keyctl.errors import (
     DeliveryError,
     FencedError,
     KeyctlError,
-    PolicyDeniedError,
     RequestReplayedError,
 )
 from keyctl.keystring import KeyString
 from keyctl.policy import engine, resolve
 from keyctl.records import Claim, Key, Secret
 from keyctl.requests import GenerateRequest
+from keyctl.services import denials
 from keyctl.services.authorize.custom_hook import decide
 from keyctl.services.authorize.verdict import Bench, Verdict, gather
 from keyctl.services.delivery import run_lock
@@ -44,7 +44,6 @@ from keyctl.services.issue.order import (
     Outcome,
     answer_of,
     new_key_id,
-    record_denial,
     record_staging,
     staged_secret,
 )
@@ -90,14 +89,17 @@ class GenerateService:
             IntegrityError: What was read back is not what was written.
         """
         engine.check_overrides(order.overrides)
-        with run_lock.begun(self.workspace.runs_folder) as run:
+        with (
+            denials.recorded(self.workspace, "key_denied", "key", order.request.key_alias or ""),
+            run_lock.begun(self.workspace.runs_folder) as run,
+        ):
             draft = self._draft(order, sink)
             expected = self._expected(draft, run)
             if isinstance(expected, Outcome):
                 return self._replayed(expected, order, sink)
             draft = replace(draft, key_id=expected or draft.key_id)
             sink.check(self._target(draft))
-            self._ask_hook(order)
+            decide(self.workspace.settings, order.request, self.workspace.caller)
             draft = replace(draft, hash=self._hash(draft.key))
             staged, draft = self._stage_until_done(draft, sink, run)
             if isinstance(staged, Outcome):
@@ -182,13 +184,6 @@ class GenerateService:
     def _hash(self, key: KeyString) -> str:
         return hashing.hash_key(key, cost=self.workspace.settings.bcrypt_cost)
 
-    def _ask_hook(self, order: Order) -> None:
-        try:
-            decide(self.workspace.settings, order.request, self.workspace.caller)
-        except PolicyDeniedError as error:
-            record_denial(self.workspace, order, error)
-            raise
-
     # --- transaction 1
 
     def _stage_until_done(
@@ -209,9 +204,6 @@ class GenerateService:
                 if broken_constraint(error) == "uq_secrets_lookup":
                     key = self.workspace.mint()
                     draft = replace(draft, key=key, hash=self._hash(key))
-            except PolicyDeniedError as error:
-                record_denial(self.workspace, draft.order, error)
-                raise
         raise BusyError("other runs keep changing the same keys", hint="try again")
 
     def _explain(self, error: ConstraintError, draft: Draft) -> None:

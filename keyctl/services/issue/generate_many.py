@@ -29,16 +29,17 @@ from keyctl.errors import (
 from keyctl.keystring import KeyString
 from keyctl.policy import engine, resolve
 from keyctl.records import Claim
+from keyctl.services import denials
 from keyctl.services.authorize.custom_hook import decide
 from keyctl.services.authorize.verdict import Bench, Verdict, gather
 from keyctl.services.delivery import run_lock
 from keyctl.services.delivery.confirm import Written, check_written, persist, uninterrupted
 from keyctl.services.delivery.run_lock import Run
+from keyctl.services.denials import Attempt
 from keyctl.services.issue.order import (
     Order,
     answer_of,
     new_key_id,
-    record_denial,
     record_staging,
     staged_secret,
 )
@@ -116,10 +117,13 @@ class BulkService:
         """
         _check(order)
         engine.check_overrides(order.overrides)
-        decide(self.workspace.settings, order.request, self.workspace.caller)
         done = refused = 0
         cost = self.workspace.settings.bcrypt_cost
-        with run_lock.begun(self.workspace.runs_folder) as run:
+        with (
+            denials.recorded(self.workspace, "key_denied", "key", order.request.key_alias or ""),
+            run_lock.begun(self.workspace.runs_folder) as run,
+        ):
+            decide(self.workspace.settings, order.request, self.workspace.caller)
             size = batch or max(_SMALLEST_BATCH, _LARGEST_BATCH >> max(0, cost - _CHEAP))
             for minted in self._minted(order, count, size):
                 staged = self._stage_until_done(order, minted, run)
@@ -174,9 +178,6 @@ class BulkService:
                     "uq_secrets_lookup",
                 ):
                     raise
-            except PolicyDeniedError as error:
-                record_denial(self.workspace, order, error)
-                raise
         raise AssertionError  # the loop returns or raises
 
     def _stage(self, order: Order, minted: Sequence[_Minted], run: Run) -> _Batch:
@@ -195,6 +196,9 @@ class BulkService:
             taken = self._taken(unit, [item.alias for item in minted if item.alias], run)
             judged = _judged(bench, minted, taken)
             accepted = [item for item in judged if isinstance(item, _Accepted)]
+            for one, item in zip(minted, judged, strict=True):
+                if isinstance(item, PolicyDeniedError):
+                    denials.note(unit, Attempt("key_denied", "key", one.alias or ""), item)
             claims = [
                 Claim(
                     key_id=item.key_id,

@@ -7,13 +7,11 @@ from typing import Any, Literal
 from keyctl import keystring, views
 from keyctl.config.settings import Settings
 from keyctl.db.queries.audit import Head
-from keyctl.errors import PolicyDeniedError
 from keyctl.keystring import KeyString
 from keyctl.records import Claim, Key
 from keyctl.requests import GenerateRequest
 from keyctl.services.authorize.verdict import Verdict
-from keyctl.services.transaction import Unit, anchor, writing
-from keyctl.services.workspace import Workspace
+from keyctl.services.transaction import Unit, anchor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,19 +42,6 @@ class Outcome:
 def new_key_id() -> str:
     """Return an id that no key has."""
     return f"key_{keystring.random_text(20)}"
-
-
-def record_denial(workspace: Workspace, order: Order, error: PolicyDeniedError) -> None:
-    """Put a refused request on record, under the alias that it asked for."""
-    rules = [{"rule": item.rule, "field": item.field} for item in error.violations]
-    with writing(workspace) as unit:
-        unit.record(
-            "key_denied",
-            "key",
-            order.request.key_alias or "",
-            after={"violations": rules},
-            reason=error.message,
-        )
 
 
 def record_staging(

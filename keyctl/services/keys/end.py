@@ -17,8 +17,9 @@ from keyctl.errors import (
 from keyctl.policy import engine
 from keyctl.policy.facts import Operation
 from keyctl.records import Key
+from keyctl.services import denials
 from keyctl.services.authorize.verdict import facts_of
-from keyctl.services.keys.update import live_key, record_denial
+from keyctl.services.keys.update import live_key
 from keyctl.services.transaction import Unit, anchor, archive, row_of, writing
 from keyctl.services.workspace import Workspace
 
@@ -61,7 +62,7 @@ class EndingService:
             unit.record(action, "key", key.id, before=row_of(key), after=row_of(after))
             return "blocked" if blocked else "unblocked"
 
-        return [self._end(item, "block", step) for item in given]
+        return [self._end(item, "block" if blocked else "unblock", "block", step) for item in given]
 
     def delete(self, given: Sequence[str]) -> list[Ended]:
         """Revoke keys for good; their records are archived and their aliases free again."""
@@ -70,7 +71,7 @@ class EndingService:
             archive(unit, key, action="key_deleted")
             return "deleted"
 
-        return [self._end(item, "delete", step) for item in given]
+        return [self._end(item, "delete", "delete", step) for item in given]
 
     def revoke(self, given: str, secret_ids: Sequence[str]) -> Ended:
         """End all retiring secrets of a key, or the retiring and abandoned ones named, now."""
@@ -92,25 +93,26 @@ class EndingService:
                 )
             return "revoked"
 
-        return self._end(given, "rotate", step)
+        return self._end(given, "revoke", "rotate", step)
 
-    def _end(self, given: str, operation: Operation, step: _Step) -> Ended:
+    def _end(self, given: str, verb: str, operation: Operation, step: _Step) -> Ended:
+        """Carry *step* out if the rules allow *operation*; a refusal is on record as *verb*'s."""
         caller = self.workspace.caller
         key_id = None
         try:
-            with writing(self.workspace) as unit:
+            with (
+                denials.recorded(self.workspace, f"key_{verb}_denied", "key", given) as attempt,
+                writing(self.workspace) as unit,
+            ):
                 key = live_key(unit.connection, given, caller)
-                key_id = key.id
+                key_id = attempt.object_id = key.id
                 facts = facts_of(
                     unit.connection, self.workspace.settings, caller, key, operation, now=unit.now
                 )
                 if violations := engine.evaluate_caller(facts):
                     raise engine.refuse(violations)
                 result = step(unit, key)
-        except PolicyDeniedError as error:
-            record_denial(self.workspace, f"key_{operation}_denied", given, error)
-            return Ended(given=given, key_id=key_id, result="failed", error=error)
-        except (NotFoundError, ConflictError) as error:
+        except (PolicyDeniedError, NotFoundError, ConflictError) as error:
             return Ended(given=given, key_id=key_id, result="failed", error=error)
         head = unit.heads[-1] if unit.heads else None
         place = anchor(head) if head else None

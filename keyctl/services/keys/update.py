@@ -17,13 +17,13 @@ from keyctl.errors import (
     AliasTakenError,
     KeyNotFoundError,
     MalformedRequestError,
-    PolicyDeniedError,
     Violation,
 )
 from keyctl.policy import bounds, engine, resolve
 from keyctl.policy.facts import Caller, Facts
 from keyctl.records import Key
 from keyctl.requests import UpdateRequest, validate
+from keyctl.services import denials
 from keyctl.services.authorize import totals
 from keyctl.services.authorize.verdict import Adding, Lookup, Verdict, roles, surroundings
 from keyctl.services.keys.read import find, may_see, not_found
@@ -81,8 +81,12 @@ class ChangeService:
         engine.check_overrides(overrides)
         caller = self.workspace.caller
         try:
-            with writing(self.workspace) as unit:
+            with (
+                denials.recorded(self.workspace, "key_update_denied", "key", given) as attempt,
+                writing(self.workspace) as unit,
+            ):
                 before = live_key(unit.connection, given, caller)
+                attempt.object_id = before.id
                 verdict = self._judge(unit.connection, before, patch, overrides, now=unit.now)
                 if verdict.violations:
                     raise engine.refuse(list(verdict.violations))
@@ -94,9 +98,6 @@ class ChangeService:
                     f"alias {patch['key_alias']!r} is taken by a live key",
                     hint="choose another alias, or delete that key",
                 ) from error
-            raise
-        except PolicyDeniedError as error:
-            record_denial(self.workspace, "key_update_denied", given, error)
             raise
         head = unit.heads[-1]
         return {
@@ -260,14 +261,6 @@ def write_change(unit: Unit, before: Key, verdict: Verdict, *, reason: str | Non
             reason=reason,
         )
     unit.record("key_updated", "key", before.id, before=row_of(before), after=row_of(after))
-
-
-def record_denial(workspace: Workspace, action: str, given: str, error: PolicyDeniedError) -> None:
-    """Put a refused change on record."""
-    rules = [{"rule": item.rule, "field": item.field} for item in error.violations]
-    with writing(workspace) as unit:
-        key = find(unit.connection, given)
-        unit.record(action, "key", key.id, after={"violations": rules}, reason=error.message)
 
 
 def _merge(before: Key, patch: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,9 +15,11 @@ from keyctl.errors import BusyError, KeyctlError, KeyNotFoundError, PolicyDenied
 from keyctl.keystring import KeyString
 from keyctl.records import Key
 from keyctl.requests import parse_grace
+from keyctl.services import denials
 from keyctl.services.delivery import run_lock
 from keyctl.services.delivery.confirm import Written, check_written, persist, uninterrupted
 from keyctl.services.delivery.sinks import target_of
+from keyctl.services.denials import Attempt
 from keyctl.services.rotate.due_keys import CHUNK, Claimed, DueKeys, Line, line_of
 from keyctl.services.rotate.model import Confirmed, Staged, Wanted
 from keyctl.services.rotate.steps import Rotating
@@ -222,8 +224,11 @@ class _DueRun:
         if isinstance(error, (BusyError, PolicyDeniedError, KeyNotFoundError)):
             # What others did to the key since it was claimed.
             self.due.release([key])
-            skipped = not isinstance(error, PolicyDeniedError) or _is_state(error)
-            return line_of(key, "skipped" if skipped else "failed", error.code)
+            if isinstance(error, PolicyDeniedError) and not _is_state(error):
+                attempt = Attempt("key_rotate_denied", "key", key.id)
+                denials.record(self.rotating.workspace, attempt, error)
+                return line_of(key, "failed", error.code)
+            return line_of(key, "skipped", error.code)
         return self._broken(key, error)
 
     def _broken(self, key: Key, error: KeyctlError) -> Line:

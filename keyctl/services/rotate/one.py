@@ -11,17 +11,17 @@ from keyctl.db.failures import broken_constraint
 from keyctl.errors import (
     BusyError,
     KeyctlError,
-    PolicyDeniedError,
 )
 from keyctl.records import Key
 from keyctl.requests import parse_grace
+from keyctl.services import denials
 from keyctl.services.delivery import run_lock
 from keyctl.services.delivery.confirm import check_written, persist, uninterrupted
 from keyctl.services.delivery.run_lock import Run
 from keyctl.services.delivery.sinks import target_of
+from keyctl.services.denials import Attempt
 from keyctl.services.issue.takeover import StartOver, key_taken
 from keyctl.services.keys.read import find, may_see, not_found
-from keyctl.services.keys.update import record_denial
 from keyctl.services.rotate.eligibility import refuse_unfit
 from keyctl.services.rotate.model import Staged, Wanted
 from keyctl.services.rotate.steps import Rotating
@@ -60,8 +60,11 @@ class RotateService:
         parse_grace("none" if order.grace is None else order.grace)
         supplied = None if order.supplied is None else keystring.supplied(order.supplied)
         rotating = Rotating(self.workspace)
-        with run_lock.begun(self.workspace.runs_folder) as run:
-            key = self._find(order.given, run, supplied=order.supplied)
+        with (
+            denials.recorded(self.workspace, "key_rotate_denied", "key", order.given) as attempt,
+            run_lock.begun(self.workspace.runs_folder) as run,
+        ):
+            key = self._find(order, run, attempt)
             sink.check(target_of(key))
             for _ in range(_TRIES):
                 key_string = supplied or self.workspace.mint()
@@ -87,22 +90,19 @@ class RotateService:
                 return {**self._finish(staged, run, rotating), "audit": anchor(staged.heads[-1])}
         raise BusyError(f"other runs keep changing key {key.id}", hint="try again")
 
-    def _find(self, given: str, run: Run, *, supplied: str | None) -> Key:
+    def _find(self, order: RotateOrder, run: Run, attempt: Attempt) -> Key:
         """Return the key, refusing early what the first transaction would refuse."""
         database = self.workspace.database
-        try:
-            with database.read() as connection:
-                now = database.now(connection)
-                key = find(connection, given)
-                if not may_see(self.workspace.caller, key):
-                    raise not_found(given)
-                claim = queries.find_claim(connection, key.id)
-                if claim is not None and run.is_alive(claim, now=now):
-                    raise _busy(key)
-                refuse_unfit(self.workspace, connection, key, now=now, supplied=supplied)
-        except PolicyDeniedError as error:
-            record_denial(self.workspace, "key_rotate_denied", given, error)
-            raise
+        with database.read() as connection:
+            now = database.now(connection)
+            key = find(connection, order.given)
+            if not may_see(self.workspace.caller, key):
+                raise not_found(order.given)
+            attempt.object_id = key.id
+            claim = queries.find_claim(connection, key.id)
+            if claim is not None and run.is_alive(claim, now=now):
+                raise _busy(key)
+            refuse_unfit(self.workspace, connection, key, now=now, supplied=order.supplied)
         return key
 
     def _finish(self, staged: Staged, run: Run, rotating: Rotating) -> dict[str, Any]:
