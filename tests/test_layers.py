@@ -20,6 +20,7 @@ PURE = {
     "lifecycle",
     "limits",
     "money",
+    "nearest",
     "records",
     "views",
 }
@@ -29,6 +30,7 @@ ALLOWED: dict[str, set[str]] = {
     "actions": set(),
     "errors": set(),
     "limits": set(),
+    "nearest": set(),
     "records": set(),
     "durations": {"errors"},
     "jsontext": {"errors"},

@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from keyctl import __version__, keystring
-from keyctl.cli.console import Console
+from keyctl.cli.console import Console, ReaderGone
 from keyctl.errors import ExitCode, KeyctlError, SecretInArgumentError, UsageError
 
 # Which module of this package declares a command, and its line in the help.  Building all of them
@@ -94,6 +94,8 @@ class Root(TyperGroup):
             )
         except KeyctlError as error:
             status = console.fail(error)
+        except ReaderGone:
+            status = ExitCode.OK
         except typer.TyperException as error:
             status = _report(console, error)
         except typer.Abort:

@@ -5,26 +5,30 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from keyctl.cli.command import command
+from keyctl.cli.listing import Page, show_list
 from keyctl.cli.progress import progress
 from keyctl.cli.session import Session
-from keyctl.cli.tables import csv_text, show_table
+from keyctl.cli.tables import Column, Layout, csv_text
 from keyctl.errors import UsageError
 
 if TYPE_CHECKING:
     from keyctl.db.queries.audit import Head
     from keyctl.services.audit import EventFilter
 
-_LAST: Final = 2**63 - 1  # the highest number that the column can hold
-COLUMNS: Final = (
-    "seq",
-    "at",
-    "actor",
-    "changed_by",
-    "action",
-    "object_type",
-    "object_id",
-    "reason",
+EVENTS: Final = Layout(
+    "events",
+    (
+        Column("seq", "#", "id", rank=0),
+        Column("at", "when", "instant", rank=2),
+        Column("actor", "who", rank=4),
+        Column("changed_by", "for", rank=7),
+        Column("action", rank=1),
+        Column("object_type", "kind", rank=6),
+        Column("object_id", "object", "id", rank=3),
+        Column("reason", rank=5),
+    ),
 )
+COLUMNS: Final = tuple(column.name for column in EVENTS.columns)
 Key = Annotated[str | None, typer.Option("--key", help="Only events of this key.")]
 Actor = Annotated[str | None, typer.Option("--actor", help="Only what this actor did.")]
 Action = Annotated[
@@ -44,35 +48,28 @@ def add_to(app: typer.Typer) -> None:
     )
     app.add_typer(group, name="audit")
 
-    @command(group, "list", outputs=("auto", "json", "jsonl", "table"))
+    @command(group, "list", layout=EVENTS)
     def list_(
         session: Session,
+        page: Page,
         key: Key = None,
         actor: Actor = None,
         action: Action = None,
         since: Since = None,
         until: Until = None,
-        limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="How many.")] = 100,
-        after: Annotated[
-            int | None,
-            typer.Option("--after", min=0, max=_LAST, help="Go on behind this event."),
-        ] = None,
     ) -> None:
         """List events, the newest first."""
         from keyctl.services.audit import AuditService
 
-        wanted = _filter(key, actor, action, since, until)
-        events, following = AuditService(session.workspace).page(wanted, after=after, limit=limit)
-        if session.wants_json:
-            session.console.json({"events": events, "next": following})
-        elif session.output == "jsonl":
-            session.console.lines(events)
-        else:
-            show_table(session.console, COLUMNS, events)
-        if following is not None and not session.wants_json:
-            session.console.note(f"more: --after {following}")
+        wanted, service = _filter(key, actor, action, since, until), AuditService(session.workspace)
+        show_list(
+            session,
+            EVENTS,
+            page,
+            lambda after, limit: service.page(wanted, after=_cursor(after), limit=limit),
+        )
 
-    @command(group, "export", outputs=("auto", "jsonl", "csv"))
+    @command(group, "export", outputs=("auto", "jsonl", "csv"), reads=True)
     def export(
         session: Session,
         key: Key = None,
@@ -93,7 +90,7 @@ def add_to(app: typer.Typer) -> None:
         else:
             session.console.lines(events)
 
-    @command(group, "verify")
+    @command(group, "verify", reads=True)
     def verify(
         session: Session,
         expect_head: Annotated[
@@ -118,7 +115,7 @@ def add_to(app: typer.Typer) -> None:
         else:
             session.console.write(f"{head.seq} events, unbroken: {head.hash}\n")
 
-    @command(group, "head")
+    @command(group, "head", reads=True)
     def head(session: Session) -> None:
         """Print the sequence number and hash of the last event."""
         from keyctl.services.audit import AuditService
@@ -128,6 +125,22 @@ def add_to(app: typer.Typer) -> None:
             session.console.json(found)
         else:
             session.console.write(f"{found['seq']} {found['head']}\n")
+
+
+def _cursor(after: str | int | None) -> int | None:
+    """Return the number of the event to go on behind.
+
+    Raises:
+        UsageError: It is none.
+    """
+    if after is None or isinstance(after, int):
+        return after
+    # Nineteen digits and more do not fit into the column.
+    if not (after.isascii() and after.isdigit() and len(after) < 19):
+        raise UsageError(
+            "--after takes the number of an event", hint="take it from `next`, or the column seq"
+        )
+    return int(after)
 
 
 def _filter(

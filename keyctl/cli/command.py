@@ -2,12 +2,15 @@
 
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 import typer
 
+from keyctl.cli import listing
+from keyctl.cli.listing import Page
 from keyctl.cli.session import Common, Session
+from keyctl.cli.tables import Layout
 from keyctl.errors import UsageError
 
 Kind = Literal["text", "number", "money", "list", "pairs", "scalars", "flag"]
@@ -44,29 +47,42 @@ def command(
     *,
     fields: Sequence[FieldOption] = (),
     outputs: Sequence[str] = ("auto", "json", "table"),
+    layout: Layout | None = None,
+    limit: int = 100,
+    reads: bool = False,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Declare a command whose function takes a `Session` first, and a `document` if it has *fields*."""
+    """Declare a command whose function takes a `Session` first.
+
+    It takes a `document` if it has *fields*, and a `page` if it is a list with a *layout*.  With
+    *reads* it changes nothing: a reader that closes stdout early ends it without a word.
+    """
 
     def declare(function: Callable[..., Any]) -> Callable[..., Any]:
         own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
-        own = [item for item in own if item.name != "document"]
-        shared = _shared(outputs)
+        own = [item for item in own if item.name not in ("document", "page")]
+        forms = listing.OUTPUTS if layout else outputs
+        paging = listing.options(layout, limit=limit) if layout else []
+        shared = _shared(forms)
         options = [_option(item) for item in fields]
 
         def run(context: typer.Context, **values: Any) -> None:
-            refuse_empty([*own, *shared], values)
+            refuse_empty([*own, *paging, *shared], values)
             common = Common(**{item.name: values.pop(item.name) for item in shared})
             arguments = {item.name: values[item.name] for item in own}
             if fields:
                 arguments["document"] = document_of(fields, values)
-            with Session(common, context.obj, outputs) as session:
+            if layout:
+                arguments["page"] = Page(**{item.name: values[item.name] for item in paging})
+            console = replace(context.obj, reads=reads or layout is not None)
+            with Session(common, console, forms) as session:
                 function(session, **arguments)
 
         context = inspect.Parameter(
             "context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context
         )
         parameters = [
-            item.replace(kind=inspect.Parameter.KEYWORD_ONLY) for item in (*own, *options, *shared)
+            item.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+            for item in (*own, *options, *paging, *shared)
         ]
         # So one declaration serves every command.
         signature = inspect.Signature([context, *parameters])

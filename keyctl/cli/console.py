@@ -7,19 +7,30 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from keyctl import keystring
+from keyctl.cli import screen
 from keyctl.errors import DeliveryError, ExitCode, KeyctlError, Violation
 
 STDOUT: Final = 1
 JSON_MODES: Final = ("json", "jsonl")
 
 
+class ReaderGone(Exception):  # noqa: N818  # it is no error
+    """Whoever read stdout has seen enough, as `head` does."""
+
+
 @dataclass(frozen=True, slots=True)
 class Console:
-    """Where output goes.  `output` is what was asked for; only a terminal gets colour."""
+    """Where output goes.  `output` is what was asked for.
+
+    With `reads` the command changes nothing, so that nobody misses what a reader does not take.
+    """
 
     output: str
     closed: frozenset[int]
     is_terminal: bool
+    colour: bool = False
+    ascii: bool = False
+    reads: bool = False
 
     @classmethod
     def of(
@@ -36,7 +47,14 @@ class Console:
                 output = argument.removeprefix("--output=")
             elif argument.startswith("-o") and len(argument) > 2 and argument[2] != "-":
                 output = argument[2:].removeprefix("=")
-        return cls(output, closed, STDOUT not in closed and os.isatty(STDOUT))
+        is_terminal = STDOUT not in closed and os.isatty(STDOUT)
+        return cls(
+            output,
+            closed,
+            is_terminal,
+            colour=screen.is_colourful(environment, is_terminal=is_terminal),
+            ascii=screen.is_ascii(environment),
+        )
 
     @property
     def wants_json(self) -> bool:
@@ -64,12 +82,15 @@ class Console:
 
         Raises:
             DeliveryError: It cannot be written.
+            ReaderGone: Its reader has closed it, and the command has only read.
         """
         rest = memoryview(text.encode() if isinstance(text, str) else text)
         try:
             while rest:
                 rest = rest[os.write(STDOUT, rest) :]
         except OSError as error:
+            if self.reads and isinstance(error, BrokenPipeError):
+                raise ReaderGone from None
             raise DeliveryError(
                 f"stdout cannot be written: {error.strerror}",
                 hint="what the command changed, it changed; ask with info or list",
@@ -87,6 +108,10 @@ class Console:
 
         for value in values:
             self.write(jsontext.dumps(value) + "\n")
+
+    def say(self, text: str) -> None:
+        """Write what a person reads to stdout, in the characters that the locale has."""
+        self.write(screen.plain(text) if self.ascii else text)
 
     def note(self, text: str) -> None:
         """Say something to a person: on stderr, so that stdout carries only the payload."""

@@ -1,12 +1,23 @@
 """Declare the commands of keyctl db."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
 from keyctl.cli.command import command
+from keyctl.cli.listing import Page, show_list
 from keyctl.cli.session import Session
-from keyctl.cli.tables import cell, show_table
+from keyctl.cli.tables import Column, Layout, cell, show_table
+
+_LEFT: Final = (
+    Column("key_id", "key", "id", rank=0),
+    Column("key_alias", "alias", rank=3),
+    Column("problem", rank=1),
+    Column("until", kind="instant", rank=4),
+)
+_COMMAND, _RESULT = Column("command", kind="id", rank=2), Column("result", rank=2)
+LEFT: Final = Layout("left", (*_LEFT, _COMMAND))
+REPAIRED: Final = Layout("left", (*_LEFT, _RESULT), (_COMMAND,))
 
 
 def add_to(app: typer.Typer) -> None:
@@ -44,7 +55,7 @@ def add_to(app: typer.Typer) -> None:
         _show(session, view)
         _show_lost(session, lost)
 
-    @command(group, "status")
+    @command(group, "status", reads=True)
     def status(session: Session) -> None:
         """Show the schema's version, and this program's."""
         from keyctl.db.schema import HEAD
@@ -63,9 +74,10 @@ def add_to(app: typer.Typer) -> None:
             },
         )
 
-    @command(group, "check")
+    @command(group, "check", layout=LEFT, limit=10_000)
     def check(
         session: Session,
+        page: Page,
         repair: Annotated[
             bool, typer.Option("--repair", help="Archive and rotate what can be cleared.")
         ] = False,
@@ -75,13 +87,13 @@ def add_to(app: typer.Typer) -> None:
 
         service = CheckService(session.workspace)
         report = service.repair() if repair else service.check()
-        if session.wants_json:
-            session.console.json(report)
-            return
-        session.console.write(f"schema: {report['revision']}\n")
-        columns = ("key_id", "key_alias", "problem", "until", "result" if repair else "command")
-        show_table(session.console, columns, report["left"])
-        _show_lost(session, report["administers_lost"])
+        layout = REPAIRED if repair else LEFT
+        if session.output in ("auto", "table", "wide"):
+            session.console.write(f"schema: {report['revision']}\n")
+        left = report.pop("left")
+        show_list(session, layout, page, lambda _after, limit: (left[:limit], None), **report)
+        if session.output in ("auto", "table", "wide"):
+            _show_lost(session, report["administers_lost"])
 
 
 def _show(session: Session, view: dict[str, Any]) -> None:

@@ -7,8 +7,9 @@ import typer
 from keyctl.cli import inputs
 from keyctl.cli.command import FieldOption as F
 from keyctl.cli.command import command
+from keyctl.cli.listing import Page, show_list
 from keyctl.cli.session import Session
-from keyctl.cli.tables import cell, show_table
+from keyctl.cli.tables import Column, Layout, cell, pipe_only, show_table
 from keyctl.errors import UsageError
 
 _OWN: Final = (
@@ -49,10 +50,50 @@ FIELDS: Final = {
     ),
     "org": (F("name", "--name", "text", "A name for people."), *_OWN, *_PER_MODEL),
 }
-COLUMNS: Final = {
-    "team": ("team_id", "team_alias", "organization_id", "max_budget", "spend", "blocked"),
-    "user": ("user_id", "user_email", "user_role", "max_budget", "spend", "blocked"),
-    "org": ("organization_id", "organization_alias", "max_budget", "spend", "blocked"),
+_LIMITS: Final = (
+    Column("models"),
+    Column("rpm_limit", "requests/min", "number"),
+    Column("tpm_limit", "tokens/min", "number"),
+    Column("budget_duration", "budget period"),
+    Column("budget_reset_at", "budget starts again", "instant"),
+    Column("created_at", "made", "instant"),
+    Column("created_by", "made by"),
+)
+_STANDING: Final = (
+    pipe_only("max_budget", "money"),
+    Column("spend", "spent", "spent", rank=3),
+    Column("blocked", kind="flag", rank=2),
+)
+LISTS: Final = {
+    "team": Layout(
+        "teams",
+        (
+            Column("team_id", "team", "id", rank=0),
+            Column("team_alias", "name", rank=4),
+            Column("organization_id", "organization", rank=5),
+            *_STANDING,
+        ),
+        _LIMITS,
+    ),
+    "user": Layout(
+        "users",
+        (
+            Column("user_id", "user", "id", rank=0),
+            Column("user_email", "email", rank=5),
+            Column("user_role", "role", rank=4),
+            *_STANDING,
+        ),
+        _LIMITS,
+    ),
+    "org": Layout(
+        "orgs",
+        (
+            Column("organization_id", "organization", "id", rank=0),
+            Column("organization_alias", "name", rank=4),
+            *_STANDING,
+        ),
+        _LIMITS,
+    ),
 }
 _ROLES: Final = {"team": ("admin", "user"), "org": ("org_admin", "internal_user")}
 
@@ -103,29 +144,22 @@ def _declare(group: typer.Typer, noun: str) -> None:
             document[field] = None
         _change(session, noun, id_, document, policy, create=False)
 
-    @command(group, "info")
+    @command(group, "info", reads=True)
     def info(session: Session, id_: Id) -> None:
         """Show one."""
         service, kind = _service(session, noun)
         _show(session, service.info(kind, id_))
 
-    @command(group, "list", outputs=("auto", "json", "jsonl", "table"))
-    def list_(
-        session: Session,
-        limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="How many.")] = 1000,
-        after: Annotated[str | None, typer.Option("--after", help="Go on behind this id.")] = None,
-    ) -> None:
+    @command(group, "list", layout=LISTS[noun], limit=1000)
+    def list_(session: Session, page: Page) -> None:
         """List them by id."""
         service, kind = _service(session, noun)
-        page, following = service.page(kind, after=after, limit=limit)
-        if session.wants_json:
-            session.console.json({f"{noun}s": page, "next": following})
-        elif session.output == "jsonl":
-            session.console.lines(page)
-        else:
-            show_table(session.console, COLUMNS[noun], page)
-        if following is not None and not session.wants_json:
-            session.console.note(f"more: --after {following}")
+        show_list(
+            session,
+            LISTS[noun],
+            page,
+            lambda after, limit: service.page(kind, after=after, limit=limit),
+        )
 
     @command(group, "delete")
     def delete(session: Session, id_: Id) -> None:

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from keyctl.cli.command import command
+from keyctl.cli.listing import Page, show_list
 from keyctl.cli.session import Session
 from keyctl.cli.signals import stoppable
-from keyctl.cli.tables import show_table
+from keyctl.cli.tables import Column, Layout
 from keyctl.errors import BatchError, UsageError
 
 if TYPE_CHECKING:
@@ -16,8 +17,20 @@ if TYPE_CHECKING:
 
     from keyctl.services.events.sender import Sent
 
-COLUMNS: Final = ("event_id", "hook", "event", "seq", "attempts", "next_at", "last_error")
-DELIVERED: Final = ("event_id", "hook", "event", "seq", "attempts", "delivered_at")
+_EVENT: Final = (
+    Column("event_id", "id", "id", rank=0),
+    Column("hook", rank=2),
+    Column("event", rank=1),
+    Column("seq", "#", "number", rank=6),
+    Column("attempts", "tries", "number", rank=5),
+)
+_NEXT, _ERROR = (
+    Column("next_at", "next try", "instant", rank=4),
+    Column("last_error", "why", rank=3),
+)
+_ARRIVED: Final = Column("delivered_at", "arrived", "instant", rank=3)
+OPEN: Final = Layout("events", (*_EVENT, _NEXT, _ERROR), (_ARRIVED,))
+DELIVERED: Final = Layout("events", (*_EVENT, _ARRIVED), (_NEXT, _ERROR))
 OUTPUTS: Final = ("auto", "json", "jsonl", "table")
 
 
@@ -60,9 +73,10 @@ def add_to(app: typer.Typer) -> None:
         if stopped():
             raise typer.Exit(130)
 
-    @command(group, "list", outputs=OUTPUTS)
+    @command(group, "list", layout=OPEN)
     def list_(
         session: Session,
+        page: Page,
         failed: Annotated[
             bool, typer.Option("--failed", help="Only what was tried in vain.")
         ] = False,
@@ -70,30 +84,24 @@ def add_to(app: typer.Typer) -> None:
             bool, typer.Option("--delivered", help="What has arrived in the last 30 days.")
         ] = False,
         hook: Annotated[str | None, typer.Option("--hook", help="Only this hook's.")] = None,
-        limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="How many.")] = 100,
-        after: Annotated[
-            str | None, typer.Option("--after", help="Go on behind this cursor (`next`).")
-        ] = None,
     ) -> None:
         """List what has not arrived yet, the oldest first."""
         from keyctl.services.events.service import EventService
 
         if failed and delivered:
             raise UsageError("give either --failed or --delivered", hint="leave one out")
-        page, following = EventService(session.workspace).page(
-            standing="delivered" if delivered else "failed" if failed else "open",
-            hook=hook,
-            after=after,
-            limit=limit,
+        service = EventService(session.workspace)
+        show_list(
+            session,
+            DELIVERED if delivered else OPEN,
+            page,
+            lambda after, limit: service.page(
+                standing="delivered" if delivered else "failed" if failed else "open",
+                hook=hook,
+                after=after,
+                limit=limit,
+            ),
         )
-        if session.wants_json:
-            session.console.json({"events": page, "next": following})
-        elif session.output == "jsonl":
-            session.console.lines(page)
-        else:
-            show_table(session.console, DELIVERED if delivered else COLUMNS, page)
-        if following is not None and not session.wants_json:
-            session.console.note(f"more: --after {following}")
 
     @command(group, "retry", outputs=OUTPUTS)
     def retry(

@@ -1,29 +1,46 @@
 """Declare keyctl verify, list and info."""
 
 from dataclasses import asdict
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
 
 from keyctl.cli import inputs
 from keyctl.cli.command import command
+from keyctl.cli.listing import Page, show_list
 from keyctl.cli.session import Session
-from keyctl.cli.tables import cell, csv_text, show_table
+from keyctl.cli.tables import Column, Layout, cell, pipe_only, show_table
 from keyctl.errors import UsageError
 
-COLUMNS: Final = (
-    "key_id",
-    "key_alias",
-    "state",
-    "team_id",
-    "user_id",
-    "max_budget",
-    "spend",
-    "expires",
-    "created_at",
+KEYS: Final = Layout(
+    "keys",
+    (
+        Column("key_id", "key", "id", rank=0),
+        Column("key_alias", "alias", rank=1),
+        Column("state", kind="state", rank=2),
+        Column("team_id", "team", rank=5),
+        Column("user_id", "user", rank=6),
+        pipe_only("max_budget", "money"),
+        Column("spend", "spent", "spent", rank=4),
+        Column("expires", "ends", "instant", rank=3),
+        Column("created_at", "made", "instant", rank=7),
+    ),
+    (
+        Column("key_name", "shown as"),
+        Column("organization_id", "organization"),
+        Column("models"),
+        Column("tags"),
+        Column("rpm_limit", "requests/min", "number"),
+        Column("tpm_limit", "tokens/min", "number"),
+        Column("budget_duration", "budget period"),
+        Column("budget_reset_at", "budget starts again", "instant"),
+        Column("last_used_at", "used", "instant"),
+        Column("key_rotation_at", "rotates", "instant"),
+        Column("rotation_count", "rotations", "number"),
+        Column("sink"),
+        Column("created_by", "made by"),
+    ),
 )
-Page = Annotated[int, typer.Option("--limit", min=1, max=10_000, help="How many at the most.")]
-After = Annotated[str | None, typer.Option("--after", help="Go on behind this cursor (`next`).")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -52,9 +69,10 @@ def add_to(app: typer.Typer) -> None:
         if not verdict["valid"]:
             raise typer.Exit(10)
 
-    @command(app, "list", outputs=("auto", "json", "jsonl", "csv", "table"))
+    @command(app, "list", layout=KEYS)
     def list_(
         session: Session,
+        page: Page,
         team: Annotated[str | None, typer.Option("--team", help="Only keys of this team.")] = None,
         user: Annotated[str | None, typer.Option("--user", help="Only keys of this user.")] = None,
         org: Annotated[
@@ -73,13 +91,11 @@ def add_to(app: typer.Typer) -> None:
             str | None, typer.Option("--unused-for", help="Only keys unused for so long: 90d.")
         ] = None,
         due: Annotated[bool, typer.Option("--due", help="Only keys due for rotation.")] = False,
-        limit: Page = 100,
-        after: After = None,
-        everything: Annotated[bool, typer.Option("--all", help="Every page.")] = False,
     ) -> None:
         """List keys, the newest first."""
         from keyctl.db.queries import KeyFilter
         from keyctl.lifecycle import KEY_STATES
+        from keyctl.services.keys.read import KeyService
 
         if state is not None and state not in KEY_STATES:
             raise UsageError(f"there is no state {state!r}", hint=f"give {', '.join(KEY_STATES)}")
@@ -87,14 +103,18 @@ def add_to(app: typer.Typer) -> None:
             team_id=team, user_id=user, organization_id=org, key_alias=alias, state=state
         )
         if expires_before or unused_for or due:
-            from keyctl.services.keys.read import KeyService
-
             wanted = KeyService(session.workspace).since(
                 wanted, expires_before=expires_before, unused_for=unused_for, due=due
             )
-        _list(session, wanted, limit=limit, after=after, everything=everything)
+        service = KeyService(session.workspace)
+        show_list(
+            session,
+            KEYS,
+            page,
+            lambda after, limit: service.page(wanted, after=after, limit=limit),
+        )
 
-    @command(app, "info")
+    @command(app, "info", reads=True)
     def info(
         session: Session,
         key: Annotated[str, typer.Argument(metavar="KEY", help="An id, an alias, sk-<id>, or -.")],
@@ -125,30 +145,3 @@ def named(key: str) -> str:
     if "\0" in text:
         raise UsageError("the key on stdin has a NUL in it", hint="a key is printable ASCII")
     return text
-
-
-def _list(
-    session: Session, wanted: Any, *, limit: int, after: str | None, everything: bool
-) -> None:
-    from keyctl.services.keys.read import KeyService
-
-    service, console, heading = KeyService(session.workspace), session.console, True
-    collected: list[dict[str, Any]] = []
-    while True:
-        page, following = service.page(wanted, after=after, limit=500 if everything else limit)
-        if session.output == "jsonl":
-            console.lines(page)
-        elif session.output == "csv":
-            console.write(csv_text(COLUMNS, page, heading=heading))
-        else:
-            collected += page
-        heading = False
-        if not everything or following is None:
-            break
-        after = following
-    if session.wants_json:
-        console.json({"keys": collected, "next": following})
-    elif session.output in ("auto", "table"):
-        show_table(console, COLUMNS, collected)
-    if following is not None and not session.wants_json:
-        console.note(f"more: keyctl list … --after {following}, or --all")

@@ -1,19 +1,41 @@
 """Declare keyctl schema."""
 
-from typing import Annotated, Any
+from typing import Annotated, Final
 
 import typer
 
 from keyctl.cli.command import command
+from keyctl.cli.listing import OUTPUTS, Page, show_list
 from keyctl.cli.session import Session
-from keyctl.cli.tables import show_table
+from keyctl.cli.tables import Column, Layout
 from keyctl.errors import UsageError
+
+RULES: Final = Layout(
+    "rules",
+    (
+        Column("rule", kind="id", rank=0),
+        Column("binds", rank=2),
+        Column("overridable", rank=3),
+        Column("demands", rank=1),
+    ),
+)
+
+FIELDS: Final = Layout(
+    "",
+    (
+        Column("field", kind="id", rank=0),
+        Column("of", rank=2),
+        Column("enforced_by", "by", rank=1),
+        Column("order", rank=3),
+        Column("note", rank=4),
+    ),
+)
 
 
 def add_to(app: typer.Typer) -> None:
     """Declare the command."""
 
-    @command(app, "schema")
+    @command(app, "schema", outputs=OUTPUTS, reads=True)
     def schema(
         session: Session,
         name: Annotated[str, typer.Argument(metavar="NAME", help="What to print.")],
@@ -23,13 +45,11 @@ def add_to(app: typer.Typer) -> None:
 
         if name == "rules":
             rows = schemas.rule_table()
-            if session.wants_json:
-                session.console.json({"rules": rows})
-            else:
-                show_table(session.console, ("rule", "binds", "overridable", "demands"), rows)
+            show_list(session, RULES, Page(), lambda _after, _limit: (rows, None))
             return
         if name == "fields":
-            _show_fields(session, schemas.field_table())
+            fields = [{**row, "of": list(row["of"])} for row in schemas.field_table()]
+            show_list(session, FIELDS, Page(), lambda _after, _limit: (fields, None))
             return
         found = schemas.SCHEMAS.get(name)
         if found is None:
@@ -38,11 +58,3 @@ def add_to(app: typer.Typer) -> None:
                 hint=f"give rules, fields, {', '.join(schemas.SCHEMAS)}",
             )
         session.console.json(found())
-
-
-def _show_fields(session: Session, rows: list[dict[str, Any]]) -> None:
-    if session.wants_json:
-        session.console.json(rows)
-        return
-    shown = [{**row, "of": ", ".join(row["of"])} for row in rows]
-    show_table(session.console, ("field", "of", "enforced_by", "order", "note"), shown)

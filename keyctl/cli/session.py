@@ -4,6 +4,7 @@ import gc
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from keyctl.services.workspace import Workspace
 
 
-OUTPUTS: Final = ("auto", "json", "jsonl", "csv", "key", "env", "table")
+OUTPUTS: Final = ("auto", "json", "jsonl", "csv", "key", "env", "table", "wide")
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +132,11 @@ class Session:
     def workspace(self) -> "Workspace":
         """Return what the services work with."""
         return self._workspace_of(self.caller)
+
+    def now(self) -> datetime:
+        """Return the database's time."""
+        with self.database.read() as connection:
+            return self.database.now(connection)
 
     def source_url(self, given: str | None) -> str | None:
         """Return the URL of the database to import from: *given* by the option, or the environment's."""

@@ -1,41 +1,103 @@
-"""Show rows as a table: Rich on a terminal, plain columns in a pipe."""
+"""Draw rows as a table: for eyes on a terminal, whole and aligned in a pipe, as CSV for a sheet."""
 
 import csv
 import io
+import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final, Literal
 
 from keyctl import jsontext
-from keyctl.cli.console import Console
+from keyctl.cli import screen
+from keyctl.cli.console import Console, one_line
+
+Kind = Literal["id", "text", "state", "flag", "money", "spent", "instant", "number"]
+_GAP: Final = "  "
+# A text takes so much of the line before columns are dropped for it.
+_ENOUGH: Final = 24
+_LEFT_OUT: Final = 99
 
 
-def show_table(console: Console, columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
-    """Write *rows* with a heading."""
-    cells = [[cell(row.get(name)) for name in columns] for row in rows]
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of a table.
+
+    `rank` says how soon it is dropped where a terminal is narrow: 0 never, the highest first.
+    An `id` is never cut, any other text may be.
+    """
+
+    name: str
+    title: str = ""
+    kind: Kind = "text"
+    rank: int = 1
+
+    @property
+    def heading(self) -> str:
+        """Return what stands over it on a terminal."""
+        return self.title or self.name
+
+
+def pipe_only(name: str, kind: Kind = "text") -> Column:
+    """Return a column that no terminal shows: another one says the same there."""
+    return Column(name, kind=kind, rank=_LEFT_OUT)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How a list is shown: the name it has in JSON, its columns, and those that only `wide` adds.
+
+    Without a name the JSON document is the array itself.
+    """
+
+    plural: str
+    columns: tuple[Column, ...]
+    wide: tuple[Column, ...] = ()
+
+    def named(self, name: str) -> Column | None:
+        """Return the column of this name or heading, None where the layout has none."""
+        for column in (*self.columns, *self.wide):
+            if name in (column.name, column.heading):
+                return column
+        return None
+
+
+def show_table(
+    console: Console,
+    columns: Sequence[Column | str],
+    rows: Sequence[dict[str, Any]],
+    *,
+    now: datetime | None = None,
+    every: bool = False,
+) -> None:
+    """Write *rows* with a heading.
+
+    On a terminal *now* makes dates short; columns that have no room are left out, unless *every*
+    one is wanted.
+    """
+    chosen = [Column(item) if isinstance(item, str) else item for item in columns]
     if not console.is_terminal:
-        widths = [
-            max(len(name), *(len(line[index]) for line in cells)) if cells else len(name)
-            for index, name in enumerate(columns)
-        ]
-        lines = [columns, *cells]
-        text = "\n".join(
-            "  ".join(part.ljust(width) for part, width in zip(line, widths, strict=True)).rstrip()
-            for line in lines
-        )
-        console.write(f"{text}\n")
+        headings = [column.name for column in chosen]
+        cells = [[_whole(row.get(column.name), column) for column in chosen] for row in rows]
+        console.write(_drawn(console, headings, cells, _widths(headings, cells)))
         return
-    from rich.console import Console as RichConsole
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(*columns, box=None, header_style="bold", pad_edge=False)
-    for line in cells:
-        table.add_row(*(Text(part) for part in line))
-    out = io.StringIO()
-    RichConsole(file=out, force_terminal=True, width=_width()).print(table)
-    console.write(out.getvalue())
+    chosen = [column for column in chosen if column.rank != _LEFT_OUT or every]
+    headings = [column.heading for column in chosen]
+    cells = [
+        [_seen(row, column, now, ascii_only=console.ascii) for column in chosen] for row in rows
+    ]
+    widths = _widths(headings, cells)
+    room = _LEFT_OUT * 1000 if every else shutil.get_terminal_size().columns
+    kept = _fitted(chosen, widths, room)
+    index = [position for position, _ in kept]
+    text = _drawn(
+        console,
+        [headings[position] for position in index],
+        [[line[position] for position in index] for line in cells],
+        [width for _, width in kept],
+    )
+    console.write(text)
 
 
 def csv_text(columns: Sequence[str], rows: Sequence[dict[str, Any]], *, heading: bool) -> str:
@@ -59,7 +121,7 @@ def cell(value: Any) -> str:
     if isinstance(value, Decimal):
         return format(value, "f")
     if isinstance(value, datetime):
-        return f"{value:%Y-%m-%dT%H:%M:%SZ}"
+        return screen.instant(value)
     if isinstance(value, (list, tuple)):
         return ",".join(cell(item) for item in value)
     if isinstance(value, dict):
@@ -67,11 +129,101 @@ def cell(value: Any) -> str:
     return str(value)
 
 
+def _whole(value: Any, column: Column) -> tuple[str, str]:
+    return one_line(cell(value)), screen.STATES.get(value, "") if column.kind == "state" else ""
+
+
+def _seen(
+    row: dict[str, Any], column: Column, now: datetime | None, *, ascii_only: bool
+) -> tuple[str, str]:
+    """Return a cell as a person reads it, and its colour."""
+    text, colour = _for_eyes(row, column, now)
+    return screen.plain(text) if ascii_only else text, colour
+
+
+def _for_eyes(row: dict[str, Any], column: Column, now: datetime | None) -> tuple[str, str]:
+    value = row.get(column.name)
+    if value is None:
+        return "", ""
+    if column.kind == "spent":
+        return screen.budget(value, row.get("max_budget"))
+    if column.kind == "money":
+        return screen.money(value), ""
+    if column.kind == "flag":
+        return (column.heading, "red") if value else ("", "")
+    if column.kind == "instant" and now is not None and isinstance(value, datetime):
+        return screen.when(value, now), ""
+    text, colour = _whole(value, column)
+    return text, "cyan" if column.kind == "id" else colour
+
+
+def _fitted(columns: Sequence[Column], widths: Sequence[int], room: int) -> list[tuple[int, int]]:
+    """Return which columns a line of *room* has place for, and how wide each of them is."""
+    narrow = [
+        min(width, max(_ENOUGH, len(column.heading))) if column.kind == "text" else width
+        for column, width in zip(columns, widths, strict=True)
+    ]
+    kept = list(range(len(columns)))
+    while _length([narrow[index] for index in kept]) > room:
+        droppable = [index for index in kept if columns[index].rank]
+        if not droppable or len(kept) == 1:
+            break
+        kept.remove(max(droppable, key=lambda index: (columns[index].rank, index)))
+    spare = max(0, room - _length([narrow[index] for index in kept]))
+    fitted = []
+    for index in kept:
+        more = min(spare, widths[index] - narrow[index])
+        spare -= more
+        fitted.append((index, narrow[index] + more))
+    return fitted
+
+
+def _length(widths: Sequence[int]) -> int:
+    return sum(widths) + len(_GAP) * max(0, len(widths) - 1)
+
+
+def _widths(headings: Sequence[str], cells: Sequence[Sequence[tuple[str, str]]]) -> list[int]:
+    return [
+        max([_width(heading), *(_width(line[index][0]) for line in cells)])
+        for index, heading in enumerate(headings)
+    ]
+
+
+def _drawn(
+    console: Console,
+    headings: Sequence[str],
+    cells: Sequence[Sequence[tuple[str, str]]],
+    widths: Sequence[int],
+) -> str:
+    heading = [(text, "bold") for text in headings]
+    lines = []
+    for line in (heading, *cells):
+        last = len(line) - 1
+        parts = []
+        for index, ((text, colour), width) in enumerate(zip(line, widths, strict=True)):
+            shown = _cut(text, width, console)
+            padding = "" if index == last else " " * (width - _width(shown))
+            painted = screen.paint(shown, colour) if colour and console.colour else shown
+            parts.append(f"{painted}{padding}")
+        lines.append(_GAP.join(parts).rstrip())
+    return "\n".join(lines) + "\n"
+
+
+def _cut(text: str, width: int, console: Console) -> str:
+    if _width(text) <= width:
+        return text
+    while _width(text) > width - 1:
+        text = text[:-1]
+    return f"{text}{'~' if console.ascii else '…'}"
+
+
+def _width(text: str) -> int:
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len
+
+    return cell_len(text)
+
+
 def _inert(text: str) -> str:
     return f"'{text}" if text.startswith(("=", "+", "@", "\t", "\r")) else text
-
-
-def _width() -> int:
-    import shutil
-
-    return shutil.get_terminal_size().columns

@@ -1,0 +1,177 @@
+"""Show a list page by page, in the form that was asked for: one way for every list."""
+
+import heapq
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Final
+
+import typer
+
+from keyctl import nearest
+from keyctl.cli.session import Session
+from keyctl.cli.tables import Column, Layout, cell, csv_text, show_table
+from keyctl.errors import UsageError
+
+OUTPUTS: Final = ("auto", "json", "jsonl", "csv", "table", "wide")
+_MOST: Final = 10_000
+_BATCH: Final = 500
+
+Row = dict[str, Any]
+# What gives a page: behind which cursor, and how many rows at the most.
+Fetch = Callable[[Any, int], tuple[Sequence[Row], Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """Which part of a list is wanted, and how it is shown."""
+
+    columns: str | None = None
+    sort: str | None = None
+    limit: int | None = None
+    after: str | None = None
+    everything: bool = False
+
+
+def options(layout: Layout, *, limit: int) -> list[inspect.Parameter]:
+    """Return the options that every list has."""
+    names = ", ".join(column.name for column in (*layout.columns, *layout.wide))
+    declared: list[tuple[str, Any, Any, Any]] = [
+        ("columns", str | None, None, typer.Option("--columns", help=f"Such as {names}.")),
+        (
+            "sort",
+            str | None,
+            None,
+            typer.Option("--sort", help="By this column; -COLUMN the largest first."),
+        ),
+        (
+            "limit",
+            int,
+            limit,
+            typer.Option("--limit", min=1, max=_MOST, help="How many at the most."),
+        ),
+        (
+            "after",
+            str | None,
+            None,
+            typer.Option("--after", help="Go on behind this cursor (`next`)."),
+        ),
+        ("everything", bool, False, typer.Option("--all", help="Every page.")),
+    ]
+    return [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=default,
+            annotation=Annotated[kind, option],
+        )
+        for name, kind, default, option in declared
+    ]
+
+
+def show_list(session: Session, layout: Layout, page: Page, fetch: Fetch, **about: Any) -> None:
+    """Show what *fetch* gives; a JSON document also has what is *about* the whole list.
+
+    Pages go out as they come where the form allows it, so that a million rows need no memory.
+
+    Raises:
+        UsageError: A column does not exist, or --sort and --after were given together.
+    """
+    chosen = _chosen(layout, page, session.output)
+    rows, following = _rows(layout, page, fetch)
+    console = session.console
+    if session.output == "jsonl":
+        for batch in rows:
+            console.lines(_picked(batch, page, chosen))
+    elif session.output == "csv":
+        names = [column.name for column in chosen]
+        for number, batch in enumerate(rows):
+            console.write(csv_text(names, batch, heading=number == 0))
+    else:
+        collected = [row for batch in rows for row in batch]
+        if session.wants_json:
+            shown = _picked(collected, page, chosen)
+            whole = {**about, layout.plural: shown, "next": following()}
+            console.json(whole if layout.plural else shown)
+            return
+        now = session.now() if console.is_terminal and collected else None
+        every = session.output == "wide" or page.columns is not None
+        show_table(console, chosen, collected, now=now, every=every)
+        if console.is_terminal and not collected:
+            console.note(f"no {layout.plural}")
+    if following() is not None:
+        console.note(f"more: --after {following()}, or --all")
+
+
+def column_named(layout: Layout, name: str, *, flag: str) -> Column:
+    """Return the column of this name.
+
+    Raises:
+        UsageError: There is none.
+    """
+    column = layout.named(name)
+    if column is None:
+        known = [item.name for item in (*layout.columns, *layout.wide)]
+        raise UsageError(
+            f"{flag}: there is no column {name!r}",
+            hint=nearest.meant(name, known, otherwise=f"the columns are {', '.join(known)}"),
+        )
+    return column
+
+
+def _chosen(layout: Layout, page: Page, output: str) -> list[Column]:
+    if page.columns is not None:
+        return [
+            column_named(layout, name.strip(), flag="--columns") for name in page.columns.split(",")
+        ]
+    return [*layout.columns, *(layout.wide if output == "wide" else ())]
+
+
+def _picked(rows: Sequence[Row], page: Page, chosen: Sequence[Column]) -> Sequence[Row]:
+    if page.columns is None:
+        return rows
+    return [{column.name: row.get(column.name) for column in chosen} for row in rows]
+
+
+def _rows(
+    layout: Layout, page: Page, fetch: Fetch
+) -> tuple[Iterator[Sequence[Row]], Callable[[], Any]]:
+    """Return the rows in batches, and what tells the cursor behind them once they are read."""
+    cursor: list[Any] = [None]
+    limit = page.limit or _MOST
+
+    def pages(everything: bool) -> Iterator[Sequence[Row]]:
+        after: Any = page.after
+        while True:
+            rows, after = fetch(after, _BATCH if everything else limit)
+            yield rows
+            if not everything or after is None:
+                break
+        cursor[0] = after
+
+    if page.sort is None:
+        return pages(page.everything), lambda: cursor[0]
+    if page.after is not None:
+        raise UsageError(
+            "--sort and --after do not go together: a cursor follows the list's own order",
+            hint="give --all, or a larger --limit",
+        )
+    backwards = page.sort.startswith("-")
+    name = column_named(layout, page.sort.removeprefix("-"), flag="--sort").name
+    every = (row for batch in pages(everything=True) for row in batch)
+    if page.everything:
+        return iter([sorted(every, key=_by(name), reverse=backwards)]), lambda: None
+    pick = heapq.nlargest if backwards else heapq.nsmallest
+    return iter([pick(limit, every, key=_by(name))]), lambda: None
+
+
+def _by(name: str) -> Callable[[Row], tuple[bool, Any]]:
+    """Return the sort key: what is missing counts as the smallest."""
+
+    def key(row: Row) -> tuple[bool, Any]:
+        value = row.get(name)
+        if value is None:
+            return False, 0
+        return True, cell(value) if isinstance(value, (list, tuple, dict)) else value
+
+    return key
