@@ -11,6 +11,7 @@ import pytest
 from clock import Clock
 from databases import administered, at
 from harness import Cli
+from inside import Inside
 from litellm_tables import LiteLLM
 from migrating import RunImport
 
@@ -123,6 +124,12 @@ def _workspace(database: Database, tmp_path: Path) -> Workspace:
 def _cli(database_url: str, tmp_path: Path) -> Cli:
     """The installed program, on the test's database, in an environment of its own."""
     return Cli(tmp_path / "home", database_url)
+
+
+@pytest.fixture(name="inside")
+def _inside(cli: Cli, capfd: pytest.CaptureFixture[str]) -> Inside:
+    """The program in this process, on the same database and configuration as `cli`."""
+    return Inside(capfd, cli.environment)
 
 
 @pytest.fixture(name="bare_cli")

@@ -1,0 +1,190 @@
+"""Every list alike: what a screen has room for, whole lines in a pipe, forms for programs."""
+
+import csv
+import io
+import json
+import re
+
+import pytest
+from inside import Inside
+
+pytestmark = pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+
+LISTS = {
+    "keys": ("list",),
+    "teams": ("team", "list"),
+    "users": ("user", "list"),
+    "orgs": ("org", "list"),
+    "events": ("audit", "list"),
+    "left": ("db", "check"),
+    "rules": ("schema", "rules"),
+}
+
+
+@pytest.fixture(name="filled")
+def _filled(inside: Inside) -> Inside:
+    """A team, a user, an organization and three keys."""
+    inside("org", "create", "acme", "--name", "Acme", check=True)
+    inside("team", "create", "web", "--org", "acme", "--max-budget", "100", check=True)
+    inside("user", "create", "alice@example.com", check=True)
+    inside("team", "add-member", "web", "alice@example.com", check=True)
+    for alias, most in (("checkout", "20"), ("a-long-name-of-a-service-in-the-basement", "5")):
+        owner = ("--team", "web", "--user", "alice@example.com")
+        inside(
+            *("generate", "--alias", alias, "--max-budget", most, "--duration", "30d"),
+            *owner,
+            check=True,
+        )
+    inside("generate", "--alias", "plain", check=True)
+    inside("block", "plain", check=True)
+    return inside
+
+
+def uncoloured(text: str) -> str:
+    """Return *text* without escape sequences."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
+
+
+class TestOnATerminal:
+    @pytest.mark.parametrize("width", [40, 60, 80, 120, 200])
+    def test_an_id_is_never_cut(self, filled: Inside, width: int) -> None:
+        """Columns leave before an id loses a character, and no line is longer than the screen."""
+        ids = [key["key_id"] for key in filled("list", "-o", "json").json["keys"]]
+
+        lines = uncoloured(filled("list", terminal=width).stdout).splitlines()
+
+        assert [line.split()[0] for line in lines[1:]] == ids
+        assert max(map(len, lines)) <= width
+
+    def test_what_80_columns_hold(self, filled: Inside) -> None:
+        """Id, alias, state, what is spent and when it ends fit on the usual screen."""
+        lines = uncoloured(filled("list", terminal=80).stdout).splitlines()
+
+        assert lines[0].split() == ["key", "alias", "state", "ends"]
+        assert "in 29 days" in lines[2]
+
+    def test_a_state_is_a_colour_and_a_word(self, filled: Inside) -> None:
+        """Who sees no colours reads the word."""
+        shown = filled("list", terminal=120).stdout
+
+        assert "\x1b[31mblocked\x1b[0m" in shown
+        assert "\x1b[32mactive\x1b[0m" in shown
+
+    def test_a_budget_is_a_bar_and_two_numbers(self, filled: Inside) -> None:
+        """What is used of what is allowed, in dollars."""
+        filled("spend", "checkout", "--add", "17.25", check=True)
+
+        assert "██████░░ $17.25 of $20" in filled("list", terminal=120).stdout
+
+    def test_wide_shows_every_column(self, filled: Inside) -> None:
+        """`-o wide` leaves nothing out, however narrow the screen."""
+        heading = uncoloured(filled("list", "-o", "wide", terminal=80).stdout).splitlines()[0]
+
+        assert heading.split()[:3] == ["key", "alias", "state"]
+        assert heading.endswith("made by")
+
+    @pytest.mark.parametrize("extra", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
+    def test_no_colour_where_none_is_wanted(self, filled: Inside, extra: dict[str, str]) -> None:
+        """NO_COLOR and a dumb terminal get no escape sequence."""
+        assert "\x1b" not in filled("list", terminal=80, environment=extra).stdout
+
+    def test_an_ascii_locale_gets_ascii(self, filled: Inside) -> None:
+        """Bars and marks are drawn with what the locale has."""
+        shown = filled("list", terminal=90, environment={"LC_ALL": "C", "LANG": "C"}).stdout
+
+        assert shown.isascii()
+        assert "a-long-name-of-a-service" in shown
+
+    def test_an_empty_list_says_so(self, inside: Inside) -> None:
+        """On stderr, so that stdout carries only the rows."""
+        shown = inside("team", "list", terminal=80)
+
+        assert (shown.exit_code, shown.stderr) == (0, "no teams\n")
+
+
+class TestInAPipe:
+    @pytest.mark.parametrize("command", LISTS.values(), ids=LISTS)
+    def test_lines_are_whole_aligned_and_uncoloured(
+        self, filled: Inside, command: tuple[str, ...]
+    ) -> None:
+        """Nothing is cut, and the columns' names stand over the values."""
+        shown = filled(*command, environment={"COLUMNS": "20"}).stdout
+
+        assert "\x1b" not in shown
+        assert "…" not in shown
+
+    def test_dates_are_whole_and_names_are_names_of_fields(self, filled: Inside) -> None:
+        """A script finds the fields under their names, and instants to the second."""
+        heading, first, *_ = filled("list", "--team", "web").stdout.splitlines()
+
+        assert heading.split() == (
+            [
+                "key_id",
+                "key_alias",
+                "state",
+                "team_id",
+                "user_id",
+                "max_budget",
+                "spend",
+                "expires",
+                "created_at",
+            ]
+        )
+        assert "a-long-name-of-a-service-in-the-basement" in first
+        assert re.search(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", first)
+
+    def test_colour_can_be_forced(self, filled: Inside) -> None:
+        """FORCE_COLOR colours a pipe, as CI logs want it, and changes no word."""
+        plain = filled("list").stdout
+        forced = filled("list", environment={"FORCE_COLOR": "1"}).stdout
+
+        assert "\x1b[31mblocked" in forced
+        assert uncoloured(forced) == plain
+
+    def test_no_colour_is_stronger_than_forced_colour(self, filled: Inside) -> None:
+        """Both set: plain, as Python's own messages."""
+        extra = {"FORCE_COLOR": "1", "NO_COLOR": "1"}
+
+        assert "\x1b" not in filled("list", environment=extra).stdout
+
+
+class TestForms:
+    @pytest.mark.parametrize(("plural", "command"), LISTS.items(), ids=LISTS)
+    def test_every_list_has_every_form(
+        self, filled: Inside, plural: str, command: tuple[str, ...]
+    ) -> None:
+        """One document, one row a line, a sheet with a heading: with the same rows."""
+        document = filled(*command, "-o", "json", check=True).json
+        lines = filled(*command, "-o", "jsonl", check=True).stdout.splitlines()
+        sheet = filled(*command, "-o", "csv", check=True).stdout
+
+        assert [json.loads(line) for line in lines] == document[plural]
+        assert len(list(csv.DictReader(io.StringIO(sheet)))) == len(document[plural])
+
+    def test_columns_are_chosen_by_name(self, filled: Inside) -> None:
+        """In any order, by the field's name or by what stands over it on a screen."""
+        shown = filled("list", "--columns", "alias,max_budget", "-o", "csv", check=True).stdout
+
+        assert shown.splitlines()[0] == "key_alias,max_budget"
+
+    def test_an_unknown_column_is_no_empty_column(self, filled: Inside) -> None:
+        """Exit 2 with the nearest name."""
+        result = filled("list", "--columns", "key_id,max_buget", "-o", "json")
+
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert result.error["hint"].startswith("did you mean max_budget")
+
+    def test_sorted_by_a_column(self, filled: Inside) -> None:
+        """`--sort` reads the whole list and shows the first; `-` turns it round."""
+        rising = filled("list", "--sort", "key_alias", "-o", "json", check=True).json["keys"]
+        falling = filled("list", "--sort", "-alias", "--limit", "1", "-o", "json", check=True).json
+
+        aliases = ["a-long-name-of-a-service-in-the-basement", "checkout", "plain"]
+        assert [key["key_alias"] for key in rising] == aliases
+        assert [key["key_alias"] for key in falling["keys"]] == ["plain"]
+
+    def test_a_cursor_has_no_other_order(self, filled: Inside) -> None:
+        """--sort and --after together are exit 2."""
+        result = filled("team", "list", "--sort", "spend", "--after", "a")
+
+        assert result.exit_code == 2
