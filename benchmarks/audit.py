@@ -117,7 +117,7 @@ def verifying(kind: str, url: str, count: int, folder: str) -> None:
     """Print events a second, as a multiple of hashing alone, and the memory it took."""
     database = workspace(another(url), folder).database
     fill(database, count)
-    own = database.url.render_as_string(hide_password=False)
+    own = database.address.url.render_as_string(hide_password=False)
     verify = run([KEYCTL, "audit", "verify"], Path(folder), KEYCTL_DATABASE_URL=own)
     shares, rates = [], []
     for _ in range(3):

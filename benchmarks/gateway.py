@@ -51,7 +51,7 @@ def main() -> None:
     with TemporaryDirectory() as name, servers() as urls:
         for kind, url in urls.items():
             database, key = filled(another(url), 1000)
-            own = database.url.render_as_string(hide_password=False)
+            own = database.address.url.render_as_string(hide_password=False)
             folder = Path(name) / kind
             (folder / "constant").mkdir(parents=True)
             (folder / "constant" / "constant_auth.py").write_text(CONSTANT)

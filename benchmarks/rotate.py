@@ -63,7 +63,7 @@ def main() -> None:
             small, _ = filled(another(url), FEW)
             own = {
                 "KEYCTL_CONFIG": str(config),
-                "KEYCTL_DATABASE_URL": large.url.render_as_string(hide_password=False),
+                "KEYCTL_DATABASE_URL": large.address.url.render_as_string(hide_password=False),
             }
             rotate = run([KEYCTL, "rotate", "--due", "-o", "jsonl"], home, **own)
             shares = []

@@ -23,7 +23,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.types import JSON
 
-from keyctl.db.database import parse_url
+from keyctl.db.urls import parse_url
 
 TEXTS = ARRAY(Text).with_variant(JSON(), "sqlite")
 DOCUMENT = JSONB().with_variant(JSON(), "sqlite")
@@ -128,7 +128,7 @@ class LiteLLM:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.engine = create_engine(parse_url(url))
+        self.engine = create_engine(parse_url(url).url)
         METADATA.create_all(self.engine)
 
     def add(self, table: str, *rows: Mapping[str, Any]) -> None:

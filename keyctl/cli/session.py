@@ -140,7 +140,7 @@ class Session:
 
     def source_url(self, given: str | None) -> str | None:
         """Return the URL of the database to import from: *given* by the option, or the environment's."""
-        from keyctl.db.database import parse_url
+        from keyctl.db.urls import parse_url
 
         return _url(given, "--source-url", "KEYCTL_SOURCE_URL", parse_url)
 
@@ -155,7 +155,7 @@ class Session:
         )
 
     def _database_url(self) -> str:
-        from keyctl.db.database import parse_url
+        from keyctl.db.urls import parse_url
 
         given = _url(self.common.database_url, "--database-url", "KEYCTL_DATABASE_URL", parse_url)
         if given is not None:
@@ -192,7 +192,7 @@ def _url(option: str | None, flag: str, variable: str, parse: "Callable[[str], A
         SecretInArgumentError: The option holds a password.
     """
     if given := _given(option, flag):
-        if parse(given).password:
+        if parse(given).url.password:
             raise SecretInArgumentError(
                 f"{flag} holds a password, and arguments are visible to others",
                 hint=f"set {variable} or {variable}_FILE, or use PGPASSFILE",

@@ -8,12 +8,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import Connection, Pool, make_url, text
-from sqlalchemy.engine import URL
-from sqlalchemy.exc import ArgumentError, OperationalError
+from sqlalchemy import Connection, Pool, text
+from sqlalchemy.exc import OperationalError
 
-from keyctl.db.engines import READ, SNAPSHOT, WRITE, engine_of
+from keyctl.db.engines import READ, SNAPSHOT, WRITE, engine_of, is_read_only
 from keyctl.db.failures import translated
+from keyctl.db.filesystems import refuse_unsafe
 from keyctl.db.schema import (
     HEAD,
     RECORDABLE,
@@ -21,10 +21,12 @@ from keyctl.db.schema import (
     check_readable,
     check_writable,
     current_revision,
+    refuse_foreign,
     revision_and_time,
 )
+from keyctl.db.urls import parse_url
 from keyctl.db.watch import Watch
-from keyctl.errors import DatabaseError, SchemaError, UsageError
+from keyctl.errors import BusyError, DatabaseError, SchemaError
 
 Clock = Callable[[], datetime]
 _BEGAN_AT: Final = "keyctl_began_at"
@@ -45,29 +47,29 @@ class Database:
     def __init__(
         self, url: str, *, clock: Clock | None = None, patience: timedelta | None = None
     ) -> None:
-        self.url = parse_url(url)
+        self.address = parse_url(url)
         self._clock = clock
         self._patience = patience
         self._prepared = False
         self.is_swept = False  # set by who has archived what crashed runs left
         self._watch = Watch()
-        self.engine = engine_of(self.url, self._watch, patience=patience)
+        self.engine = engine_of(self.address, self._watch, patience=patience)
         self._inherited: list[Pool] = []
 
     @property
     def is_sqlite(self) -> bool:
         """Tell whether this is a SQLite file."""
-        return self.url.get_backend_name() == "sqlite"
+        return self.address.path is not None
 
     @property
     def path(self) -> Path | None:
         """Return the SQLite file's path, None for a server."""
-        return Path(self.url.database or "") if self.is_sqlite else None
+        return self.address.path
 
     @property
     def shown(self) -> str:
-        """Return the URL without its password."""
-        return self.url.render_as_string(hide_password=True)
+        """Return the URL without its password and parameters."""
+        return self.address.shown
 
     @contextmanager
     def read(
@@ -86,8 +88,9 @@ class Database:
             self._require_file()
             if fresh:
                 self.engine.dispose()
-            options = SNAPSHOT if snapshot and not self.is_sqlite else READ
+            options = SNAPSHOT if snapshot else READ
             with (
+                self._left_alone(),
                 self.engine.connect().execution_options(**options) as connection,
                 self._watched(connection),
                 connection.begin(),
@@ -163,7 +166,7 @@ class Database:
         """Return the schema revision, None for a database that keyctl was not installed in."""
         if self.path is not None and not self.path.exists():
             return None
-        with translated(self.shown), self.engine.connect() as connection:
+        with translated(self.address), self.engine.connect() as connection:
             return current_revision(connection)
 
     def upgrade(self) -> tuple[str | None, str]:
@@ -176,10 +179,14 @@ class Database:
 
         if self.path is not None:
             _create_file(self.path)
+            refuse_unsafe(self.path)
         before = self.revision()
         if before is not None and before > HEAD:
             check_writable(before)
-        with translated(self.shown):
+        with translated(self.address):
+            if before is None:
+                with self.engine.connect().execution_options(**READ) as connection:
+                    refuse_foreign(connection, self.shown)
             if before != HEAD:
                 if self.path is not None and before is not None:
                     _back_up(self.path, before)
@@ -190,7 +197,7 @@ class Database:
     def _translated(self) -> Iterator[None]:
         """Translate the block's errors; after one of the database the next try connects anew."""
         try:
-            with translated(self.shown):
+            with translated(self.address):
                 yield
         except SchemaError:
             raise
@@ -207,6 +214,24 @@ class Database:
         with self._watch.over(dbapi.fileno(), self._patience * times):
             yield
 
+    @contextmanager
+    def _left_alone(self) -> Iterator[None]:
+        """Notice when somebody else changes a SQLite file that this process reads without locks.
+
+        Raises:
+            BusyError: It was changed while the block read it.
+        """
+        path = self.path
+        if path is None or not is_read_only(path):
+            yield
+            return
+        before = _state(path)
+        yield
+        if _state(path) != before:
+            raise BusyError(
+                f"the database {self.shown} was changed while it was read", hint="try again"
+            )
+
     def _require_file(self) -> None:
         if self.path is not None and not self.path.exists():
             raise DatabaseError(
@@ -215,6 +240,8 @@ class Database:
             )
 
     def _prepare(self) -> None:
+        if self.path is not None and self.path.exists():
+            refuse_unsafe(self.path)
         if self.revision() != HEAD:
             self.upgrade()
         # On the driver's connection: the mode cannot change inside a transaction, and SQLAlchemy
@@ -226,33 +253,6 @@ class Database:
             raise OperationalError("PRAGMA journal_mode", None, error) from error
         finally:
             raw.close()
-
-
-def parse_url(text_url: str) -> URL:
-    """Return the URL of a database that keyctl can use.
-
-    Raises:
-        UsageError: It is no URL, or of another kind of database.  It is not repeated: it may
-            hold a password.
-    """
-    accepted = "give sqlite:////path/to/file.db or postgresql://user@host/database"
-    try:
-        url = make_url(text_url)
-    except ArgumentError:
-        raise UsageError("the database URL is not a URL", hint=accepted) from None
-    if url.drivername in ("postgres", "postgresql"):
-        # SQLAlchemy's default driver has changed before; ours is psycopg 3.
-        url = url.set(drivername="postgresql+psycopg")
-    if url.drivername not in ("sqlite", "postgresql+psycopg"):
-        raise UsageError(f"keyctl does not work with {url.drivername!r} databases", hint=accepted)
-    if isinstance(password := url.query.get("password"), str):
-        # libpq takes it there too; at its place it is looked for and never shown.
-        url = url.difference_update_query(["password"]).set(password=password)
-    if url.drivername == "sqlite":
-        if not url.database or url.database == ":memory:" or url.database.startswith("file:"):
-            raise UsageError("the database URL names no SQLite file", hint=accepted)
-        url = url.set(database=os.path.abspath(os.path.expanduser(url.database)))
-    return url
 
 
 def _create_file(path: Path) -> None:
@@ -268,6 +268,13 @@ def _create_file(path: Path) -> None:
             f"the database {path} cannot be created: {error.strerror}",
             hint="check the folder's permissions, or set KEYCTL_DATABASE_URL",
         ) from error
+
+
+def _state(path: Path) -> tuple[int, int, int, bool]:
+    """Return what changes when somebody writes to the file."""
+    now = path.stat()
+    log = path.with_name(f"{path.name}-wal")
+    return now.st_ino, now.st_size, now.st_mtime_ns, log.exists()
 
 
 def _back_up(path: Path, revision: str) -> None:

@@ -1,38 +1,47 @@
-"""Make engines: set up every connection, and say how long it waits."""
+"""Make engines: set up every connection, say how transactions begin, and how long they wait."""
 
+import os
+import sqlite3
 from contextlib import nullcontext
 from datetime import timedelta
 from math import ceil
+from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.engine import URL
+from sqlalchemy.exc import ArgumentError
 
+from keyctl.db.urls import Address
 from keyctl.db.watch import Watch
-from keyctl.errors import DatabaseError
+from keyctl.errors import DatabaseError, UsageError
 
-WRITE: Final[dict[str, Any]] = {"keyctl_write": True}
-READ: Final[dict[str, Any]] = {"postgresql_readonly": True}
+# How a transaction begins: SQLite's and PostgreSQL's word for it.
+WRITE: Final[dict[str, Any]] = {"keyctl_begin": ("BEGIN IMMEDIATE", "BEGIN")}
+READ: Final[dict[str, Any]] = {"keyctl_begin": ("BEGIN", "BEGIN READ ONLY")}
 # SQLite's readers see one snapshot anyway; PostgreSQL's a new one with every statement.
-SNAPSHOT: Final[dict[str, Any]] = {**READ, "isolation_level": "REPEATABLE READ"}
+SNAPSHOT: Final[dict[str, Any]] = {
+    "keyctl_begin": ("BEGIN", "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+}
+_PLAIN: Final = ("BEGIN", "BEGIN")
 _BUSY: Final = timedelta(seconds=20)
 
 
-def engine_of(url: URL, watch: Watch, *, patience: timedelta | None = None) -> Engine:
+def engine_of(address: Address, watch: Watch, *, patience: timedelta | None = None) -> Engine:
     """Return an engine whose connections give up after *patience*; a command is rather patient.
 
     What a new connection is set to is set under the *watch*.
 
     Raises:
         DatabaseError: The driver is missing.
+        UsageError: The URL has parameters that the driver does not know.
     """
-    if url.get_backend_name() == "sqlite":
-        return _sqlite_engine(url, busy=patience or _BUSY)
-    return _postgres_engine(url, watch, patience)
+    if address.path is not None:
+        return _sqlite_engine(address.path, busy=patience or _BUSY)
+    return _postgres_engine(address, watch, patience)
 
 
-def _sqlite_engine(url: URL, *, busy: timedelta) -> Engine:
-    engine = create_engine(url, hide_parameters=True)
+def _sqlite_engine(path: Path, *, busy: timedelta) -> Engine:
+    engine = create_engine(f"sqlite:///{path}", creator=lambda: _opened(path), hide_parameters=True)
 
     def configure(dbapi: Any, _record: object) -> None:
         # Stop the driver from deciding when transactions start: it does not open one for DDL, so
@@ -45,29 +54,56 @@ def _sqlite_engine(url: URL, *, busy: timedelta) -> Engine:
         cursor.close()
 
     event.listen(engine, "connect", configure)
-    event.listen(engine, "begin", _begin_sqlite)
+    # A read that turns into a write under plain BEGIN fails busy at once, whatever the timeout.
+    event.listen(
+        engine, "begin", lambda connection: connection.exec_driver_sql(_begin_of(connection)[0])
+    )
     return engine
 
 
-def _begin_sqlite(connection: Connection) -> None:
-    # A read that turns into a write under plain BEGIN fails busy at once, whatever the timeout.
-    writes = connection.get_execution_options().get("keyctl_write", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+def is_read_only(path: Path) -> bool:
+    """Tell whether this process cannot write to the SQLite file, or not beside it."""
+    return path.exists() and not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK))
 
 
-def _postgres_engine(url: URL, watch: Watch, patience: timedelta | None) -> Engine:
+def _opened(path: Path) -> sqlite3.Connection:
+    if not is_read_only(path):
+        return sqlite3.connect(path, check_same_thread=False)
+    # The path's own ? and % are no options.
+    name = str(path).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+    connection = sqlite3.connect(f"file:{name}?mode=ro", uri=True, check_same_thread=False)
+    try:
+        connection.execute("SELECT 1 FROM sqlite_master LIMIT 1")
+    except sqlite3.OperationalError:
+        # Nobody can put the index of a write-ahead log here.  Without a log the file is whole.
+        log = path.with_name(f"{path.name}-wal")
+        if log.exists() and log.stat().st_size:
+            raise
+        connection.close()
+        name += "?mode=ro&immutable=1"
+        connection = sqlite3.connect(f"file:{name}", uri=True, check_same_thread=False)
+    return connection
+
+
+def _begin_of(connection: Connection) -> tuple[str, str]:
+    words: tuple[str, str] = connection.get_execution_options().get("keyctl_begin", _PLAIN)
+    return words
+
+
+def _postgres_engine(address: Address, watch: Watch, patience: timedelta | None) -> Engine:
     waits: dict[str, Any] = {"connect_timeout": 10}
-    limits = [f"SET lock_timeout = {_milliseconds(patience or _BUSY)}"]
     if patience is not None:
         waits = {
             # libpq takes 1 for 2.
             "connect_timeout": max(2, ceil(patience.total_seconds())),
             "tcp_user_timeout": _milliseconds(patience),
         }
-        limits.append(f"SET statement_timeout = {_milliseconds(patience)}")
     try:
+        from psycopg import pq  # noqa: PLC0415  # not for SQLite
+
+        address.check_parameters({item.keyword.decode() for item in pq.Conninfo.get_defaults()})
         engine = create_engine(
-            url,
+            address.url,
             hide_parameters=True,
             connect_args={
                 "application_name": "keyctl",
@@ -76,21 +112,42 @@ def _postgres_engine(url: URL, watch: Watch, patience: timedelta | None) -> Engi
                 **waits,
             },
         )
-    except ModuleNotFoundError as error:
+    except ImportError as error:
         raise DatabaseError(
-            f"the PostgreSQL driver is missing: {error}",
-            hint="install it with: pip install 'keyctl[postgres]'",
+            "the PostgreSQL driver is not installed",
+            hint="install it with: pip install 'llm-keyctl[postgres]'",
         ) from error
+    except ArgumentError:
+        raise UsageError(
+            "the database URL has hosts and ports that do not fit together",
+            hint="give each host its port: postgresql://user@host1:5432,host2:5432/database",
+        ) from None
+    settings = "".join(f"; SET LOCAL {item}" for item in _settings(address, patience))
 
     def configure(dbapi: Any, _record: object) -> None:
-        cursor = dbapi.cursor()
+        # The driver would ask for BEGIN alone, and the settings would be a question of their own.
+        dbapi.autocommit = True
+
+    def begin(connection: Connection) -> None:
+        if connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT":
+            return
+        dbapi: Any = connection.connection.dbapi_connection
         with nullcontext() if patience is None else watch.over(dbapi.fileno(), patience):
-            cursor.execute("; ".join(["SET timezone = 'UTC'", *limits]))
-            dbapi.commit()
-        cursor.close()
+            connection.exec_driver_sql(_begin_of(connection)[1] + settings)
 
     event.listen(engine, "connect", configure)
+    event.listen(engine, "begin", begin)
     return engine
+
+
+def _settings(address: Address, patience: timedelta | None) -> list[str]:
+    """Return what holds for one transaction: behind a pooler the next one is somebody else's."""
+    settings = ["TimeZone = 'UTC'", f"lock_timeout = {_milliseconds(patience or _BUSY)}"]
+    if patience is not None:
+        settings.append(f"statement_timeout = {_milliseconds(patience)}")
+    if address.schema is not None:
+        settings.append(f"search_path = {address.schema}")
+    return settings
 
 
 def _milliseconds(length: timedelta) -> int:

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
+from keyctl.db.urls import Address
 from keyctl.errors import BusyError, DatabaseError, DatabaseLostError, KeyctlError
 from keyctl.keystring import redact
 
@@ -12,8 +13,8 @@ _TRY_LATER = "another process holds a lock; try again"
 
 
 @contextmanager
-def translated(shown: str, *, variable: str = "KEYCTL_DATABASE_URL") -> Iterator[None]:
-    """Translate driver errors of the block; *shown* is the database's URL without its password.
+def translated(address: Address, *, variable: str = "KEYCTL_DATABASE_URL") -> Iterator[None]:
+    """Translate driver errors of the block, which asks the database at *address*.
 
     *variable* is the one that says which database it is.
 
@@ -26,10 +27,10 @@ def translated(shown: str, *, variable: str = "KEYCTL_DATABASE_URL") -> Iterator
     except DBAPIError as error:
         if is_unreadable(error):
             raise DatabaseError(
-                f"the database {shown} holds what cannot be read: {_line(error)}",
+                f"the database {address.shown} holds what cannot be read: {_line(error, address)}",
                 hint="restore it from a backup; keyctl audit verify tells whether an event is damaged",
             ) from error
-        raise (_sqlite(error, shown) or _postgres(error, shown, variable) or error) from error
+        raise (_sqlite(error, address) or _postgres(error, address, variable) or error) from error
 
 
 def is_unreadable(error: DBAPIError) -> bool:
@@ -45,8 +46,8 @@ def _code(error: DBAPIError) -> str | None:
     return getattr(error.orig, "sqlite_errorname", None) or getattr(error.orig, "sqlstate", None)
 
 
-def _sqlite(error: DBAPIError, shown: str) -> KeyctlError | None:
-    name = getattr(error.orig, "sqlite_errorname", None)
+def _sqlite(error: DBAPIError, address: Address) -> KeyctlError | None:
+    name, shown = getattr(error.orig, "sqlite_errorname", None), address.shown
     if name is None:
         return None
     if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
@@ -72,31 +73,45 @@ def _sqlite(error: DBAPIError, shown: str) -> KeyctlError | None:
     return None
 
 
-def _postgres(error: DBAPIError, shown: str, variable: str) -> KeyctlError | None:
-    state = getattr(error.orig, "sqlstate", None)
+def _postgres(error: DBAPIError, address: Address, variable: str) -> KeyctlError | None:
+    state, shown = getattr(error.orig, "sqlstate", None) or "", address.shown
+    said = _line(error, address)
     if state in ("55P03", "40P01", "40001", "57014"):
         return BusyError(f"the database {shown} is busy", hint=_TRY_LATER)
-    if state == "25006":
-        return DatabaseError(f"the database {shown} is read-only", hint="use the primary server")
+    # During recovery some statements are refused as not supported, and not as writing.
+    if state == "25006" or (state in ("0A000", "55000") and "recovery" in said):
+        return DatabaseError(
+            f"the database {shown} is a standby, or read-only",
+            hint="use the primary server to write; reading works here",
+        )
     if state == "42501":
         return DatabaseError(
-            f"the database {shown} refuses: {_line(error)}",
+            f"the database {shown} refuses: {said}",
             hint="grant the database user the rights on keyctl's tables",
         )
-    if error.connection_invalidated or (state or "").startswith(("08", "57P")):
-        return DatabaseLostError(f"the connection to {shown} was lost: {_line(error)}")
-    if state is None and type(error.orig).__module__.startswith("psycopg"):
+    if state == "3F000":
         return DatabaseError(
-            f"the database {shown} cannot be reached: {_line(error)}",
+            f"the database {shown} has no schema of that name",
+            hint="create it with: CREATE SCHEMA keyctl AUTHORIZATION keyctl",
+        )
+    if error.connection_invalidated or state.startswith(("08", "57P")):
+        return DatabaseLostError(f"the connection to {shown} was lost: {said}")
+    if not state and type(error.orig).__module__.startswith("psycopg"):
+        return DatabaseError(
+            f"the database {shown} cannot be reached: {said}",
             hint=f"check {variable} and that the server is up",
         )
-    if (state or "").startswith(("28", "3D", "53")):
-        return DatabaseError(f"the database {shown} refuses the connection: {_line(error)}")
+    if state.startswith(("28", "3D", "53")):
+        return DatabaseError(f"the database {shown} refuses the connection: {said}")
     return None
 
 
-def _line(error: DBAPIError) -> str:
-    return redact(str(error.orig).strip().split("\n", 1)[0])[:200]
+def _line(error: DBAPIError, address: Address) -> str:
+    """Return the first line that says something, without anything of the URL that is not shown."""
+    lines = [line.strip() for line in str(error.orig).splitlines() if line.strip()]
+    # With several servers the first line only counts the attempts.
+    said = next((line for line in lines if not line.startswith("Multiple connection attempts")), "")
+    return address.hide(redact(said.removeprefix("- ")))[:200]
 
 
 def broken_constraint(error: IntegrityError) -> str:

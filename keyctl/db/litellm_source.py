@@ -29,11 +29,10 @@ from sqlalchemy import (
     or_,
     select,
 )
-from sqlalchemy.engine import URL
 
-from keyctl.db.database import parse_url
 from keyctl.db.engines import SNAPSHOT, engine_of
 from keyctl.db.failures import translated
+from keyctl.db.urls import Address, parse_url
 from keyctl.db.watch import Watch
 from keyctl.errors import DatabaseError
 
@@ -51,15 +50,6 @@ _TABLES: Final = {
 }
 # Nobody's business here, so it is not even read.
 _UNREAD: Final = frozenset({"password"})
-# What Prisma, LiteLLM's database layer, understands in a URL and PostgreSQL's library does not.
-_PRISMA: Final = (
-    "connection_limit",
-    "pgbouncer",
-    "pool_timeout",
-    "schema",
-    "socket_timeout",
-    "statement_cache_size",
-)
 _VARIABLE: Final = "KEYCTL_SOURCE_URL"
 
 Row = dict[str, Any]
@@ -68,13 +58,11 @@ Row = dict[str, Any]
 class Source:
     """LiteLLM's database while it is open.  Every read is of the same snapshot."""
 
-    def __init__(self, connection: Connection, schema: str | None) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        present = set(inspect(connection).get_table_names(schema))
+        present = set(inspect(connection).get_table_names())
         self._tables = {
-            short: Table(
-                name, MetaData(), schema=schema, autoload_with=connection, resolve_fks=False
-            )
+            short: Table(name, MetaData(), autoload_with=connection, resolve_fks=False)
             for short, name in _TABLES.items()
             if name in present
         }
@@ -209,35 +197,32 @@ def opened(text_url: str) -> Iterator[Source]:
         UsageError: It is no URL, or of another kind of database.
         DatabaseError: It cannot be reached or read, or is not LiteLLM's.
     """
-    url = parse_url(text_url)
-    shown = url.render_as_string(hide_password=True)
-    schema = url.query.get("schema")
-    engine = _engine(url)
+    address = parse_url(text_url)
+    engine = _engine(address)
     try:
         with (
-            translated(shown, variable=_VARIABLE),
+            translated(address, variable=_VARIABLE),
             engine.connect() as connection,
         ):
             if engine.name == "sqlite":
                 connection.exec_driver_sql("BEGIN")  # which the driver leaves out before a SELECT
             else:
                 connection.execution_options(**SNAPSHOT)
-            yield Source(connection, schema if isinstance(schema, str) else None)
+            yield Source(connection)
     finally:
         engine.dispose()
 
 
-def _engine(url: URL) -> Engine:
-    if url.get_backend_name() == "sqlite":
-        path = url.database or ""
+def _engine(address: Address) -> Engine:
+    if (path := address.path) is not None:
 
         def connect() -> sqlite3.Connection:
             # Opened for reading only, and never created; the path's own ? and % are no options.
-            escaped = path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+            escaped = str(path).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
             return sqlite3.connect(f"file:{escaped}?mode=ro", uri=True)
 
         return create_engine("sqlite://", creator=connect, poolclass=NullPool, hide_parameters=True)
-    return engine_of(url.difference_update_query(_PRISMA), Watch())
+    return engine_of(address, Watch())
 
 
 def _is_told(kind: Any) -> bool:

@@ -1,5 +1,6 @@
 """Check with one SELECT, and without Alembic, whether this version works with the schema."""
 
+import re
 from datetime import UTC, datetime
 from typing import Final
 
@@ -15,6 +16,7 @@ HEAD: Final = "1_0004"
 VERIFIABLE: Final = "1_0001"
 # Under which a connection tells the revision that its transaction has found.
 REVISION: Final = "keyctl_revision"
+_REVISIONS: Final = re.compile(r"[0-9]+_[0-9]{4}")
 _REVISION: Final = text("SELECT version_num FROM alembic_version")
 _REVISION_AND_TIME: Final = text("SELECT version_num, clock_timestamp() FROM alembic_version")
 # The oldest revision that usage can be recorded in: it has the table of recorders.
@@ -53,6 +55,11 @@ def check_writable(revision: str | None) -> None:
         return
     if revision is None:
         raise SchemaError("the database has no keyctl schema", hint="run: keyctl db upgrade")
+    if _REVISIONS.fullmatch(revision) is None:
+        raise SchemaError(
+            "the database is another application's: keyctl never gave it its schema version",
+            hint="check which database KEYCTL_DATABASE_URL names; keyctl changed nothing",
+        )
     if revision > HEAD:
         raise SchemaError(
             f"the database is at schema {revision}, newer than this keyctl's {HEAD}",
@@ -73,8 +80,32 @@ def check_readable(revision: str | None, *, oldest: str = HEAD) -> None:
     Raises:
         SchemaError: The schema is missing, older, or of another major version.
     """
-    if revision is None or revision < oldest or _major(revision) != _major(HEAD):
+    known = revision is not None and _REVISIONS.fullmatch(revision) is not None
+    if revision is None or not known or revision < oldest or _major(revision) != _major(HEAD):
         check_writable(revision)
+
+
+def refuse_foreign(connection: Connection, shown: str) -> None:
+    """Refuse a database without keyctl's schema in which another application has tables.
+
+    A SQLite file is one application's.  A PostgreSQL schema may be shared, but not the names.
+
+    Raises:
+        SchemaError: There are such tables.
+    """
+    from sqlalchemy import inspect  # noqa: PLC0415  # only before a schema is made
+
+    from keyctl.db.tables import metadata  # noqa: PLC0415
+
+    present = set(inspect(connection).get_table_names())
+    in_the_way = sorted(
+        present if connection.dialect.name == "sqlite" else present & set(metadata.tables)
+    )
+    if in_the_way:
+        raise SchemaError(
+            f"the database {shown} holds tables of another application, such as {in_the_way[0]}",
+            hint="name another database, or on PostgreSQL another schema: ?schema=keyctl",
+        )
 
 
 def _major(revision: str) -> str:

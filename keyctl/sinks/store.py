@@ -253,7 +253,7 @@ class StoreSink(ABC):
 def missing(extra: str) -> DeliveryError:
     """Return the error for a vendor's client that is not installed."""
     return DeliveryError(
-        f"the {extra} client is not installed", hint=f"pip install 'keyctl[{extra}]'"
+        f"the {extra} client is not installed", hint=f"pip install 'llm-keyctl[{extra}]'"
     )
 
 

@@ -396,7 +396,7 @@ class TestProgram:
         )
 
         assert (done.returncode, done.stdout) == (8, "")
-        assert "pip install 'keyctl[" in done.stderr
+        assert "pip install 'llm-keyctl[" in done.stderr
         assert program.secrets() == {}
 
     def test_a_local_server_is_asked_without_a_proxy(self, program: Cli) -> None:
