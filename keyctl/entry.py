@@ -14,6 +14,8 @@ def main() -> None:
         # Answered before Typer is imported.
         sys.stdout.write(f"keyctl {__version__}\n")
         sys.exit(0)
+    if os.getpid() == 1:
+        _become_init()
     _harden()
     gc.disable()  # a tenth of a short command; switched on again when its imports are done
     from keyctl.cli.app import run
@@ -42,6 +44,30 @@ def _fill_descriptors() -> frozenset[int]:
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115  # open to the end
     return frozenset(closed)
+
+
+def _become_init() -> None:
+    """Go on in a child process, and stay behind as a container's first process.
+
+    The kernel keeps signals from process 1 unless it asks for them, and Python sees one that it
+    asked for only after a wait for a lock.  The child ends at once, as any program does.
+    """
+    import signal
+
+    asked = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+    signal.pthread_sigmask(signal.SIG_BLOCK, asked)
+    child = os.fork()
+    if child == 0:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, asked)
+        return
+    for number in asked:
+        signal.signal(number, lambda got, _frame: os.kill(child, got))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, asked)
+    while True:
+        ended, status = os.wait()  # orphans of the container too
+        if ended == child:
+            code = os.waitstatus_to_exitcode(status)
+            os._exit(code if code >= 0 else 128 - code)
 
 
 def _harden() -> None:

@@ -40,10 +40,12 @@ def add_to(app: typer.Typer) -> None:
     @command(group, "path")
     def path(session: Session) -> None:
         """Print the configuration file in use, or where one is looked for."""
-        from keyctl.config.settings import user_file
+        from keyctl.config.settings import SYSTEM_FILE, user_file
 
         found = session.config_path
         if session.wants_json:
-            session.console.json({"path": str(found or user_file()), "exists": found is not None})
+            session.console.json(
+                {"path": str(found or user_file() or SYSTEM_FILE), "exists": found is not None}
+            )
         else:
-            session.console.write(f"{found or user_file()}\n")
+            session.console.write(f"{found or user_file() or SYSTEM_FILE}\n")

@@ -160,16 +160,17 @@ class Session:
         given = _url(self.common.database_url, "--database-url", "KEYCTL_DATABASE_URL", parse_url)
         if given is not None:
             return given
-        from platformdirs import user_data_path
+        from keyctl.config.folders import data_folder
 
-        return f"sqlite:///{user_data_path('keyctl') / 'keyctl.db'}"
+        return f"sqlite:///{data_folder() / 'keyctl.db'}"
 
     def _runs_folder(self) -> Path:
         if (path := self.database.path) is not None:
             return path.with_name(f"{path.name}.runs")
-        from platformdirs import user_state_path
+        from keyctl.config.folders import state_folder
 
-        return user_state_path("keyctl") / "runs"
+        # Nothing can be written below the null device: the run goes on without a lock file.
+        return (state_folder() or Path(os.devnull)) / "runs"
 
     def _caller_key(self) -> str | None:
         if path := _given(self.common.caller_key_file, "--caller-key-file"):
@@ -237,12 +238,15 @@ def _output(option: str | None, outputs: Sequence[str]) -> str:
 
 
 def _read_line(path: Path, *, what: str) -> str:
+    # The path is not repeated: whoever mistook the variable for another has put a password there.
     try:
         text = path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "it is not text"
         raise UsageError(
-            f"{what}: {path} cannot be read", hint="check its path and mode"
+            f"{what}: the file that it names cannot be read: {why}",
+            hint="give the path of a file, and check its mode",
         ) from error
     if not text:
-        raise UsageError(f"{what}: {path} is empty", hint="check how it is written")
+        raise UsageError(f"{what}: the file that it names is empty", hint="check how it is written")
     return text

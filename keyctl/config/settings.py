@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final, Self
 from pydantic import Field, model_validator
 
 from keyctl import hashing
+from keyctl.config.folders import config_folder
 from keyctl.config.hooks import AnyHook, HookName, Smtp
 from keyctl.config.sinks import AnySink, Function, Timeout
 from keyctl.errors import ConfigurationError, MalformedRequestError
@@ -86,17 +87,14 @@ def find_file(given: str | None) -> Path | None:
                 hint="check --config and KEYCTL_CONFIG, or unset them",
             )
         return path
-    for path in (user_file(), SYSTEM_FILE):
-        if path.is_file():
-            return path
-    return None
+    known = (user_file(), SYSTEM_FILE)
+    return next((path for path in known if path is not None and path.is_file()), None)
 
 
-def user_file() -> Path:
-    """Return where the user's own configuration file is looked for."""
-    from platformdirs import user_config_path  # noqa: PLC0415  # not when --config names one
-
-    return user_config_path("keyctl") / "config.toml"
+def user_file() -> Path | None:
+    """Return where the user's own configuration file is looked for, None without a home."""
+    folder = config_folder()
+    return None if folder is None else folder / "config.toml"
 
 
 def load(path: Path | None) -> Settings:

@@ -270,11 +270,10 @@ def _create_file(path: Path) -> None:
         ) from error
 
 
-def _state(path: Path) -> tuple[int, int, int, bool]:
+def _state(path: Path) -> tuple[int, int, int]:
     """Return what changes when somebody writes to the file."""
     now = path.stat()
-    log = path.with_name(f"{path.name}-wal")
-    return now.st_ino, now.st_size, now.st_mtime_ns, log.exists()
+    return now.st_ino, now.st_size, now.st_mtime_ns
 
 
 def _back_up(path: Path, revision: str) -> None:

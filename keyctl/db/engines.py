@@ -74,11 +74,14 @@ def _opened(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(f"file:{name}?mode=ro", uri=True, check_same_thread=False)
     try:
         connection.execute("SELECT 1 FROM sqlite_master LIMIT 1")
-    except sqlite3.OperationalError:
+    except sqlite3.OperationalError as error:
         # Nobody can put the index of a write-ahead log here.  Without a log the file is whole.
         log = path.with_name(f"{path.name}-wal")
         if log.exists() and log.stat().st_size:
-            raise
+            raise DatabaseError(
+                f"the database {path} is read-only, and changes stand only in its write-ahead log",
+                hint="make the copy with keyctl db backup, or copy both files to a place to write",
+            ) from error
         connection.close()
         name += "?mode=ro&immutable=1"
         connection = sqlite3.connect(f"file:{name}", uri=True, check_same_thread=False)

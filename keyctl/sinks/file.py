@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO
 
 from keyctl import keystring
-from keyctl.errors import DeliveryError, FileTakenError
+from keyctl.errors import DeliveryError, FileTakenError, UsageError
 from keyctl.sinks.base import Format, NotTakenError, Parcel, Target, UnknownError, rendered
 
 _READ = 64 * 1024
@@ -26,7 +26,7 @@ class FileSink:
     def __init__(
         self, path: Path, *, form: Format, force: bool, replaceable: Replaceable, env_var: str
     ) -> None:
-        self.path = Path(os.path.abspath(path))
+        self.path = _absolute(path)
         self.name = f"file:{self.path}"
         self._form = form
         self._force = force
@@ -150,6 +150,16 @@ class FileSink:
         # A random name in the same folder: rename is atomic only within one file system, and a
         # guessable one could be planted as a link.
         return self.path.with_name(f".{self.path.name[:200]}.{keystring.random_text(8)}.part")
+
+
+def _absolute(path: Path) -> Path:
+    try:
+        return Path(os.path.abspath(path))
+    except FileNotFoundError:
+        raise UsageError(
+            f"{path} begins in the current folder, which was removed",
+            hint="go to another folder, or give an absolute path",
+        ) from None
 
 
 def _unnamed(part: Path, folder: int) -> tuple[int, bool]:

@@ -1,0 +1,105 @@
+"""keyctl runs where containers, cron and services run it, or says what is missing there."""
+
+import os
+import signal
+import sqlite3
+import subprocess
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from harness import KEYCTL, Cli
+
+ROOT_ONLY = pytest.mark.skipif(
+    os.geteuid() != 0, reason="another account's process is root's to begin"
+)
+NOBODY = ("setpriv", "--reuid=12345", "--regid=12345", "--clear-groups")
+
+
+def run(*command: str, **options: object) -> "subprocess.CompletedProcess[str]":
+    """Run a command line in an environment with nothing in it but what is given."""
+    return subprocess.run(  # type: ignore[call-overload,no-any-return]  # noqa: PLW1510  # below
+        command,
+        **{
+            "env": {},
+            "capture_output": True,
+            "text": True,
+            "timeout": 120,
+            "check": False,
+            **options,
+        },
+    )
+
+
+@ROOT_ONLY
+class TestAnAccountWithoutAnEntry:
+    def test_is_told_what_is_missing(self) -> None:
+        """The embedded database needs a home."""
+        for command in (["list"], ["generate"], ["config", "show"]):
+            done = run(*NOBODY, *KEYCTL, *command, cwd="/")
+            assert (command, done.returncode) == (command, 6)
+            assert done.stderr == (
+                "error: there is no home folder for the embedded database\n"
+                "hint: set KEYCTL_DATABASE_URL, or set HOME to an absolute path\n"
+            )
+        assert run(*NOBODY, *KEYCTL, "config", "path", cwd="/").returncode == 0
+
+
+@pytest.mark.parametrize("kind", ["sqlite"])
+class TestARemovedFolder:
+    def test_is_only_missed_where_a_path_begins_in_it(self, cli: Cli, tmp_path: Path) -> None:
+        gone = tmp_path / "gone"
+
+        def in_a_removed_folder(*arguments: str) -> "subprocess.CompletedProcess[str]":
+            gone.mkdir()
+            script = 'rmdir "$0"; exec "$@"'
+            return run(
+                "sh", "-c", script, str(gone), *KEYCTL, *arguments, env=cli.environment, cwd=gone
+            )  # fmt: skip
+
+        assert in_a_removed_folder("generate", "--alias", "a").returncode == 0
+        assert in_a_removed_folder("rotate", "a", "--out-file", str(tmp_path / "a")).returncode == 0
+        done = in_a_removed_folder("rotate", "a", "--out-file", "a")
+        assert (done.returncode, "current folder" in done.stderr) == (2, True)
+
+
+class TestTheFirstProcess:
+    @ROOT_ONLY
+    @pytest.mark.parametrize("kind", ["sqlite"])
+    def test_ends_at_sigterm_while_it_waits_for_a_lock(self, cli: Cli, database_url: str) -> None:
+        """In a container keyctl is process 1, from which the kernel keeps signals."""
+        cli.key()
+        path = database_url.removeprefix("sqlite:///")
+        with closing(sqlite3.connect(path, isolation_level=None)) as holder:
+            holder.execute("BEGIN IMMEDIATE")
+            process = subprocess.Popen(
+                ["unshare", "-p", "-f", "--kill-child", *KEYCTL, "generate", "--alias", "late"],
+                env=cli.environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
+            child = first_child(process.pid)
+            assert first_child(child)  # it waits in a process of its own
+            time.sleep(1)  # until it is at the lock, which nothing shows from outside
+            os.kill(child, signal.SIGTERM)
+            process.communicate(timeout=5)
+        assert process.returncode == 128 + signal.SIGTERM
+        assert "late" not in cli("list", check=True).stdout
+
+    @ROOT_ONLY
+    @pytest.mark.parametrize("kind", ["sqlite"])
+    def test_passes_on_the_status(self, cli: Cli) -> None:
+        first = ("unshare", "-p", "-f", *KEYCTL)
+        assert run(*first, "generate", env=cli.environment).returncode == 0
+        assert run(*first, "info", "nobody", env=cli.environment).returncode == 3
+
+
+def first_child(pid: int) -> int:
+    """Return a process's child, once there is one."""
+    children = Path(f"/proc/{pid}/task/{pid}/children")
+    for _ in range(200):
+        if found := children.read_text().split():
+            return int(found[0])
+        time.sleep(0.05)
+    raise AssertionError("it began no process")
