@@ -74,7 +74,12 @@ def _to_file(session: Session, path: Path, form: str, *, force: bool) -> "Delive
     from keyctl.sinks.file import FileSink
 
     sink = FileSink(
-        path, form="key", force=force, replaceable=replaceable(session.workspace), env_var=""
+        path,
+        form="key",
+        force=force,
+        replaceable=replaceable(session.workspace),
+        env_var="",
+        warn=session.workspace.warnings.append,
     )
     sink.check(Target(key_id=None))
 

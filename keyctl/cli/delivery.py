@@ -12,7 +12,9 @@ from keyctl.errors import UsageError
 if TYPE_CHECKING:
     from keyctl.sinks.base import Parcel, Sink
 
-OutFile = Annotated[str | None, typer.Option("--out-file", help="Write the key there, mode 0600.")]
+OutFile = Annotated[
+    str | None, typer.Option("--out-file", help="Write the key there; a new file has mode 0600.")
+]
 OutFormat = Annotated[str, typer.Option("--out-format", help="key|json|env for --out-file.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace the file.")]
 EnvVar = Annotated[str, typer.Option("--env-var", help="The name that env output sets.")]
@@ -66,6 +68,7 @@ def sink_for(
         force=force,
         replaceable=replaceable(session.workspace),
         env_var=env_var,
+        warn=session.workspace.warnings.append,
     )
 
 

@@ -53,11 +53,13 @@ class Session:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if "workspace" in self.__dict__ and self.workspace.outgoing:
-            waiting = self._send_events()
+        if "workspace" in self.__dict__:
+            waiting = self._send_events() if self.workspace.outgoing else {}
             # A script that reads the error as JSON gets nothing but that; the outbox has the rest.
             if not (self.console.wants_json and isinstance(error, KeyctlError)):
                 self._warn(waiting)
+                for warning in dict.fromkeys(self.workspace.warnings):
+                    self.console.note(f"warning: {warning}")
         if "database" in self.__dict__:
             self.database.engine.dispose()
 

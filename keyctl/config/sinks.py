@@ -14,6 +14,7 @@ from keyctl.sinks.templates import check_template, fill
 from keyctl.sinks.vault import SERVICE_ACCOUNT
 
 _VAULT_PATH = re.compile(r"[^/\s]+(/[^/\s]+)*")
+_FILE_MODE = re.compile(r"0?[46][0-7]0")
 _AWS_NAME = re.compile(r"[A-Za-z0-9/_+=.@-]+")
 
 
@@ -69,6 +70,12 @@ def _entry(text: str) -> str:
     return text
 
 
+def _mode(text: str) -> str:
+    if _FILE_MODE.fullmatch(text) is None:
+        raise refusal('must be such as "0640": its owner reads, and others have no bits')
+    return text
+
+
 def _server(text: str) -> str:
     if not is_private(text) or "@" in text:
         raise refusal("must be https://HOST without a password, or http:// on this machine")
@@ -82,11 +89,16 @@ Server = Annotated[Name, AfterValidator(_server)]
 
 
 class FileSink(Strict):
-    """A sink that writes each key to a file of its own."""
+    """A sink that writes each key to a file of its own.
+
+    Without `mode` and `group` a file keeps those of what it replaces; a new one has mode 0600.
+    """
 
     type: Literal["file"]
     path: Template
     format: Literal["key", "json", "env"] = "key"
+    mode: Annotated[str, AfterValidator(_mode)] | None = None
+    group: Name | None = None
 
 
 class CommandSink(Strict):

@@ -15,7 +15,8 @@ from keyctl.policy.facts import Caller
 class Workspace:
     """A database, the settings, who acts, and where runs show that they are alive.
 
-    `outgoing` are the ids of events that this process put into the outbox.
+    `outgoing` are the ids of events that this process put into the outbox, `warnings` what a
+    person is told at the end.
     """
 
     database: Database
@@ -24,3 +25,4 @@ class Workspace:
     runs_folder: Path
     mint: Callable[[], KeyString] = keystring.mint
     outgoing: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)

@@ -1,9 +1,10 @@
-"""Put a key string into a file: mode 0600 from its creation, whole, and on disk."""
+"""Put a key string into a file: closed to all until it is whole, and on disk."""
 
 import os
 import stat
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import IO
@@ -11,6 +12,7 @@ from typing import IO
 from keyctl import keystring
 from keyctl.errors import DeliveryError, FileTakenError, UsageError
 from keyctl.sinks.base import Format, NotTakenError, Parcel, Target, UnknownError, rendered
+from keyctl.sinks.ownership import OTHERS, Ownership, group_id, refused
 
 _READ = 64 * 1024
 # Told the public ids in a file and the key it is for: whether replacing it loses nothing.
@@ -24,7 +26,16 @@ class FileSink:
     shows_answer = False
 
     def __init__(
-        self, path: Path, *, form: Format, force: bool, replaceable: Replaceable, env_var: str
+        self,
+        path: Path,
+        *,
+        form: Format,
+        force: bool,
+        replaceable: Replaceable,
+        env_var: str,
+        mode: int | None = None,
+        group: str | None = None,
+        warn: Callable[[str], None],
     ) -> None:
         self.path = _absolute(path)
         self.name = f"file:{self.path}"
@@ -32,6 +43,9 @@ class FileSink:
         self._force = force
         self._replaceable = replaceable
         self._env_var = env_var
+        self._mode = mode
+        self._group = group
+        self._warn = warn
         self._key_id: str | None = None
         self._may_go: set[str] = set()
 
@@ -40,20 +54,30 @@ class FileSink:
 
         Raises:
             FileTakenError: Something is there that must stay.
-            DeliveryError: The folder is missing or closed to us.
+            DeliveryError: The folder is missing or closed to us, or the file cannot have its group.
         """
         self._key_id = target.key_id
         self._may_go = set()
         self._check_existing()
+        wanted = self._ownership()
         probe = self._part()
         try:
-            os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-            os.unlink(probe)
+            handle = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise DeliveryError(
                 f"{self.path} cannot be written: {error.strerror}",
                 hint="check that its folder exists and is yours to write",
             ) from error
+        try:
+            wanted.begin(handle)
+            wanted.widen(handle)
+        except OSError as error:
+            raise refused(self.path, error) from error
+        finally:
+            os.close(handle)
+            os.unlink(probe)
+        if wanted.mode & OTHERS:
+            self._warn(f"{self.path} could be read or written by everybody; it no longer can")
 
     def deliver(self, parcel: Parcel) -> None:
         """Write the parcel in the sink's format."""
@@ -91,6 +115,7 @@ class FileSink:
                     file.flush()
                     os.fsync(file.fileno())
                     self._check_existing()  # it may have come while the key was hashed and staged
+                    self._hand_on(file.fileno())
                     self._put_in_place(file, part, folder, named=named)
             except BaseException:
                 with suppress(OSError):
@@ -115,6 +140,21 @@ class FileSink:
                 # one was carried out.  Only a part that was still there proves that it was not.
                 raise UnknownError(f"{self.path}: {error.strerror}") from error
             raise
+
+    def _hand_on(self, handle: int) -> None:
+        """Open the file, which is whole by now, to those who may read it."""
+        if (wanted := self._ownership()) != Ownership():
+            wanted.begin(handle)
+            wanted.widen(handle)
+            os.fsync(handle)
+
+    def _ownership(self) -> Ownership:
+        """Return what the file is to be given: the sink's own word, else that of what it replaces."""
+        found = Ownership.of(self.path) or Ownership()
+        if self._group is not None:
+            # The access list was made for the group before.
+            found = replace(found, group=group_id(self._group), access_list=None)
+        return found if self._mode is None else replace(found, mode=self._mode)
 
     def holds(self) -> set[str]:
         """Return the public ids of the key strings in the file; none if it is not a regular one."""

@@ -14,7 +14,12 @@ from keyctl.sinks.file import FileSink
 def _sink(tmp_path: Path) -> FileSink:
     """A sink whose file is not there yet."""
     return FileSink(
-        tmp_path / "key", form="key", force=False, replaceable=lambda *_: False, env_var="KEY"
+        tmp_path / "key",
+        form="key",
+        force=False,
+        replaceable=lambda *_: False,
+        env_var="KEY",
+        warn=print,
     )
 
 

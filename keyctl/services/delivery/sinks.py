@@ -41,6 +41,9 @@ class NamedFileSink:
             force=False,
             replaceable=replaceable(self._workspace),
             env_var=ENV_VAR,
+            mode=None if self._settings.mode is None else int(self._settings.mode, 8),
+            group=self._settings.group,
+            warn=self._workspace.warnings.append,
         )
         self._file.check(target)
 
