@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from functools import cache
-from typing import Any, Self
+from typing import Any, Final, Self
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +87,10 @@ class Team(Principal):
     policy: dict[str, Any] | None = None
 
 
+# In a key's `gateway` document: the routes of a key that names none, written when it was made.
+DEFAULT_ROUTES: Final = "default_routes"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Key(Record):
     """A key: the lasting identity that secrets come and go under."""
@@ -139,6 +143,14 @@ class Key(Record):
     send_invite_email: bool = False
     confirmed_at: datetime | None = None
     last_used_at: datetime | None = None
+
+    def reachable_routes(self) -> list[str]:
+        """Return what the key reaches: its own routes, else the default that was written with it.
+
+        Empty for a key from before there was a default: it goes on reaching what it did.
+        """
+        default: list[str] = self.gateway.get(DEFAULT_ROUTES) or []
+        return self.allowed_routes or default
 
     def is_over_budget(self) -> bool:
         """Tell whether `spend` has reached `max_budget`."""

@@ -22,7 +22,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from keyctl import durations, jsontext, money
+from keyctl import durations, jsontext, money, routes
 from keyctl.errors import KeyctlError, MalformedRequestError, Violation
 
 UNSUPPORTED: Final = frozenset(
@@ -78,6 +78,15 @@ def _alias(value: str) -> str:
     if value.startswith(("-", "key_", "sk-")):
         raise refusal("must not start with '-', 'key_' or 'sk-'")
     return value
+
+
+def _routes(entries: list[str]) -> list[str]:
+    found = routes.first_unknown(entries)
+    if found is not None:
+        unknown, near = found
+        hint = f"did you mean {' or '.join(near)}?" if near else "see: keyctl schema routes"
+        raise refusal(f"{unknown!r} is neither a path nor a group of routes; {hint}")
+    return entries
 
 
 def _email(text: str) -> str:
@@ -137,6 +146,8 @@ def parse_grace(text: str) -> durations.Duration | None:
 M = TypeVar("M", bound="Strict")
 Name = Annotated[str, AfterValidator(_name)]
 Names = Annotated[list[Name], Field(max_length=1000)]
+# Paths, beginnings of paths that end in `*`, and names of groups.
+Routes = Annotated[Names, AfterValidator(_routes)]
 Alias = Annotated[str, AfterValidator(_alias)]
 Email = Annotated[str, AfterValidator(_email)]
 Dollars = Annotated[
@@ -257,7 +268,7 @@ class KeyFields(GatewayFields):
     model_rpm_limit: Limits | None = None
     tpm_limit_type: LimitType | None = None
     rpm_limit_type: LimitType | None = None
-    allowed_routes: Names | None = None
+    allowed_routes: Routes | None = None
     permissions: dict[Name, Any] | None = None
     guardrails: Names | None = None
     tags: Names | None = None

@@ -22,6 +22,7 @@ PURE = {
     "money",
     "nearest",
     "records",
+    "routes",
     "views",
 }
 # Who may import whom, lowest layer first.  Anything absent is forbidden.
@@ -32,6 +33,7 @@ ALLOWED: dict[str, set[str]] = {
     "limits": set(),
     "nearest": set(),
     "records": set(),
+    "routes": set(),
     "durations": {"errors"},
     "jsontext": {"errors"},
     "keystring": {"errors"},
@@ -39,7 +41,7 @@ ALLOWED: dict[str, set[str]] = {
     "hashing": {"keystring"},
     "lifecycle": {"records"},
     "views": {"lifecycle", "money", "records"},
-    "requests": {"durations", "errors", "jsontext", "money"},
+    "requests": {"durations", "errors", "jsontext", "money", "routes"},
     "policy": PURE | {"requests"},
     "principals": {"errors", "policy", "records", "requests"},
     "fleetfile": {"errors", "jsontext", "policy", "principals", "records", "requests"},

@@ -40,8 +40,8 @@ def add_to(app: typer.Typer) -> None:
         session: Session,
         name: Annotated[str, typer.Argument(metavar="NAME", help="What to print.")],
     ) -> None:
-        """Print the JSON Schema of a request, an answer or the policy; or `rules`, or `fields`."""
-        from keyctl import schemas
+        """Print the JSON Schema of a request, an answer or the policy; or `rules`, `fields`, `routes`."""
+        from keyctl import routes, schemas
 
         if name == "rules":
             rows = schemas.rule_table()
@@ -51,10 +51,13 @@ def add_to(app: typer.Typer) -> None:
             fields = [{**row, "of": list(row["of"])} for row in schemas.field_table()]
             show_list(session, FIELDS, Page(), lambda _after, _limit: (fields, None))
             return
+        if name == "routes":
+            session.console.json({"groups": routes.groups()})
+            return
         found = schemas.SCHEMAS.get(name)
         if found is None:
             raise UsageError(
                 f"there is no schema {name!r}",
-                hint=f"give rules, fields, {', '.join(schemas.SCHEMAS)}",
+                hint=f"give rules, fields, routes, {', '.join(schemas.SCHEMAS)}",
             )
         session.console.json(found())

@@ -23,7 +23,7 @@ from keyctl.policy.documents import (
     PersonalPolicy,
     Policy,
 )
-from keyctl.requests import GraceText, Name, Strict, refusal, validate
+from keyctl.requests import GraceText, Name, Routes, Strict, refusal, validate
 
 SYSTEM_FILE: Final = Path("/etc/keyctl/config.toml")
 
@@ -50,6 +50,7 @@ class Settings(Strict):
     key_generation_settings: KeyGenerationSettings = KeyGenerationSettings()
     key_alias_pattern: Pattern | None = None
     disable_custom_api_keys: bool = False
+    default_routes: Routes = Field(default_factory=list)
     custom_key_generate: Function | None = None
     custom_key_generate_timeout: Timeout = "10s"
     bcrypt_cost: Annotated[int, Field(ge=hashing.MIN_COST, le=hashing.MAX_COST)] = (

@@ -3,13 +3,13 @@
 from functools import partial
 from math import inf
 
-from keyctl import lifecycle
+from keyctl import lifecycle, routes
 from keyctl.db.queries import Presented
 from keyctl.gateway.clock import Clock, ticks
 from keyctl.gateway.recorder import Recorder
 from keyctl.gateway.usage import Purse, objects_of
 from keyctl.gateway.verdict import Verdict
-from keyctl.policy import models, routes
+from keyctl.policy import models
 from keyctl.services.verify import names_of
 
 
@@ -57,10 +57,12 @@ class Entry:
         if not standing.valid:
             return standing
         key = self.found.key
-        if route is not None and not routes.is_allowed(route, key.allowed_routes):
+        if route is not None and not routes.is_allowed(route, key.reachable_routes()):
             return self._verdict("route_denied")
         if model is not None and not self._may_use(model):
             return self._verdict("model_denied")
+        if route is not None and routes.is_discovery(route):
+            return standing
         for purse in self._purses:
             if purse.is_empty():
                 return self._verdict("budget_exceeded")

@@ -36,6 +36,7 @@ from litellm.proxy.auth.auth_utils import (
 from litellm.proxy.common_utils.http_parsing_utils import _read_request_body
 from litellm.proxy.shutdown.graceful_shutdown_manager import GracefulShutdownManager
 
+from keyctl import routes
 from keyctl.db.queries import Presented
 from keyctl.errors import UnavailableError
 from keyctl.gateway.verdict import Verdict
@@ -45,8 +46,8 @@ from keyctl.records import Key, Organization, Team, User
 
 log = logging.getLogger("keyctl.gateway")
 
-# What a key may be used for that does not say: otherwise any accepted key reaches settings pages.
-_ROUTES: Final = ("llm_api_routes",)
+# What a key from before there was a default reaches: otherwise it would reach settings pages.
+_EARLIER_ROUTES: Final = ("llm_api_routes",)
 _OPTIONS: Final = {
     "KEYCTL_GATEWAY_CACHE_TTL": "cache_ttl",
     "KEYCTL_GATEWAY_OUTAGE_GRACE": "outage_grace",
@@ -121,7 +122,7 @@ async def user_api_key_auth(request: Request, api_key: str | None) -> UserAPIKey
     route = get_request_route(request)
     key = (api_key or "").removeprefix("Bearer ")
     found = await _verified(key, await _models(request, route), route)
-    return _allowed(found)
+    return _allowed(found, route)
 
 
 class _PROXY_KeyctlLogger(CustomLogger):  # type: ignore[misc]  # noqa: N801  # LiteLLM's classes are not there to be checked
@@ -221,8 +222,8 @@ def _refusal(verdict: Verdict, *, model: str | None, route: str) -> ProxyExcepti
     )
 
 
-def _allowed(found: Presented) -> UserAPIKeyAuth:
-    """Return what the proxy enforces.
+def _allowed(found: Presented, route: str) -> UserAPIKeyAuth:
+    """Return what the proxy enforces on a request to *route*, which the key may call.
 
     Under the key's id, not under the hash of the string that was presented: old and new secret of
     a rotation share one limit.  Neither budgets nor ends: those are judged here, by the database's
@@ -241,7 +242,7 @@ def _allowed(found: Presented) -> UserAPIKeyAuth:
         org_id=key.organization_id,
         models=_models_of(key, team, organization, user),
         aliases=key.gateway.get("aliases") or {},
-        allowed_routes=key.allowed_routes or list(_ROUTES),
+        allowed_routes=_routes_of(key, route),
         permissions=key.permissions,
         rpm_limit=key.rpm_limit,
         tpm_limit=key.tpm_limit,
@@ -266,6 +267,17 @@ def _allowed(found: Presented) -> UserAPIKeyAuth:
             },
         },
     )
+
+
+def _routes_of(key: Key, route: str) -> list[str]:
+    """Return what the proxy holds the route against, once more.
+
+    It does not know our group, and lets a route through to its own settings pages only if the key's
+    list names it by more than a group.  So a route to models is named, and no other.
+    """
+    named = [route] if routes.is_allowed(route, [routes.DEFAULT]) else []
+    reached = key.reachable_routes() or _EARLIER_ROUTES
+    return [*(entry for entry in reached if entry != routes.DEFAULT), *named]
 
 
 def _cost(told: float | None) -> Decimal:

@@ -1,6 +1,9 @@
 """Check model names: a key may use no more than its team, organization and user."""
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from importlib.resources import files
 from typing import Final
 
 from keyctl.errors import Violation
@@ -35,10 +38,30 @@ def glob_matches(pattern: str, text: str) -> bool:
 
 
 def is_allowed(model: str, allowed: Sequence[str]) -> bool:
-    """Tell whether *model* is in *allowed*; an empty list, `*` and the `all-…` names allow all."""
+    """Tell whether *model* is in *allowed*; an empty list, `*` and the `all-…` names allow all.
+
+    A bare name that LiteLLM knows also goes by its provider's: `openai/*` allows `gpt-4o`.
+    """
     if not allowed or any(name in EVERYTHING for name in allowed):
         return True
-    return model != "all-proxy-models" and any(glob_matches(name, model) for name in allowed)
+    if model == "all-proxy-models":
+        return False
+    if any(glob_matches(name, model) for name in allowed):
+        return True
+    patterns = [name for name in allowed if "*" in name]
+    provider = _providers().get(model) if patterns else None
+    return provider is not None and any(
+        glob_matches(pattern, f"{provider}/{model}") for pattern in patterns
+    )
+
+
+@cache
+def _providers() -> Mapping[str, str]:
+    """Return the provider of each bare model name that LiteLLM 1.110.2 knows one for."""
+    document = json.loads(
+        files("keyctl.policy").joinpath("model_providers.json").read_text("utf-8")
+    )
+    return {name: provider for provider, names in document.items() for name in names.split()}
 
 
 def may_use(

@@ -6,7 +6,7 @@ A caller's key whose routes lack it is refused, whatever its owner's role.
 from collections.abc import Sequence
 from typing import Final
 
-from keyctl.policy import routes
+from keyctl import routes
 from keyctl.policy.resolve import ROUTES_OF_TYPE
 from keyctl.records import Key
 
@@ -58,11 +58,9 @@ def routes_of(key: Key) -> Sequence[str]:
 def allows(key: Key, route: str) -> bool:
     """Tell whether *key* may be used to call *route*, which is a path or the management group."""
     allowed = routes_of(key)
-    if not allowed:
+    if not allowed or MANAGEMENT in allowed:
         return True
-    if route == MANAGEMENT:
-        return MANAGEMENT in allowed
-    return routes.is_allowed(route, allowed)
+    return route != MANAGEMENT and routes.is_allowed(route, allowed)
 
 
 def may_administer(key: Key) -> bool:

@@ -1,15 +1,16 @@
 """Turn a request into the key as it would be: defaults first, then every field in its place.  Pure."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Final
 
-from keyctl import durations, money
+from keyctl import durations, money, routes
 from keyctl.errors import MalformedRequestError, Violation
 from keyctl.policy.bounds import Filled, shown
 from keyctl.policy.documents import KeyDefaults
-from keyctl.records import Key
+from keyctl.records import DEFAULT_ROUTES, Key
 from keyctl.requests import GatewayFields, KeyFields
 
 GATEWAY_FIELDS: Final = tuple(GatewayFields.model_fields)
@@ -100,6 +101,14 @@ def routes_of(values: Mapping[str, Any]) -> dict[str, Any]:
         "key_type": kind,
         "allowed_routes": ROUTES_OF_TYPE.get(kind, values.get("allowed_routes") or []),
     }
+
+
+def with_default_routes(key: Key, more: Sequence[str]) -> Key:
+    """Return *key* with the routes written down that it reaches if it names none: the default and *more*."""
+    gateway = {name: value for name, value in key.gateway.items() if name != DEFAULT_ROUTES}
+    if not key.allowed_routes:
+        gateway[DEFAULT_ROUTES] = [routes.DEFAULT, *more]
+    return replace(key, gateway=gateway)
 
 
 def _expires(values: Mapping[str, Any], now: datetime) -> datetime | None:

@@ -184,6 +184,8 @@ def gather(
     values["organization_id"] = around.organization.id if around.organization else None
     values["service_account"] = service_account
     key = resolve.build_key(values, key_id="", actor=caller.actor, now=now, kept=kept)
+    if operation != "import":  # an imported key reaches what it did where it comes from
+        key = resolve.with_default_routes(key, settings.default_routes)
     facts = Facts(
         operation=operation,
         key=key,

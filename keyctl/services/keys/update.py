@@ -166,6 +166,8 @@ def judge_change(
     """
     settings, caller = workspace.settings, workspace.caller
     changed = _changed(before, values, cleared, now=now)
+    if {"allowed_routes", "key_type"} & {*values, *cleared}:
+        changed = resolve.with_default_routes(changed, settings.default_routes)
     owners = {
         "team_id": changed.team_id,
         "user_id": changed.user_id,
