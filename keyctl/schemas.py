@@ -10,7 +10,7 @@ from keyctl.config.settings import Settings
 from keyctl.policy import engine
 from keyctl.policy.documents import Policy
 from keyctl.principals import OrganizationRequest, TeamRequest, UserRequest
-from keyctl.records import Key
+from keyctl.records import DEFAULT_ROUTES, Key
 from keyctl.requests import GatewayFields, GenerateRequest, UpdateRequest
 
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
@@ -40,6 +40,12 @@ def _object(properties: dict[str, Any], required: list[str]) -> dict[str, Any]:
         "required": required,
         "additionalProperties": False,
     }
+
+
+# Shown of a key that names no routes itself.
+_DEFAULT_ROUTES: Final = {
+    DEFAULT_ROUTES: {"type": "array", "items": {"type": "string"}},
+}
 
 
 def _key_properties() -> dict[str, Any]:
@@ -79,7 +85,7 @@ def generate_response() -> dict[str, Any]:
     properties = _key_properties()
     required = list(properties)
     gateway = GatewayFields.model_json_schema()
-    properties.update(gateway["properties"])
+    properties.update({**gateway["properties"], **_DEFAULT_ROUTES})
     properties.update(
         {
             "key": {"type": "string", "pattern": "^sk-"},
@@ -119,7 +125,7 @@ def info_response() -> dict[str, Any]:
     properties = _key_properties()
     required = [*properties, "secrets"]
     gateway = GatewayFields.model_json_schema()
-    properties.update(gateway["properties"])
+    properties.update({**gateway["properties"], **_DEFAULT_ROUTES})
     properties["secrets"] = _secrets()
     return {**_object(properties, required), "$defs": gateway.get("$defs", {})}
 
