@@ -107,7 +107,7 @@ LIBRARIES: dict[str, set[str]] = {
     "requests": {"sinks"},
     "rich": {"cli"},
     "simplejson": {"jsontext"},
-    "sqlalchemy": {"db", "services"},
+    "sqlalchemy": {"db", "gateway", "services"},
     "standardwebhooks": {"hooks"},
     "typer": {"cli"},
     "yaml": {"fleetfile"},

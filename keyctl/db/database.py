@@ -122,8 +122,10 @@ class Database:
                 yield connection
 
     @contextmanager
-    def recording(self) -> Iterator[Connection]:
+    def recording(self, *, oldest: str = RECORDABLE) -> Iterator[Connection]:
         """Record usage in one transaction; nothing is created or migrated for it.
+
+        *oldest* is the oldest schema revision that what is written has been in.
 
         Raises:
             DatabaseError: It cannot be reached or written.
@@ -138,7 +140,7 @@ class Database:
                 self._watched(connection, times=10),
                 connection.begin(),
             ):
-                check_readable(current_revision(connection), oldest=RECORDABLE)
+                check_readable(current_revision(connection), oldest=oldest)
                 yield connection
 
     def leave_connections(self) -> None:

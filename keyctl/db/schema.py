@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError
 from keyctl.errors import SchemaError
 
 # The newest revision under migrations/versions; a test compares the two.
-HEAD: Final = "1_0004"
+HEAD: Final = "1_0005"
 # The oldest revision that keys can be verified on: a column that came later says `since` when, and
 # has its record's default before.
 VERIFIABLE: Final = "1_0001"
@@ -21,6 +21,8 @@ _REVISION: Final = text("SELECT version_num FROM alembic_version")
 _REVISION_AND_TIME: Final = text("SELECT version_num, clock_timestamp() FROM alembic_version")
 # The oldest revision that usage can be recorded in: it has the table of recorders.
 RECORDABLE: Final = "1_0002"
+# The oldest revision that budgets can be reserved in: it has the tables of leases and meters.
+RESERVABLE: Final = "1_0005"
 
 
 def current_revision(connection: Connection) -> str | None:

@@ -329,4 +329,36 @@ recorders = Table(
     Column("id", String(32), primary_key=True),
     Column("batch", BigInteger, nullable=False),
     Column("flushed_at", UtcDateTime, nullable=False),
+    # Until when what this process has reserved is its own; None: it never reserved anything.
+    Column("leased_until", UtcDateTime),
+)
+
+# What was spent of a budget that is not its owner's only one: a window, a model's, a member's.
+# `object_table` and `object_id` name the owner's row, `meter` which of its budgets.
+meters = Table(
+    "meters",
+    metadata,
+    Column("object_table", String(16), primary_key=True),
+    Column("object_id", String(255), primary_key=True),
+    Column("meter", String(300), primary_key=True),
+    *_money("spend", required=True),
+    Column("budget_duration", String(16)),
+    Column("budget_anchor_at", UtcDateTime, nullable=False),
+    Column("budget_reset_at", UtcDateTime),
+)
+
+# What each process has reserved of each budget.  `meter` is empty for the budget of the owner's own
+# row.  `amount` is no longer there for others; `held` of it is for requests under way, and is
+# charged when the process ends without settling: then `unsettled_at` and `charged` say so.
+leases = Table(
+    "leases",
+    metadata,
+    Column("object_table", String(16), primary_key=True),
+    Column("object_id", String(255), primary_key=True),
+    Column("meter", String(300), primary_key=True),
+    Column("recorder_id", String(32), primary_key=True, index=True),
+    *_money("amount", required=True),
+    *_money("held", required=True),
+    Column("unsettled_at", UtcDateTime),
+    *_money("charged"),
 )

@@ -3,15 +3,15 @@
 ```python
 with Verifier("postgresql://gateway@db/keyctl") as verifier:
     verdict = verifier.verify(presented, model="gpt-4o", route="/v1/chat/completions")
-    if verdict.valid:
-        verdict.record(Decimal("0.0042"))
+    if verdict.valid and verdict.reserve(Decimal("0.01")):  # what it may cost
+        verdict.record(Decimal("0.0042"))  # what it cost
 ```
 
 `AsyncVerifier` is the same for an event loop.
 """
 
 from keyctl.errors import UnavailableError
-from keyctl.gateway.verdict import Verdict
+from keyctl.gateway.verdict import AsyncVerdict, Verdict
 from keyctl.gateway.verifier import AsyncVerifier, Verifier
 
-__all__ = ["AsyncVerifier", "UnavailableError", "Verdict", "Verifier"]
+__all__ = ["AsyncVerdict", "AsyncVerifier", "UnavailableError", "Verdict", "Verifier"]

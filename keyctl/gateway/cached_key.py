@@ -1,13 +1,11 @@
 """Keep what is known of a key since it was last read, and judge a request by it."""
 
-from functools import partial
 from math import inf
 
 from keyctl import lifecycle, routes
 from keyctl.db.queries import Presented
 from keyctl.gateway.clock import Clock, ticks
-from keyctl.gateway.recorder import Recorder
-from keyctl.gateway.usage import Purse, objects_of
+from keyctl.gateway.ledger import Tab
 from keyctl.gateway.verdict import Verdict
 from keyctl.policy import models
 from keyctl.services.verify import names_of
@@ -18,10 +16,10 @@ class Entry:
 
     __slots__ = (
         "_changes_at",
-        "_charge",
         "_clock",
-        "_purses",
+        "_kind",
         "_standing",
+        "_tab",
         "found",
         "is_refreshing",
         "loaded_at",
@@ -33,16 +31,15 @@ class Entry:
         *,
         loaded_at: float,
         clock: Clock,
-        recorder: Recorder,
-        purses: tuple[Purse, ...],
+        tab: Tab,
+        kind: type[Verdict],
     ) -> None:
         self.found = found
         self.loaded_at = loaded_at
         self.is_refreshing = False
         self._clock = clock
-        charged = [(table, name) for table, name, _, _ in objects_of(found)]
-        self._charge = partial(recorder.add, charged)
-        self._purses = purses
+        self._tab = tab
+        self._kind = kind
         self._stand()
 
     def age(self) -> float:
@@ -51,7 +48,8 @@ class Entry:
 
     def judge(self, model: str | None, route: str | None) -> Verdict:
         """Return the verdict on a request, now: the first reason of the fixed order wins."""
-        if self._clock.seconds() >= self._changes_at:
+        now = self._clock.seconds()
+        if now >= self._changes_at:
             self._stand()
         standing = self._standing
         if not standing.valid:
@@ -63,10 +61,10 @@ class Entry:
             return self._verdict("model_denied")
         if route is not None and routes.is_discovery(route):
             return standing
-        for purse in self._purses:
-            if purse.is_empty():
+        for purse in self._tab.purses:
+            if purse.left(now) <= 0:
                 return self._verdict("budget_exceeded")
-        return standing
+        return standing.for_request()
 
     def _stand(self) -> None:
         """Judge by time and state alone, and note when time will change it."""
@@ -87,8 +85,7 @@ class Entry:
 
     def _verdict(self, reason: str | None) -> Verdict:
         names = names_of(self.found, now=self._clock.now())
-        verdict = Verdict(valid=reason is None, reason=reason, **names)
-        return verdict.charging(self.found, self._charge)
+        return self._kind.about(self.found, self._tab, valid=reason is None, reason=reason, **names)
 
     def _may_use(self, model: str) -> bool:
         found = self.found

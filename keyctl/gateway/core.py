@@ -15,11 +15,12 @@ from keyctl.errors import UnavailableError
 from keyctl.gateway.cached_key import Entry
 from keyctl.gateway.checks import Checks, Matcher
 from keyctl.gateway.clock import Clock, ticks
+from keyctl.gateway.leasing import Terms
+from keyctl.gateway.ledger import Ledger
 from keyctl.gateway.loader import Loader
 from keyctl.gateway.process import care_for, let_go
-from keyctl.gateway.recorder import Recorder
 from keyctl.gateway.source import AwayError, Source
-from keyctl.gateway.verdict import MALFORMED, UNKNOWN, Verdict
+from keyctl.gateway.verdict import Verdict
 
 _UNKNOWN_AT_ONCE: Final = 10_000
 
@@ -56,14 +57,23 @@ class Core:
     """
 
     def __init__(
-        self, database: Database, limits: Limits, *, flush_interval: float, matches: Matcher
+        self,
+        database: Database,
+        limits: Limits,
+        terms: Terms,
+        *,
+        kind: type[Verdict],
+        flush_interval: float,
+        timeout: float,
+        matches: Matcher,
     ) -> None:
         self._database = database
         self._limits = limits
         self._matches = matches
-        clock = Clock()
-        self.recorder = Recorder(database, clock, interval=flush_interval)
-        self._source = Source(database, clock, self.recorder)
+        self._malformed = kind(valid=False, reason="malformed")
+        self._unknown = kind(valid=False, reason="unknown")
+        self.ledger = Ledger(database, Clock(), terms, interval=flush_interval, timeout=timeout)
+        self._source = Source(database, self.ledger, kind)
         self._begin()
         care_for(self)
 
@@ -74,7 +84,7 @@ class Core:
             UnavailableError: There is nothing to wait for either.
         """
         if len(text) > keystring.SUPPLIED_MAX or not text.isascii():
-            return MALFORMED
+            return self._malformed
         digest = hashlib.sha256(text.encode("ascii")).digest()
         with self._lock:
             entry = self._known.get(digest)
@@ -106,7 +116,7 @@ class Core:
                 return self._judge_in_outage(waiting.known, waiting.model, waiting.route)
             # Each who waited raises one of its own: tracebacks would pile up on a shared one.
             raise UnavailableError(error.message, hint=error.hint) from error
-        return UNKNOWN if landed is None else landed.judge(waiting.model, waiting.route)
+        return self._unknown if landed is None else landed.judge(waiting.model, waiting.route)
 
     def close(self) -> None:
         """Write what is recorded, and stop all threads.
@@ -119,7 +129,7 @@ class Core:
             loader.close()
         self._checks.close()
         try:
-            self.recorder.close()
+            self.ledger.close()
         finally:
             self._database.engine.dispose()
         let_go(self)
@@ -127,7 +137,7 @@ class Core:
     def begin_in_child(self) -> None:
         """Begin anew in a child process: connections, threads and what is recorded are the parent's."""
         self._database.leave_connections()
-        self.recorder.begin()
+        self.ledger.begin()
         self._source.begin()
         self._begin()
 
@@ -148,10 +158,10 @@ class Core:
         with self._lock:
             until = self._negative.get(digest)
         if until is not None and ticks() < until:
-            return UNKNOWN
+            return self._unknown
         key = keystring.parse(text)
         if key is None:
-            return MALFORMED
+            return self._malformed
         if self._source.is_away:
             raise UnavailableError("the database is away, and this key is not known yet")
         flight = self._flight(digest, key.lookup, None)

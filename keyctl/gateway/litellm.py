@@ -39,7 +39,7 @@ from litellm.proxy.shutdown.graceful_shutdown_manager import GracefulShutdownMan
 from keyctl import routes
 from keyctl.db.queries import Presented
 from keyctl.errors import UnavailableError
-from keyctl.gateway.verdict import Verdict
+from keyctl.gateway.verdict import AsyncVerdict
 from keyctl.gateway.verifier import AsyncVerifier
 from keyctl.policy.models import INHERIT, NO_PERSONAL
 from keyctl.records import Key, Organization, Team, User
@@ -209,7 +209,7 @@ def _unavailable() -> ProxyException:
     )
 
 
-def _refusal(verdict: Verdict, *, model: str | None, route: str) -> ProxyException:
+def _refusal(verdict: AsyncVerdict, *, model: str | None, route: str) -> ProxyException:
     """Return the error in LiteLLM's shape; it names the key by its id only."""
     status, kind, parameter, said = _REFUSALS[str(verdict.reason)]
     named = "" if verdict.key_id is None else f" Key: {verdict.key_id}."

@@ -1,135 +1,64 @@
-"""Record usage: keep it in memory, and write it every so often, each batch exactly once."""
+"""Write usage every so often, each batch exactly once, and keep what is reserved."""
 
 import logging
 import threading
-from collections.abc import Collection, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import datetime, timedelta
-from decimal import Decimal
 from typing import Final
-from uuid import uuid4
-from weakref import WeakValueDictionary
 
-from keyctl import money
+from sqlalchemy import Connection
+
 from keyctl.db import queries
 from keyctl.db.database import Database
-from keyctl.db.queries import Presented, Usage
-from keyctl.errors import (
-    BusyError,
-    DatabaseError,
-    DatabaseLostError,
-    InvalidMoneyError,
-    UnavailableError,
-)
-from keyctl.gateway.clock import Clock
-from keyctl.gateway.usage import Account, Purse, objects_of
+from keyctl.db.queries import Balance, PurseName
+from keyctl.db.schema import RECORDABLE, RESERVABLE
+from keyctl.errors import BusyError, DatabaseError, DatabaseLostError, UnavailableError
+from keyctl.gateway.accounts import Account
+from keyctl.gateway.books import Batch, Books
+from keyctl.gateway.clock import ticks
+from keyctl.gateway.leasing import Terms, end_leases_of_the_gone, take_stock, write_leases
 
 log = logging.getLogger("keyctl.gateway")
 
 _UNUSED: Final = timedelta(days=30)
 _PRUNE_EVERY: Final = 10_000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Batch:
-    """What is being written; kept until the database has surely taken it."""
-
-    number: int
-    usage: Usage
-    accounts: Collection[Account]
+_ENDED_AT_ONCE: Final = 100
 
 
 class Recorder:
-    """Buffers what keys are used for, and writes it from a thread of its own.
+    """Writes what the books buffer, from a thread of its own.
 
     Exactly once, although the answer to a commit may be lost: the number of the batch is written in
     the same transaction, under an id that only this process has.
     """
 
-    def __init__(self, database: Database, clock: Clock, *, interval: float) -> None:
+    def __init__(self, database: Database, books: Books, terms: Terms, *, interval: float) -> None:
         self._database = database
-        self._clock = clock
+        self._books = books
+        self._terms = terms
         self._interval = interval
         self.begin()
 
     def begin(self) -> None:
-        """Begin with nothing recorded, under a new id; what a parent process buffered is the parent's."""
-        self._id = uuid4().hex
-        self._lock = threading.Lock()
-        self._writing = threading.Lock()
+        """Begin without a thread; a child process starts its own."""
         self._stop = threading.Event()
+        self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
-        # Weak: an account lives as long as a cached budget, the buffer, or a batch that may not be
-        # in what was just read refers to it.
-        self._accounts: WeakValueDictionary[tuple[str, str], Account] = WeakValueDictionary()
-        self._unsent: dict[Account, None] = {}
-        self._batch: _Batch | None = None
-        self._written: _Batch | None = None
-        self._sent = 0
-        self._confirmed = 0
-        self._has_begun = False
+        self._is_started = False
 
-    def add(self, charged: Sequence[tuple[str, str]], cost: Decimal | float) -> None:
-        """Add *cost* dollars, rounded up to a nano-dollar, to these objects: tables and ids, the key first.
-
-        By name: a verdict from before a fork charges the accounts of the process that it is used in.
-
-        Raises:
-            ValueError: It is no amount of money.
-            UnavailableError: The recorder is closed.
-        """
-        nano = _nano(cost)
-        now = self._clock.now()
-        with self._lock:
-            if self._stop.is_set():
-                raise UnavailableError("the verifier is closed", hint="record before it is closed")
-            for table, name in charged:
-                account = self._account(table, name)
-                account.add(nano)
-                self._unsent[account] = None
-            self._account(*charged[0]).used_at = now
-            if self._thread is None:
+    def start(self) -> None:
+        """Begin to write, unless that has begun."""
+        if self._is_started:
+            return
+        with self._starting:
+            if self._thread is None and not self._stop.is_set():
                 self._thread = threading.Thread(
                     target=self._run, args=(self._stop,), name="keyctl-recorder", daemon=True
                 )
                 self._thread.start()
-
-    def position(self) -> tuple[str | None, int]:
-        """Return the id to ask the database for the last batch of, and the last one known to be written.
-
-        None as long as nothing was ever written: the database may be too old to be asked.
-        """
-        with self._lock:
-            return (self._id if self._has_begun else None), self._confirmed
-
-    def purses(
-        self, found: Presented, *, asked: tuple[str | None, int], batch: int | None
-    ) -> tuple[Purse, ...] | None:
-        """Return the budgets of a key and its owners, as read together with the number of the *batch*.
-
-        None if what was read cannot be told from what was written meanwhile: read again.
-        """
-        asked_for, confirmed = asked
-        included = confirmed if batch is None else batch
-        with self._lock:
-            if asked_for is None and self._has_begun:
-                return None
-            purses = []
-            for table, name, limit, spend in objects_of(found):
-                if limit is None:
-                    continue
-                account = self._account(table, name)
-                recorded = account.recorded_until(included)
-                if recorded is None:
-                    return None
-                purses.append(Purse(account, limit=limit, base=spend - recorded))
-            return tuple(purses)
-
-    def is_written(self) -> bool:
-        """Return whether the database has all that was recorded."""
-        with self._lock:
-            return self._batch is None and not self._unsent
+            self._is_started = True
 
     def flush(self) -> None:
         """Write what is buffered.
@@ -137,53 +66,20 @@ class Recorder:
         Raises:
             UnavailableError: The database cannot take it; it stays buffered.
         """
-        with self._writing:
+        with self._books.writing:
             # One that could not be written before, and what has come since.
             for _ in range(2):
-                batch = self._next()
+                batch = self._books.next_batch()
                 if batch is None:
                     return
-                self._write(batch)
-                with self._lock:
-                    self._batch, self._written = None, batch
-                    self._confirmed = batch.number
+                self.write(batch)
 
-    def close(self) -> None:
-        """Write what is buffered, and take no more.
+    def write(self, batch: Batch) -> None:
+        """Write a batch; the lock of writing is held.
 
         Raises:
-            UnavailableError: The database cannot take it; closing again tries again.
+            UnavailableError: The database cannot take it; it stays buffered.
         """
-        with self._lock:
-            self._stop.set()
-            thread = self._thread
-        if thread is not None:
-            thread.join()
-        self.flush()
-
-    def _account(self, table: str, name: str) -> Account:
-        account = self._accounts.get((table, name))
-        if account is None:
-            account = self._accounts[table, name] = Account(table, name)
-        return account
-
-    def _next(self) -> _Batch | None:
-        with self._lock:
-            if self._batch is not None or not self._unsent:
-                return self._batch
-            self._sent += 1
-            spend: dict[str, dict[str, int]] = {}
-            used_at: dict[str, datetime] = {}
-            for account in self._unsent:
-                spend.setdefault(account.table, {})[account.id] = account.send(self._sent)
-                if account.used_at is not None:
-                    used_at[account.id] = account.used_at
-            usage = Usage(spend=spend, used_at=used_at)
-            self._batch = _Batch(number=self._sent, usage=usage, accounts=self._unsent)
-            self._unsent = {}
-            return self._batch
-
-    def _write(self, batch: _Batch) -> None:
         try:
             with suppress(DatabaseLostError):
                 self._write_once(batch)
@@ -195,23 +91,95 @@ class Recorder:
                 f"usage cannot be written, and is kept: {error.message}", hint=error.hint
             ) from error
 
-    def _write_once(self, batch: _Batch) -> None:
-        with self._database.recording() as connection:
-            with self._lock:
-                self._has_begun = True
+    def close(self) -> None:
+        """Write what is buffered, and take no more.
+
+        Raises:
+            UnavailableError: The database cannot take it; closing again tries again.
+        """
+        self._books.close()
+        with self._starting:
+            self._stop.set()
+            thread = self._thread
+        if thread is not None:
+            thread.join()
+        self.flush()
+
+    def _write_once(self, batch: Batch) -> None:
+        begun = ticks()
+        oldest = RESERVABLE if batch.leasing else RECORDABLE
+        with self._database.recording(oldest=oldest) as connection:
+            self._books.has_begun()
             now = self._database.now(connection)
             if batch.number % _PRUNE_EVERY == 1:
                 queries.forget_recorders(connection, unused_since=now - _UNUSED)
             usage = batch.usage
-            if not self._clock.is_set:  # nothing was verified here yet: by names only
+            if not self._books.clock.is_set:  # nothing was verified here yet: by names only
                 usage = replace(usage, used_at=dict.fromkeys(usage.used_at, now))
-            queries.record_usage(connection, usage, recorder=self._id, batch=batch.number, at=now)
+            balances = queries.lock_purses(
+                connection, batch.purses, now=now, rollover=self._terms.budget_rollover
+            )
+            is_new = queries.record_usage(
+                connection, usage, recorder=self._books.id, batch=batch.number, at=now
+            )
+            leased: dict[Account, int] = {}
+            if batch.leasing:
+                spent = usage.spend if is_new else {}
+                balances = {
+                    name: replace(balance, spend=balance.spend + spent.get(name, 0))
+                    for name, balance in balances.items()
+                }
+                leased = self._lease(connection, batch, balances, now)
+        self._books.confirm(batch)
+        if batch.leasing:
+            with self._books.lock:
+                for account, amount in leased.items():
+                    self._books.lease(account, amount)
+                self._books.keep_until(begun + self._terms.kept)
+
+    def _lease(
+        self,
+        connection: Connection,
+        batch: Batch,
+        balances: Mapping[PurseName, Balance],
+        now: datetime,
+    ) -> dict[Account, int]:
+        """Lease what requests under way hold and, far from the limit, what those that follow may need."""
+        books, terms = self._books, self._terms
+        names = [account.name for account in batch.leasing]
+        stocks = take_stock(connection, balances, names=names, books=books, terms=terms, now=now)
+        amounts: dict[PurseName, tuple[int, int]] = {}
+        leased: dict[Account, int] = {}
+        with books.lock:
+            for account in batch.leasing:
+                # What is in this batch is spent now, and not to be leased any more.
+                used = account.committed - batch.sent.get(account, 0)
+                stock = stocks.get(account.name)
+                amount = used + (stock.spare(account, used) if stock else 0)
+                # From now on: what is given back cannot be used while it is being written.
+                account.leased = min(account.leased, amount)
+                account.asked, account.has_moved = 0, False
+                leased[account] = amount
+                if stock is not None:
+                    amounts[account.name] = (amount, used)
+        write_leases(connection, amounts, stocks, books=books)
+        queries.keep_leases(connection, books.id, until=now + terms.lease, now=now)
+        return leased
 
     def _run(self, stop: threading.Event) -> None:
         is_failing = False
-        while not stop.wait(self._interval):
+        lease = self._terms.lease.total_seconds()
+        flushed_at = looked_at = ticks()
+        while not stop.wait(min(self._interval, lease / 3)):
             try:
-                self.flush()
+                if ticks() >= flushed_at + self._interval:
+                    flushed_at = ticks()
+                    self.flush()
+                if self._books.must_renew(before=ticks() + lease / 2):
+                    self._renew()
+                if ticks() >= looked_at + lease:
+                    looked_at = ticks()
+                    self._end_others()
             except UnavailableError as error:
                 if not is_failing:
                     log.warning("%s", error)
@@ -221,12 +189,31 @@ class Recorder:
             else:
                 is_failing = False
 
+    def _renew(self) -> None:
+        """Keep what is leased, although nothing is to be written."""
+        books, terms = self._books, self._terms
+        with books.writing, self._reserving() as connection:
+            begun = ticks()
+            now = self._database.now(connection)
+            queries.keep_leases(connection, books.id, until=now + terms.lease, now=now)
+        with books.lock:
+            books.keep_until(begun + terms.kept)
 
-def _nano(cost: Decimal | float) -> int:
-    if isinstance(cost, bool) or not isinstance(cost, (int, float, Decimal)):
-        raise ValueError("a cost is a number of dollars")  # noqa: TRY004  # one error for all
-    try:
-        # The shortest text of a float is what was meant: 0.1 is not a bit more than 0.1.
-        return money.round_up(Decimal(repr(cost)) if isinstance(cost, float) else Decimal(cost))
-    except InvalidMoneyError as error:
-        raise ValueError(error.message) from None
+    def _end_others(self) -> None:
+        """Settle what processes that are gone had reserved."""
+        with self._books.writing, self._reserving() as connection:
+            now = self._database.now(connection)
+            queries.forget_leases(connection, unsettled_since=now - _UNUSED)
+            end_leases_of_the_gone(
+                connection, books=self._books, terms=self._terms, now=now, limit=_ENDED_AT_ONCE
+            )
+
+    @contextmanager
+    def _reserving(self) -> Iterator[Connection]:
+        try:
+            with self._database.recording(oldest=RESERVABLE) as connection:
+                yield connection
+        except (DatabaseError, BusyError) as error:
+            raise UnavailableError(
+                f"reservations cannot be written: {error.message}", hint=error.hint
+            ) from error

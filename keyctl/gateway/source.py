@@ -10,9 +10,11 @@ from keyctl.db import queries
 from keyctl.db.database import Database
 from keyctl.db.schema import VERIFIABLE
 from keyctl.errors import BusyError, DatabaseError, DatabaseLostError, UnavailableError
+from keyctl.gateway.budgets import budgets_of, charged_of
 from keyctl.gateway.cached_key import Entry
-from keyctl.gateway.clock import Clock, ticks
-from keyctl.gateway.recorder import Recorder
+from keyctl.gateway.clock import ticks
+from keyctl.gateway.ledger import Ledger, Tab
+from keyctl.gateway.verdict import Verdict
 
 log = logging.getLogger("keyctl.gateway")
 
@@ -26,10 +28,11 @@ class AwayError(UnavailableError):
 class Source:
     """Where entries come from.  While the database is away one thread asks for it, and nobody else waits."""
 
-    def __init__(self, database: Database, clock: Clock, recorder: Recorder) -> None:
+    def __init__(self, database: Database, ledger: Ledger, kind: type[Verdict]) -> None:
         self._database = database
-        self._clock = clock
-        self._recorder = recorder
+        self._ledger = ledger
+        self._clock = ledger.books.clock
+        self._kind = kind
         self.begin()
 
     def begin(self) -> None:
@@ -67,22 +70,22 @@ class Source:
     def _read(self, lookups: Sequence[str]) -> Mapping[str, Entry] | None:
         """Return entries, or None when usage was written meanwhile that they may or may not include."""
         loaded_at = ticks()
-        asked = self._recorder.position()
+        asked = self._ledger.books.position()
         with self._database.read(oldest=VERIFIABLE) as connection:
             asked_at = ticks()
             self._clock.set(self._database.now(connection), asked_at=asked_at)
             found, batch = queries.find_all_presented(connection, lookups, recorder=asked[0])
         entries = {}
         for lookup, presented in found.items():
-            purses = self._recorder.purses(presented, asked=asked, batch=batch)
+            purses = self._ledger.books.purses(budgets_of(presented), asked=asked, batch=batch)
             if purses is None:
                 return None
             entries[lookup] = Entry(
                 presented,
                 loaded_at=loaded_at,
                 clock=self._clock,
-                recorder=self._recorder,
-                purses=purses,
+                tab=Tab(self._ledger, charged_of(presented), purses),
+                kind=self._kind,
             )
         return entries
 

@@ -1,12 +1,13 @@
 """Say what a verification found, and take what it is to be charged."""
 
-from collections.abc import Callable
+from collections import deque
 from decimal import Decimal
+from typing import Any, Self
 
 from keyctl.db.queries import Presented
+from keyctl.gateway.accounts import Hold
+from keyctl.gateway.ledger import Tab
 from keyctl.services import verify
-
-Charge = Callable[[Decimal | float], None]
 
 
 class Verdict(verify.Verdict):
@@ -17,13 +18,27 @@ class Verdict(verify.Verdict):
     """
 
     # No fields: they are no part of what is said, compared or shown.
-    __slots__ = ("_charge", "_found")
+    __slots__ = ("_found", "_holds", "_tab")
 
-    def charging(self, found: Presented, charge: Charge) -> "Verdict":
-        """Return the verdict itself, now that it is about *found* and *charge* records its usage."""
-        object.__setattr__(self, "_found", found)
-        object.__setattr__(self, "_charge", charge)
-        return self
+    @classmethod
+    def about(cls, found: Presented, tab: Tab, **said: Any) -> Self:
+        """Return the verdict on a key that matched, whose requests are charged to *tab*."""
+        verdict = cls(**said)
+        object.__setattr__(verdict, "_found", found)
+        object.__setattr__(verdict, "_tab", tab)
+        object.__setattr__(verdict, "_holds", deque())
+        return verdict
+
+    def for_request(self) -> Self:
+        """Return the same verdict, for one more request: what each one reserves is its own."""
+        tab: Tab | None = getattr(self, "_tab", None)
+        if tab is None or not tab.purses:
+            return self
+        copy: Self = object.__new__(type(self))
+        for name in _COPIED:
+            object.__setattr__(copy, name, getattr(self, name))
+        object.__setattr__(copy, "_holds", deque())
+        return copy
 
     @property
     def found(self) -> Presented | None:
@@ -31,8 +46,22 @@ class Verdict(verify.Verdict):
         found: Presented | None = getattr(self, "_found", None)
         return found
 
+    def reserve(self, amount: Decimal | float) -> bool:
+        """Hold *amount* dollars, or what is left if that is less, of every budget that the request is charged to.
+
+        All or none: False when one has nothing left, and the request is to be refused.  `record`
+        settles it, `release` gives it back.
+
+        Raises:
+            ValueError: It is no amount of money, or no key matched.
+            UnavailableError: Nobody can tell what is left: answer 503.
+        """
+        tab = self._chargeable()
+        answer = tab.ledger.hold(tab.purses, amount)
+        return self._kept(answer if isinstance(answer, Hold) else tab.ledger.wait(answer))
+
     def record(self, cost: Decimal | float) -> None:
-        """Add *cost* dollars to what the key, its team, user and organization have spent.
+        """Add *cost* dollars to what the key and its owners have spent, and settle what was reserved for it.
 
         It counts at once, and is written with the next flush.  Zero is a use without a cost.
 
@@ -40,11 +69,62 @@ class Verdict(verify.Verdict):
             ValueError: It is no amount of money, or no key matched.
             UnavailableError: The verifier is closed.
         """
-        charge: Charge | None = getattr(self, "_charge", None)
-        if charge is None:
+        tab = self._chargeable()
+        hold = self._taken()
+        try:
+            tab.ledger.charge(tab.charged, cost, hold)
+        except BaseException:
+            if hold is not None:
+                self._kept(hold)
+            raise
+
+    def release(self) -> None:
+        """Give back what was reserved: the request costs nothing."""
+        if (hold := self._taken()) is not None:
+            self._chargeable().ledger.books.release(hold)
+
+    def _chargeable(self) -> Tab:
+        tab: Tab | None = getattr(self, "_tab", None)
+        if tab is None:
             raise ValueError(f"there is no key to charge: {self.reason}")
-        charge(cost)
+        return tab
+
+    def _taken(self) -> Hold | None:
+        holds: deque[Hold] = getattr(self, "_holds", deque())
+        try:
+            return holds.popleft()
+        except IndexError:
+            return None
+
+    def _kept(self, hold: Hold | None) -> bool:
+        """Keep what was granted until it is settled; False when nothing was."""
+        if hold is None:
+            return False
+        if hold.parts:
+            holds: deque[Hold] = getattr(self, "_holds")  # noqa: B009
+            holds.append(hold)
+        return True
 
 
-MALFORMED = Verdict(valid=False, reason="malformed")
-UNKNOWN = Verdict(valid=False, reason="unknown")
+class AsyncVerdict(Verdict):
+    """A verdict on an event loop: `reserve` is to be awaited."""
+
+    __slots__ = ()
+
+    async def reserve(  # type: ignore[override]  # awaited, and else the same
+        self, amount: Decimal | float
+    ) -> bool:
+        """Hold *amount* dollars as `Verdict.reserve` does, without blocking the loop.
+
+        Raises:
+            ValueError: It is no amount of money, or no key matched.
+            UnavailableError: Nobody can tell what is left: answer 503.
+        """
+        tab = self._chargeable()
+        answer = tab.ledger.hold(tab.purses, amount)
+        if not isinstance(answer, Hold):
+            return self._kept(await tab.ledger.wait_on_loop(answer))
+        return self._kept(answer)
+
+
+_COPIED = (*verify.Verdict.__slots__, "_found", "_tab")

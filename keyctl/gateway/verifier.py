@@ -2,19 +2,22 @@
 
 import asyncio
 import os
-from concurrent.futures import Future
 from contextlib import suppress
 from datetime import timedelta
 from decimal import Decimal
 from math import isfinite
 from types import TracebackType
-from typing import Final, Self
+from typing import ClassVar, Final, Literal, Self, cast
 
 from keyctl import hashing
 from keyctl.db.database import Database
+from keyctl.db.queries import PurseName
+from keyctl.gateway.books import Charged
 from keyctl.gateway.checks import Matcher
-from keyctl.gateway.core import Core, Landed, Limits, Waiting
-from keyctl.gateway.verdict import Verdict
+from keyctl.gateway.core import Core, Limits, Waiting
+from keyctl.gateway.leasing import Terms
+from keyctl.gateway.verdict import AsyncVerdict, Verdict
+from keyctl.gateway.waiting import until_done
 
 _MAX_SECONDS: Final = 86_400.0
 _MAX_COUNT: Final = 10_000_000
@@ -22,6 +25,8 @@ _MAX_COUNT: Final = 10_000_000
 
 class _Gateway:
     """One database's keys: what both verifiers are made of."""
+
+    _kind: ClassVar[type[Verdict]] = Verdict
 
     def __init__(
         self,
@@ -36,6 +41,9 @@ class _Gateway:
         bcrypt_workers: int | None = None,
         timeout: float = 10.0,
         database_timeout: float = 3.0,
+        lease: float = 60.0,
+        unsettled: Literal["charge", "release"] = "charge",
+        budget_rollover: bool = False,
         matches: Matcher = hashing.digest_matches,
     ) -> None:
         """Prepare to verify; nothing is opened before the first key.  All lengths are seconds.
@@ -49,6 +57,9 @@ class _Gateway:
         - *bcrypt_workers*: how many keys are hashed at once; by default one core is left over
         - *timeout*: how long a request waits at most
         - *database_timeout*: how long a silent database is waited for
+        - *lease*: how long what is reserved outlives a process that was killed
+        - *unsettled*: what becomes of it then: it is charged as it was reserved, or given back
+        - *budget_rollover*: whether a new period begins with what was overspent in the last one
         - *matches*: how a digest is held against a stored hash
 
         Raises:
@@ -69,10 +80,20 @@ class _Gateway:
         interval = _seconds("flush_interval", flush_interval)
         patience = timedelta(seconds=_seconds("database_timeout", database_timeout))
         self._timeout = _seconds("timeout", timeout)
+        if unsettled not in ("charge", "release"):
+            raise ValueError(f'unsettled must be "charge" or "release", not {unsettled!r}')
+        terms = Terms(
+            lease=timedelta(seconds=_seconds("lease", lease)),
+            charges_unsettled=unsettled == "charge",
+            budget_rollover=budget_rollover,
+        )
         self._core = Core(
             Database(database_url, patience=patience),
             limits,
+            terms,
+            kind=self._kind,
             flush_interval=interval,
+            timeout=self._timeout,
             matches=matches,
         )
 
@@ -91,14 +112,19 @@ class _Gateway:
             ValueError: It is no amount of money.
             UnavailableError: The verifier is closed.
         """
-        owners = {"teams": team_id, "users": user_id, "organizations": organization_id}
-        named = [(table, name) for table, name in owners.items() if name is not None]
-        self._core.recorder.add([("keys", key_id), *named], cost)
+        named = {
+            "keys": key_id,
+            "teams": team_id,
+            "users": user_id,
+            "organizations": organization_id,
+        }
+        charged = [Charged(PurseName(table, name)) for table, name in named.items() if name]
+        self._core.ledger.charge(charged, cost)
 
     @property
     def is_written(self) -> bool:
         """Whether the database has all that was recorded: nothing is lost if the process ends now."""
-        return self._core.recorder.is_written()
+        return self._core.ledger.books.is_written()
 
 
 class Verifier(_Gateway):
@@ -113,11 +139,11 @@ class Verifier(_Gateway):
             UnavailableError: It cannot be verified now: answer 503.
         """
         answer = self._core.ask(key, model, route)
-        if isinstance(answer, Verdict):
-            return answer
-        with suppress(TimeoutError):
-            answer.flight.exception(self._timeout)
-        return self._core.conclude(answer)
+        if isinstance(answer, Waiting):
+            with suppress(TimeoutError):
+                answer.flight.exception(self._timeout)
+            answer = self._core.conclude(answer)
+        return answer
 
     def flush(self) -> None:
         """Write what is recorded now, without waiting for the interval.
@@ -125,7 +151,7 @@ class Verifier(_Gateway):
         Raises:
             UnavailableError: The database cannot take it; it is kept.
         """
-        self._core.recorder.flush()
+        self._core.ledger.recorder.flush()
 
     def close(self) -> None:
         """Write what is recorded, and stop.
@@ -150,9 +176,11 @@ class Verifier(_Gateway):
 class AsyncVerifier(_Gateway):
     """Verifies presented keys on an event loop, of which nothing here is a part: one serves several."""
 
+    _kind = AsyncVerdict
+
     async def verify(
         self, key: str, *, model: str | None = None, route: str | None = None
-    ) -> Verdict:
+    ) -> AsyncVerdict:
         """Return the verdict on a presented *key*, for a request to *route* for *model* if given.
 
         The route is the decoded path of the request.  Nothing blocks the loop; who is cancelled
@@ -162,10 +190,10 @@ class AsyncVerifier(_Gateway):
             UnavailableError: It cannot be verified now: answer 503.
         """
         answer = self._core.ask(key, model, route)
-        if isinstance(answer, Verdict):
-            return answer
-        await self._landing(answer)
-        return self._core.conclude(answer)
+        if isinstance(answer, Waiting):
+            await until_done(answer.flight, self._timeout)
+            answer = self._core.conclude(answer)
+        return cast("AsyncVerdict", answer)
 
     async def flush(self) -> None:
         """Write what is recorded now, without waiting for the interval.
@@ -173,7 +201,7 @@ class AsyncVerifier(_Gateway):
         Raises:
             UnavailableError: The database cannot take it; it is kept.
         """
-        await asyncio.to_thread(self._core.recorder.flush)
+        await asyncio.to_thread(self._core.ledger.recorder.flush)
 
     async def close(self) -> None:
         """Write what is recorded, and stop.
@@ -193,21 +221,6 @@ class AsyncVerifier(_Gateway):
         trace: TracebackType | None,
     ) -> None:
         await self.close()
-
-    async def _landing(self, waiting: Waiting) -> None:
-        """Wait until the flight has landed, or for the time that a request has."""
-        loop = asyncio.get_running_loop()
-        has_landed = asyncio.Event()
-
-        def land(_: Future[Landed]) -> None:
-            # Who waited may be gone, with its loop.
-            with suppress(RuntimeError):
-                loop.call_soon_threadsafe(has_landed.set)
-
-        waiting.flight.add_done_callback(land)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self._timeout):
-                await has_landed.wait()
 
 
 def _seconds(name: str, value: float, *, at_least: float = 0.001) -> float:

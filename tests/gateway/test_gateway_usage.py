@@ -17,7 +17,7 @@ from gate import Gate
 
 from keyctl import money
 from keyctl.db import queries
-from keyctl.db.queries import Usage
+from keyctl.db.queries import PurseName, Usage
 from keyctl.gateway import AsyncVerifier, UnavailableError, Verifier
 from keyctl.services.budgets import BudgetService
 
@@ -198,7 +198,7 @@ class TestBatches:
     def test_a_batch_is_written_once(self, gate: Gate) -> None:
         """The number under the recorder's id, in the same transaction, tells."""
         gate.key()
-        usage = Usage(spend={"keys": {gate.value("SELECT id FROM keys"): 7}})
+        usage = Usage(spend={PurseName("keys", gate.value("SELECT id FROM keys")): 7})
         written = []
         for batch in (1, 1, 2):
             with gate.database.recording() as connection:
@@ -212,10 +212,10 @@ class TestBatches:
         """More than fit into one statement; objects that are gone are passed over."""
         gate.key()
         known = gate.value("SELECT id FROM keys")
-        spend = {f"key_{number:020d}": 1 for number in range(1200)}
+        spend = {PurseName("keys", f"key_{number:020d}"): 1 for number in range(1200)}
         with gate.database.recording() as connection:
             now = gate.database.now(connection)
-            usage = Usage(spend={"keys": {known: 3, **spend}}, used_at={known: now})
+            usage = Usage(spend={PurseName("keys", known): 3, **spend}, used_at={known: now})
             assert queries.record_usage(connection, usage, recorder="r", batch=1, at=now)
         assert gate.spends()[0] == 3
 

@@ -1,0 +1,359 @@
+"""Lock budgets, begin their periods that are over, and tell who has reserved what of them."""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from itertools import groupby
+from typing import Any, Final, NamedTuple
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Table,
+    bindparam,
+    case,
+    delete,
+    insert,
+    or_,
+    select,
+    text,
+    tuple_,
+    update,
+)
+
+from keyctl import durations
+from keyctl.db.tables import keys, leases, meters, organizations, recorders, teams, users
+from keyctl.money import MAX_NANO
+
+# In the order that everybody takes locks in; meters come last.
+_OWNERS: Final[Mapping[str, Table]] = {
+    table.name: table for table in (organizations, teams, users, keys)
+}
+_CHUNK: Final = 500
+
+
+class PurseName(NamedTuple):
+    """Which budget: the owner's table and id, and a meter's name for any but the owner's own."""
+
+    table: str
+    object_id: str
+    meter: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What a metered budget allows; the owner's own is read from its row.  Nano-dollars."""
+
+    limit: int | None
+    period: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Balance:
+    """What a locked budget allows, and what is spent of it in the period that is now."""
+
+    limit: int | None
+    spend: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """What one process has reserved of one budget, as of a database's clock."""
+
+    purse: PurseName
+    recorder: str
+    amount: int
+    held: int
+    is_over: bool
+    charged: int | None  # once it ended unsettled
+
+
+def lock_purses(
+    connection: Connection,
+    purses: Mapping[PurseName, Terms | None],
+    *,
+    now: datetime,
+    rollover: bool = False,
+) -> dict[PurseName, Balance]:
+    """Lock these budgets and return what they hold; those whose owner is gone are left out.
+
+    A period that is over begins anew here: by a compare-and-set on its end.
+    """
+    found: dict[PurseName, Balance] = {}
+    own = sorted(name for name in purses if not name.meter)
+    for table_name, table in _OWNERS.items():
+        names = [name for name in own if name.table == table_name]
+        for chunk in _chunks(names):
+            found.update(_lock_owners(connection, table, chunk, now, rollover))
+    metered = sorted(name for name in purses if name.meter)
+    for chunk in _chunks(metered):
+        found.update(_lock_meters(connection, chunk, purses, now, rollover))
+    return found
+
+
+def spend_more(connection: Connection, amounts: Mapping[PurseName, int]) -> None:
+    """Add to what was spent of budgets that are locked; negative amounts take back.
+
+    Spend stops at zero and at the most that can be counted: a request that was served is no error.
+    """
+    ordered = sorted(amounts, key=lambda name: (bool(name.meter), name.table))
+    for (metered, table_name), names in groupby(
+        ordered, key=lambda name: (bool(name.meter), name.table)
+    ):
+        rows = [
+            {
+                "row_id": name.object_id,
+                "row_meter": name.meter,
+                "amount": max(-MAX_NANO, min(amounts[name], MAX_NANO)),
+            }
+            for name in names
+            if amounts[name]
+        ]
+        if not rows:
+            continue
+        if metered:
+            rows = [{**row, "row_table": table_name} for row in rows]
+            connection.execute(_ADD_METERED, rows)
+        else:
+            connection.execute(_ADD[table_name], rows)
+
+
+def leases_of(
+    connection: Connection, purses: Collection[PurseName], *, now: datetime
+) -> dict[PurseName, list[Lease]]:
+    """Return what is reserved of each of these locked budgets, and by whom."""
+    found: dict[PurseName, list[Lease]] = {}
+    for chunk in _chunks(sorted(purses)):
+        for row in connection.execute(_LEASES.where(_among(leases, chunk))):
+            lease = _lease(row, now)
+            found.setdefault(lease.purse, []).append(lease)
+    return found
+
+
+def leases_that_are_over(connection: Connection, *, now: datetime, limit: int) -> list[PurseName]:
+    """Return budgets of which a process that is gone has still reserved something."""
+    query = (
+        select(leases.c.object_table, leases.c.object_id, leases.c.meter)
+        .outerjoin(recorders, recorders.c.id == leases.c.recorder_id)
+        .where(
+            leases.c.unsettled_at.is_(None),
+            or_(recorders.c.leased_until.is_(None), recorders.c.leased_until <= now),
+        )
+        .distinct()
+        .limit(limit)
+    )
+    return [PurseName(*row) for row in connection.execute(query)]
+
+
+def mark_unsettled(connection: Connection, lease: Lease, *, charged: int, now: datetime) -> None:
+    """Note that a lease ended without being settled, and what was charged for it."""
+    connection.execute(update(leases).where(_is(lease)).values(unsettled_at=now, charged=charged))
+
+
+def write_lease(
+    connection: Connection,
+    purse: PurseName,
+    recorder: str,
+    *,
+    amount: int,
+    held: int,
+    exists: bool,
+) -> None:
+    """Set what a process has reserved of a locked budget; nothing is no row."""
+    mine = _named(leases, purse) & (leases.c.recorder_id == recorder)
+    values = {"amount": min(amount, MAX_NANO), "held": min(held, MAX_NANO)}
+    if not amount and not held:
+        if exists:
+            connection.execute(delete(leases).where(mine))
+    elif exists:
+        connection.execute(
+            update(leases).where(mine).values(unsettled_at=None, charged=None, **values)
+        )
+    else:
+        row = {**_columns(purse), "recorder_id": recorder}
+        connection.execute(insert(leases).values(**row, **values))
+
+
+def keep_leases(connection: Connection, recorder: str, *, until: datetime, now: datetime) -> None:
+    """Let a process keep what it has reserved until then."""
+    renewed = connection.execute(
+        update(recorders).where(recorders.c.id == recorder).values(leased_until=until)
+    )
+    if not renewed.rowcount:
+        connection.execute(
+            insert(recorders).values(id=recorder, batch=0, flushed_at=now, leased_until=until)
+        )
+
+
+def forget_leases(connection: Connection, *, unsettled_since: datetime) -> None:
+    """Remove leases that ended unsettled before then: nobody comes back for them."""
+    connection.execute(delete(leases).where(leases.c.unsettled_at < unsettled_since))
+
+
+def _lock_owners(
+    connection: Connection, table: Table, names: Sequence[PurseName], now: datetime, rollover: bool
+) -> Iterator[tuple[PurseName, Balance]]:
+    query = select(
+        table.c.id,
+        table.c.max_budget,
+        table.c.spend,
+        table.c.budget_duration,
+        table.c.budget_anchor_at,
+        table.c.budget_reset_at,
+        table.c.created_at,
+    ).where(table.c.id.in_([name.object_id for name in names]))
+    # Not so strongly that new keys of a team, which refer to it, would have to wait.
+    query = query.order_by(table.c.id).with_for_update(key_share=True)
+    for row in connection.execute(query).all():
+        balance = Balance(limit=row.max_budget, spend=row.spend)
+        following = period_after(
+            row.budget_duration,
+            anchor=row.budget_anchor_at or row.created_at,
+            end=row.budget_reset_at,
+            now=now,
+        )
+        if following is not None:
+            balance = _begun(balance, rollover)
+            connection.execute(
+                update(table)
+                .where(table.c.id == row.id, _same(table, row.budget_reset_at))
+                .values(spend=balance.spend, budget_reset_at=following)
+            )
+        yield PurseName(table.name, row.id), balance
+
+
+def _lock_meters(
+    connection: Connection,
+    names: Sequence[PurseName],
+    terms: Mapping[PurseName, Terms | None],
+    now: datetime,
+    rollover: bool,
+) -> Iterator[tuple[PurseName, Balance]]:
+    query = select(meters).where(_among(meters, names))
+    query = query.order_by(meters.c.object_table, meters.c.object_id, meters.c.meter)
+    query = query.with_for_update()
+    rows = connection.execute(query).all()
+    if len(rows) < len(names):
+        there = {PurseName(row.object_table, row.object_id, row.meter) for row in rows}
+        fresh = [{**_columns(name), "anchor": now} for name in names if name not in there]
+        connection.execute(_NEW_METER, fresh)
+        rows = connection.execute(query).all()
+    for row in rows:
+        name = PurseName(row.object_table, row.object_id, row.meter)
+        given = terms[name] or Terms(limit=None)
+        balance = Balance(limit=given.limit, spend=row.spend)
+        anchor, end = row.budget_anchor_at, row.budget_reset_at
+        if given.period != row.budget_duration:
+            anchor = now  # the period was set, or set to another length, and counts from now
+            end = _next(given.period, anchor, now)
+        elif (following := period_after(given.period, anchor=anchor, end=end, now=now)) is not None:
+            end, balance = following, _begun(balance, rollover)
+        if (given.period, anchor, end) != (
+            row.budget_duration,
+            row.budget_anchor_at,
+            row.budget_reset_at,
+        ):
+            connection.execute(
+                update(meters)
+                .where(_named(meters, name), _same(meters, row.budget_reset_at))
+                .values(
+                    spend=balance.spend,
+                    budget_duration=given.period,
+                    budget_anchor_at=anchor,
+                    budget_reset_at=end,
+                )
+            )
+        yield name, balance
+
+
+def period_after(
+    period: str | None, *, anchor: datetime, end: datetime | None, now: datetime
+) -> datetime | None:
+    """Return when the period ends that is to begin now, None while the last one goes on."""
+    if period is None or (end is not None and end > now):
+        return None
+    return durations.next_reset(period, anchor=anchor, now=now)
+
+
+def _next(period: str | None, anchor: datetime, now: datetime) -> datetime | None:
+    return None if period is None else durations.next_reset(period, anchor=anchor, now=now)
+
+
+def _begun(balance: Balance, rollover: bool) -> Balance:
+    kept = balance.spend - balance.limit if rollover and balance.limit is not None else 0
+    return replace(balance, spend=max(0, kept))
+
+
+def _lease(row: Any, now: datetime) -> Lease:
+    return Lease(
+        purse=PurseName(row.object_table, row.object_id, row.meter),
+        recorder=row.recorder_id,
+        amount=row.amount,
+        held=row.held,
+        # A process without a row is one that was forgotten.
+        is_over=row.leased_until is None or row.leased_until <= now,
+        charged=None if row.unsettled_at is None else row.charged or 0,
+    )
+
+
+def _same(table: Table, end: datetime | None) -> ColumnElement[bool]:
+    column = table.c.budget_reset_at
+    return column.is_(None) if end is None else column == end
+
+
+def _columns(name: PurseName) -> dict[str, str]:
+    return {"object_table": name.table, "object_id": name.object_id, "meter": name.meter}
+
+
+def _named(table: Table, name: PurseName) -> ColumnElement[bool]:
+    return (
+        (table.c.object_table == name.table)
+        & (table.c.object_id == name.object_id)
+        & (table.c.meter == name.meter)
+    )
+
+
+def _is(lease: Lease) -> ColumnElement[bool]:
+    return _named(leases, lease.purse) & (leases.c.recorder_id == lease.recorder)
+
+
+def _among(table: Table, names: Sequence[PurseName]) -> ColumnElement[bool]:
+    return tuple_(table.c.object_table, table.c.object_id, table.c.meter).in_(
+        [tuple(name) for name in names]
+    )
+
+
+def _chunks(names: Iterable[PurseName]) -> Iterator[Sequence[PurseName]]:
+    names = list(names)
+    return (names[start : start + _CHUNK] for start in range(0, len(names), _CHUNK))
+
+
+def _addition(table: Table) -> Any:
+    amount = bindparam("amount", type_=table.c.spend.type)
+    # Compared before it is added: SQLite turns an overflow into a float, silently.
+    return update(table).values(
+        spend=case(
+            (table.c.spend > MAX_NANO - amount, MAX_NANO),
+            (table.c.spend + amount < 0, 0),
+            else_=table.c.spend + amount,
+        )
+    )
+
+
+_ADD: Final = {
+    name: _addition(table).where(table.c.id == bindparam("row_id"))
+    for name, table in _OWNERS.items()
+}
+_ADD_METERED: Final = _addition(meters).where(
+    meters.c.object_table == bindparam("row_table"),
+    meters.c.object_id == bindparam("row_id"),
+    meters.c.meter == bindparam("row_meter"),
+)
+# Two processes may meet a meter for the first time at once.
+_NEW_METER: Final = text(
+    "INSERT INTO meters (object_table, object_id, meter, spend, budget_anchor_at)"
+    " VALUES (:object_table, :object_id, :meter, 0, :anchor) ON CONFLICT DO NOTHING"
+).bindparams(bindparam("anchor", type_=meters.c.budget_anchor_at.type))
+_LEASES: Final = select(leases, recorders.c.leased_until).outerjoin(
+    recorders, recorders.c.id == leases.c.recorder_id
+)

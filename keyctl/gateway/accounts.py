@@ -1,0 +1,160 @@
+"""Count what this process has recorded and holds of each budget, in memory."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from math import inf
+from typing import Final
+
+from keyctl import durations
+from keyctl.db.queries import PurseName, Terms
+
+_REMEMBERED: Final = 8
+# A process that has leased nothing yet may serve one part in so many of what is left at once: its
+# lease comes with the next flush.
+_UNLEASED_SHARE: Final = 10_000
+
+
+class Account:
+    """What this process has recorded and holds for one object or budget; the lock of its books guards it.
+
+    Nano-dollars.  `unwritten` of what was recorded is not known to be in the database's spend;
+    `held` is for requests under way; `leased` is what the database keeps for this process.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_batches",
+        "_has_forgotten",
+        "asked",
+        "has_moved",
+        "held",
+        "leased",
+        "name",
+        "recorded",
+        "terms",
+        "unsent",
+        "unwritten",
+        "used_at",
+    )
+
+    def __init__(self, name: PurseName) -> None:
+        self.name = name
+        self.terms: Terms | None = None
+        self.recorded = 0  # ever
+        self.unsent = 0  # in no batch yet
+        self.unwritten = 0
+        self.held = 0
+        self.leased = 0
+        self.asked = 0  # the most that one request has asked for since the last flush
+        self.has_moved = False  # since its lease was written last
+        self.used_at: datetime | None = None
+        self._batches: list[tuple[int, int]] = []
+        self._has_forgotten = False
+
+    @property
+    def committed(self) -> int:
+        """Return what of the budget is gone because of this process, and not in the database's spend."""
+        return self.held + self.unwritten
+
+    @property
+    def room(self) -> int:
+        """Return what is leased and not used; negative when more is used than leased."""
+        return self.leased - self.held - self.unwritten
+
+    def add(self, nano: int) -> None:
+        """Add to what is recorded and not yet in a batch."""
+        self.recorded += nano
+        self.unsent += nano
+        self.unwritten += nano
+
+    def send(self, batch: int) -> int:
+        """Return what is not yet in a batch, which is now in this one."""
+        sent, self.unsent = self.unsent, 0
+        self._batches.append((batch, self.recorded))
+        if len(self._batches) > _REMEMBERED:
+            del self._batches[0]
+            self._has_forgotten = True
+        return sent
+
+    def recorded_until(self, batch: int) -> int | None:
+        """Return what was recorded up to this batch; None if that is so long ago that it is forgotten."""
+        for number, recorded in reversed(self._batches):
+            if number <= batch:
+                return recorded
+        return None if self._has_forgotten else 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """A budget as it was read: what it allows, what is spent of it, and when that begins anew."""
+
+    name: PurseName
+    limit: int
+    spend: int
+    period: str | None
+    anchor: datetime
+    end: datetime | None
+
+    @property
+    def terms(self) -> Terms | None:
+        """Return what only the key's row says about it; None for the owner's own budget."""
+        return Terms(limit=self.limit, period=self.period) if self.name.meter else None
+
+
+class Purse:
+    """A budget: what the database says was spent, and what this process recorded since."""
+
+    __slots__ = ("_anchor", "_base", "_ends_at", "_period", "account", "limit")
+
+    def __init__(self, account: Account, budget: Budget, *, recorded: int, now: datetime) -> None:
+        """Begin with what was read, which includes what was *recorded* here up to then."""
+        self.account = account
+        self.limit = budget.limit
+        self._base = budget.spend - recorded
+        self._period = budget.period
+        self._anchor = budget.anchor
+        self._ends_at = inf
+        if budget.period is not None:
+            # One without an end is due: nobody has begun its first period yet.
+            self._ends_at = (budget.end or now).timestamp()
+            if self._ends_at <= now.timestamp():
+                self._begin(now, recorded)
+
+    def left(self, now: float) -> int:
+        """Return what is left at *now*, in seconds since 1970, of what this process knows about."""
+        if now >= self._ends_at:
+            self._begin(datetime.fromtimestamp(now, self._anchor.tzinfo), self.account.recorded)
+        return self.limit - self._base - self.account.recorded
+
+    def is_far(self, nano: int, now: float) -> bool:
+        """Tell whether so little more goes without a lease that nobody can miss it."""
+        account = self.account
+        return (nano - account.room) * _UNLEASED_SHARE <= self.left(now)
+
+    def _begin(self, now: datetime, recorded: int) -> None:
+        """Begin a new period, of which nothing is spent; the database does the same with the next charge."""
+        self._base = -recorded
+        following = durations.next_reset(str(self._period), anchor=self._anchor, now=now)
+        self._ends_at = following.timestamp()
+
+
+@dataclass(slots=True)
+class Hold:
+    """What one request holds of some budgets; `books` is whose, so that no child gives its parent's back."""
+
+    books: str
+    parts: list[tuple[Account, int]] = field(default_factory=list)
+
+    def take(self, account: Account, nano: int) -> None:
+        """Hold so much of a budget."""
+        account.held += nano
+        account.asked = max(account.asked, nano)
+        account.has_moved = True
+        self.parts.append((account, nano))
+
+    def give_back(self) -> None:
+        """Hold nothing any more."""
+        for account, nano in self.parts:
+            account.held -= nano
+            account.has_moved = True
+        self.parts = []

@@ -1,0 +1,123 @@
+"""Charge and reserve for requests: at once where memory tells, else by asking the database."""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from concurrent.futures import CancelledError
+from contextlib import suppress
+from dataclasses import dataclass
+from decimal import Decimal
+
+from keyctl.db.database import Database
+from keyctl.errors import UnavailableError
+from keyctl.gateway.accounts import Hold, Purse
+from keyctl.gateway.books import Books, Charged, nano_of
+from keyctl.gateway.clock import Clock
+from keyctl.gateway.leasing import Terms
+from keyctl.gateway.recorder import Recorder
+from keyctl.gateway.reserver import Answer, Reserver, Wish
+from keyctl.gateway.waiting import until_done
+
+
+class Ledger:
+    """What requests are charged to: the books in memory, and the two threads that write them."""
+
+    def __init__(
+        self, database: Database, clock: Clock, terms: Terms, *, interval: float, timeout: float
+    ) -> None:
+        self.books = Books(clock)
+        self.recorder = Recorder(database, self.books, terms, interval=interval)
+        self.timeout = timeout
+        self._reserver = Reserver(database, self.books, self.recorder, terms)
+
+    def begin(self) -> None:
+        """Begin anew in a child process."""
+        self.books.begin()
+        self.recorder.begin()
+        self._reserver.begin()
+
+    def close(self) -> None:
+        """Write what is recorded, and take nothing more.
+
+        Raises:
+            UnavailableError: The database cannot take it; closing again tries again.
+        """
+        self._reserver.close()
+        self.recorder.close()
+
+    def charge(
+        self, charged: Iterable[Charged], cost: Decimal | float, hold: Hold | None = None
+    ) -> None:
+        """Add *cost* dollars to what these objects have spent, and settle *hold*.
+
+        Raises:
+            ValueError: It is no amount of money.
+            UnavailableError: The verifier is closed.
+        """
+        self.books.add(charged, cost, hold)
+        self.recorder.start()
+
+    def hold(self, purses: Sequence[Purse], amount: Decimal | float) -> Hold | Answer:
+        """Return what a request holds of these budgets, or what will hold it once the database has decided.
+
+        Raises:
+            ValueError: It is no amount of money.
+            UnavailableError: Nobody can decide it.
+        """
+        nano = nano_of(amount)
+        if not nano or not purses:
+            return Hold(self.books.id)
+        hold, short = self.books.try_hold(purses, nano)
+        if short:
+            wish = Wish(purses=purses, nano=nano)
+            self._reserver.ask(wish)
+            return wish.answer
+        self.recorder.start()
+        return hold
+
+    def wait(self, answer: Answer) -> Hold | None:
+        """Wait for the database's decision: None when a budget has nothing left.
+
+        Raises:
+            UnavailableError: It cannot be had, or takes longer than a request has.
+        """
+        with suppress(TimeoutError, CancelledError):
+            answer.exception(self.timeout)
+        return self._concluded(answer)
+
+    async def wait_on_loop(self, answer: Answer) -> Hold | None:
+        """Do what `wait` does, on an event loop; who is cancelled meanwhile holds nothing.
+
+        Raises:
+            UnavailableError: It cannot be had, or takes longer than a request has.
+        """
+        try:
+            await until_done(answer, self.timeout)
+        except asyncio.CancelledError:
+            self._abandon(answer)
+            raise
+        return self._concluded(answer)
+
+    def _concluded(self, answer: Answer) -> Hold | None:
+        if not answer.done():
+            self._abandon(answer)
+            raise UnavailableError("nothing could be reserved in time", hint="try again")
+        self.recorder.start()
+        return answer.result()
+
+    def _abandon(self, answer: Answer) -> None:
+        """Give back what is granted to a request that waits no more."""
+        if not answer.cancel():
+            answer.add_done_callback(self._give_back)
+
+    def _give_back(self, answer: Answer) -> None:
+        if answer.exception() is None and (hold := answer.result()) is not None:
+            self.books.release(hold)
+
+
+@dataclass(frozen=True, slots=True)
+class Tab:
+    """What requests with one key are charged to, and which budgets they need room in."""
+
+    ledger: Ledger
+    charged: tuple[Charged, ...]
+    purses: tuple[Purse, ...]
