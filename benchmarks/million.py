@@ -13,6 +13,7 @@ from keyctl.db.database import Database
 from keyctl.db.queries import KeyFilter, list_keys
 from keyctl.keystring import KeyString
 from keyctl.policy.facts import Caller
+from keyctl.records import Key
 from keyctl.services.keys.read import KeyService, _cursor
 from keyctl.services.verify import verify
 from keyctl.services.workspace import Workspace
@@ -37,10 +38,12 @@ def far_in(database: Database, pages: int) -> str:
     """Return the cursor behind so many pages, found once by the offset that keyctl never uses."""
     with database.read() as connection:
         begun = datetime.now(UTC) + timedelta(days=1)
-        newest = list_keys(connection, KeyFilter(), now=begun, after=None, limit=1)[0]
+        (newest,) = list_keys(connection, KeyFilter(), now=begun, after=None, limit=1)
+        assert isinstance(newest, Key)
         moment = newest.created_at - timedelta(seconds=pages * PAGE)
-        behind = list_keys(connection, KeyFilter(), now=begun, after=(moment, "key_z"), limit=1)[0]
-    return _cursor(behind)
+        (behind,) = list_keys(connection, KeyFilter(), now=begun, after=(moment, "key_z"), limit=1)
+        assert isinstance(behind, Key)
+    return _cursor(behind.created_at, behind.id)
 
 
 def report(kind: str, url: str, many: int, folder: str) -> None:

@@ -1,6 +1,6 @@
 """Declare every refusal: its machine code and its exit status."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, ClassVar
@@ -318,3 +318,28 @@ class BrokenChainError(IntegrityError):
     """The audit trail is not what keyctl wrote."""
 
     code = "audit_broken"
+
+
+class UnreadableRowError(IntegrityError):
+    """A row of the database is not what keyctl wrote, and cannot be read.
+
+    `known` are the columns that can be.
+    """
+
+    code = "unreadable_row"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        object_type: str,
+        object_id: str,
+        columns: Sequence[str],
+        known: Mapping[str, Any],
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.object_type = object_type
+        self.object_id = object_id
+        self.columns = tuple(columns)
+        self.known = known

@@ -1,6 +1,7 @@
 """Store and check a key string as bcrypt over SHA-256.  Pure."""
 
 import binascii
+import re
 
 import bcrypt
 
@@ -9,6 +10,8 @@ from keyctl.keystring import KeyString
 MIN_COST = 4
 MAX_COST = 16
 DEFAULT_COST = 10
+
+_SHAPE = re.compile(r"\$2[aby]\$[0-9]{2}\$[./A-Za-z0-9]{53}")
 
 
 def hash_key(key: KeyString, *, cost: int) -> str:
@@ -26,6 +29,11 @@ def hash_digest(digest: str, *, cost: int) -> str:
     if len(digest) != 64:
         raise ValueError("a SHA-256 digest in hex has 64 characters")
     return bcrypt.hashpw(digest.encode("ascii"), bcrypt.gensalt(cost)).decode("ascii")
+
+
+def is_hash(text: str) -> bool:
+    """Tell whether *text* has the form of a bcrypt hash; any other matches no key string."""
+    return _SHAPE.fullmatch(text) is not None
 
 
 def matches(key: KeyString, *, hashed: str) -> bool:

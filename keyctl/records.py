@@ -3,11 +3,92 @@
 Field names are the columns' (a test holds them to it); money is nano-dollars.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
-from functools import cache
-from typing import Any, Final, Self
+from functools import cache, lru_cache
+from types import NoneType
+from typing import Any, Final, Self, get_args, get_origin, get_type_hints
+
+from keyctl import durations
+from keyctl.errors import InvalidDurationError
+
+Check = Callable[[Any], bool]
+
+
+class ForeignValueError(ValueError):
+    """A column holds what keyctl never writes there."""
+
+    def __init__(self, column: str) -> None:
+        super().__init__(column)
+        self.column = column
+
+
+def check(record: Any) -> None:
+    """Refuse a record with a value that keyctl never writes: of another type, or in no grammar.
+
+    Raises:
+        ForeignValueError: It names the column.
+    """
+    kind: Any = type(record)
+    for name, kinds, inner in _kinds(kind):
+        value = getattr(record, name)
+        if type(value) not in kinds or (inner is not None and value and not inner(value)):
+            raise ForeignValueError(name)
+
+
+@cache
+def _kinds(record: Any) -> tuple[tuple[str, frozenset[type], Check | None], ...]:
+    """Return for each field its name, the types that it takes, and what else it must be."""
+    hints = get_type_hints(record)
+    return tuple((item.name, *_kind(item.name, hints[item.name])) for item in fields(record))
+
+
+def _kind(name: str, hint: Any) -> tuple[frozenset[type], Check | None]:
+    options = [item for item in get_args(hint) or [hint] if item is not NoneType]
+    if get_origin(hint) in (list, dict):
+        options = [hint]
+    kinds = {get_origin(item) or item for item in options}
+    if hint is not options[0]:
+        kinds.add(NoneType)
+    return frozenset(kinds), _GRAMMARS.get(name) or _inner(options[0])
+
+
+def _inner(hint: Any) -> Check | None:
+    """Return what the items of a list or an object must be, None if anything is right."""
+    items = get_args(hint)
+    if not items or items[-1] is Any:
+        return None
+    kind = get_origin(items[-1]) or items[-1]
+    if get_origin(hint) is list:
+        return lambda value: all(type(item) is kind for item in value)
+    return lambda value: all(type(item) is kind for item in value.values())
+
+
+@lru_cache(maxsize=1000)
+def _is_duration(text: str) -> bool:
+    return _parses(durations.parse_duration, text)
+
+
+@lru_cache(maxsize=1000)
+def _is_period(text: str) -> bool:
+    return _parses(durations.parse_period, text)
+
+
+def _parses(parse: Callable[[str], object], text: str) -> bool:
+    try:
+        parse(text)
+    except InvalidDurationError:
+        return False
+    return True
+
+
+_GRAMMARS: Final[dict[str, Check]] = {
+    "duration": _is_duration,
+    "rotation_interval": _is_duration,
+    "grace_period": lambda text: text == "none" or _is_duration(text),
+    "budget_duration": _is_period,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,8 +104,14 @@ class Record:
 
     @classmethod
     def of(cls, row: Mapping[Any, Any]) -> Self:
-        """Return the record that *row* holds; columns of a newer schema are passed over."""
-        return cls(**{name: row[name] for name in cls._names() if name in row})
+        """Return the record that *row* holds; columns of a newer schema are passed over.
+
+        Raises:
+            ForeignValueError: A column holds what keyctl never writes there.
+        """
+        record = cls(**{name: row[name] for name in cls._names() if name in row})
+        check(record)
+        return record
 
     @classmethod
     @cache
@@ -178,6 +265,17 @@ class Secret:
     administers: bool = False
     issued_by: str | None = None
     issued_with: str | None = None
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Self:
+        """Return the secret that *row* holds.
+
+        Raises:
+            ForeignValueError: A column holds what keyctl never writes there.
+        """
+        secret = cls(**row)
+        check(secret)
+        return secret
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -32,7 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "limits": set(),
     "nearest": set(),
-    "records": set(),
+    "records": {"errors", "durations"},
     "routes": set(),
     "durations": {"errors"},
     "jsontext": {"errors"},

@@ -109,10 +109,17 @@ class World:
             _order(request, order)
         )
 
-    def make(self, request: Mapping[str, Any], caller: Caller | None = None, **order: Any) -> str:
-        """Carry a request out and return the key's id."""
+    def make(
+        self,
+        request: Mapping[str, Any],
+        caller: Caller | None = None,
+        *,
+        hand: "Hand | None" = None,
+        **order: Any,
+    ) -> str:
+        """Carry a request out, hand over the key string and return the key's id."""
         service = GenerateService(self.acting(caller or CALLERS["local"]))
-        return str(service.generate(_order(request, order), Hand()).answer["key_id"])
+        return str(service.generate(_order(request, order), hand or Hand()).answer["key_id"])
 
 
 def _order(request: Mapping[str, Any], order: Mapping[str, Any]) -> Order:

@@ -94,6 +94,9 @@ def add_to(app: typer.Typer) -> None:
         show_list(session, layout, page, lambda _after, limit: (left[:limit], None), **report)
         if session.output in ("auto", "table", "wide"):
             _show_lost(session, report["administers_lost"])
+            if spoiled := report.get("unreadable"):
+                session.console.write("\nThese rows cannot be read:\n")
+                show_table(session.console, ("object_type", "object_id", "columns"), spoiled)
 
 
 def _show(session: Session, view: dict[str, Any]) -> None:

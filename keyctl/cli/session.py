@@ -10,8 +10,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
+import typer
+
 from keyctl.cli.console import Console
-from keyctl.errors import KeyctlError, SecretInArgumentError, UsageError
+from keyctl.errors import (
+    BatchError,
+    IntegrityError,
+    KeyctlError,
+    SecretInArgumentError,
+    UsageError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,6 +70,21 @@ class Session:
                     self.console.note(f"warning: {warning}")
         if "database" in self.__dict__:
             self.database.engine.dispose()
+        if error is None or isinstance(error, (BatchError, typer.Exit)):
+            self._name_unreadable()
+
+    def _name_unreadable(self) -> None:
+        """End with exit 11 if rows were passed over that cannot be read: the others were served.
+
+        Raises:
+            IntegrityError: It names them.
+        """
+        spoiled = self.workspace.unreadable if "workspace" in self.__dict__ else []
+        if len(spoiled) == 1:
+            raise spoiled[0]
+        if spoiled:
+            names = ", ".join(f"{item.object_type} {item.object_id}" for item in spoiled)
+            raise IntegrityError(f"rows cannot be read: {names}", hint=spoiled[0].hint)
 
     def _send_events(self) -> dict[str, str]:
         """Send what the command put into the outbox; return what was not sent and why.

@@ -19,7 +19,11 @@ class Loader:
     """
 
     def __init__(
-        self, load: Callable[[Sequence[str]], Mapping[str, Entry]], *, name: str, room: int
+        self,
+        load: Callable[[Sequence[str]], Mapping[str, Entry | UnavailableError]],
+        *,
+        name: str,
+        room: int,
     ) -> None:
         self._load = load
         self._name = name
@@ -68,7 +72,11 @@ class Loader:
                     answer.set_exception(error)
             else:
                 for lookup, answer in questions:
-                    answer.set_result(entries.get(lookup))
+                    entry = entries.get(lookup)
+                    if isinstance(entry, UnavailableError):
+                        answer.set_exception(entry)
+                    else:
+                        answer.set_result(entry)
         for _, answer in self._waiting:
             answer.set_exception(UnavailableError("the verifier is closed"))
 

@@ -9,7 +9,13 @@ from typing import Final
 from keyctl.db import queries
 from keyctl.db.database import Database
 from keyctl.db.schema import VERIFIABLE
-from keyctl.errors import BusyError, DatabaseError, DatabaseLostError, UnavailableError
+from keyctl.errors import (
+    BusyError,
+    DatabaseError,
+    DatabaseLostError,
+    UnavailableError,
+    UnreadableRowError,
+)
 from keyctl.gateway.budgets import budgets_of, charged_of
 from keyctl.gateway.cached_key import Entry
 from keyctl.gateway.clock import ticks
@@ -41,8 +47,10 @@ class Source:
         self._lock = threading.Lock()
         self._closed = threading.Event()
 
-    def load(self, lookups: Sequence[str]) -> Mapping[str, Entry]:
+    def load(self, lookups: Sequence[str]) -> Mapping[str, Entry | UnavailableError]:
         """Return what the database holds for these lookups, of those that it knows.
+
+        Instead of what cannot be read, why not: neither is that key unknown, nor do others suffer.
 
         Raises:
             AwayError: It does not answer.
@@ -61,13 +69,13 @@ class Source:
         """Stop asking for a database that is away."""
         self._closed.set()
 
-    def _read_consistently(self, lookups: Sequence[str]) -> Mapping[str, Entry]:
+    def _read_consistently(self, lookups: Sequence[str]) -> Mapping[str, Entry | UnavailableError]:
         entries = None
         while entries is None:
             entries = self._read(lookups)
         return entries
 
-    def _read(self, lookups: Sequence[str]) -> Mapping[str, Entry] | None:
+    def _read(self, lookups: Sequence[str]) -> Mapping[str, Entry | UnavailableError] | None:
         """Return entries, or None when usage was written meanwhile that they may or may not include."""
         loaded_at = ticks()
         asked = self._ledger.books.position()
@@ -75,8 +83,12 @@ class Source:
             asked_at = ticks()
             self._clock.set(self._database.now(connection), asked_at=asked_at)
             found, batch = queries.find_all_presented(connection, lookups, recorder=asked[0])
-        entries = {}
+        entries: dict[str, Entry | UnavailableError] = {}
         for lookup, presented in found.items():
+            if isinstance(presented, UnreadableRowError):
+                log.error("%s", presented.message)
+                entries[lookup] = UnavailableError(presented.message, hint=presented.hint)
+                continue
             purses = self._ledger.books.purses(budgets_of(presented), asked=asked, batch=batch)
             if purses is None:
                 return None

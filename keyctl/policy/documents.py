@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
+from keyctl.errors import MalformedRequestError, UnreadableRowError
+from keyctl.records import Organization, Team
 from keyctl.requests import (
     Dollars,
     DurationText,
@@ -107,6 +109,23 @@ def parse_policy(document: Mapping[str, Any]) -> Policy:
     return validate(Policy, document, what="the policy", schema="team-policy")
 
 
-def stored_policy(document: Mapping[str, Any] | None) -> Policy | None:
-    """Return the policy that the database holds, if any."""
-    return None if document is None else parse_policy(document)
+def stored_policy(owner: Team | Organization | None) -> Policy | None:
+    """Return the policy that the database holds for a team or an organization, if any.
+
+    Raises:
+        UnreadableRowError: It is none.
+    """
+    if owner is None or owner.policy is None:
+        return None
+    try:
+        return parse_policy(owner.policy)
+    except MalformedRequestError as error:
+        word = type(owner).__name__.lower()
+        raise UnreadableRowError(
+            f"{word} {owner.id} cannot be read: its policy is not what keyctl wrote",
+            hint=f"keyctl {'org' if word == 'organization' else word} update {owner.id} --policy FILE gives it another one",
+            object_type=word,
+            object_id=owner.id,
+            columns=["policy"],
+            known=owner.columns(),
+        ) from error

@@ -1,12 +1,13 @@
 """Correct spend and begin budget periods: exactly, atomically, and on record."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from keyctl import durations, money
 from keyctl.db import queries
-from keyctl.errors import InvalidMoneyError, KeyNotFoundError
+from keyctl.db.queries.audit import Head
+from keyctl.errors import InvalidMoneyError, KeyNotFoundError, UnreadableRowError
 from keyctl.records import Key, Principal
 from keyctl.services.callers import require_admin
 from keyctl.services.directory import WORD
@@ -44,7 +45,7 @@ class BudgetService:
         """
         require_admin(self.workspace, "reset budgets", "budget_reset_denied", "budget")
         while chunk := self._chunk():
-            yield from chunk
+            yield from (item for item in chunk if isinstance(item, Reset))
 
     def due(self) -> int:
         """Return how many budgets would be reset."""
@@ -102,14 +103,24 @@ class BudgetService:
                 return given
         return key.id if may_see(self.workspace.caller, key) else given
 
-    def _chunk(self) -> list[Reset]:
+    def _chunk(self) -> list[Reset | UnreadableRowError]:
+        """Begin the next period of some budgets; what cannot be read is noted in the workspace."""
+        passed_over = self.workspace.unreadable
         with writing(self.workspace) as unit:
-            rows = queries.budgets_due(unit.connection, now=unit.now, limit=_CHUNK)
-            begun = [self._begin_period(unit, row) for row in rows]
-        return [
-            replace(item, audit=anchor(head))
-            for item, head in zip(begun, unit.heads, strict=False)  # more events may follow
-        ]
+            rows = queries.budgets_due(
+                unit.connection,
+                now=unit.now,
+                limit=_CHUNK,
+                but=[(item.object_type, item.object_id) for item in passed_over],
+            )
+            spoiled = [row for row in rows if isinstance(row, UnreadableRowError)]
+            begun = [
+                self._begin_period(unit, row)
+                for row in rows
+                if not isinstance(row, UnreadableRowError)
+            ]
+        passed_over.extend(spoiled)
+        return [*spoiled, *_anchored(begun, unit.heads)]
 
     def _begin_period(self, unit: Unit, row: Key | Principal) -> Reset:
         period = row.budget_duration or ""
@@ -129,3 +140,10 @@ class BudgetService:
             spend=spend,
             budget_reset_at=following,
         )
+
+
+def _anchored(begun: Sequence[Reset], heads: Sequence[Head]) -> list[Reset]:
+    return [
+        replace(item, audit=anchor(head))
+        for item, head in zip(begun, heads, strict=False)  # more events may follow
+    ]

@@ -19,6 +19,7 @@ from keyctl.errors import (
     ObjectTakenError,
     OrganizationNotFoundError,
     TeamNotFoundError,
+    UnreadableRowError,
     UserNotFoundError,
 )
 from keyctl.policy.facts import Caller
@@ -177,8 +178,17 @@ class DirectoryService:
         caller = self.workspace.caller
         with self.workspace.database.read() as connection:
             rows = directory.listed(connection, kind, after=after, limit=limit + 1)
-        page = [_shown(caller, row, None) for row in rows[:limit] if _may_see(caller, row)]
-        return page, rows[limit - 1].id if len(rows) > limit else None
+        page, last = [], None
+        for row in rows[:limit]:
+            if isinstance(row, UnreadableRowError):
+                last = row.object_id
+                if caller.role in OVERSEERS:
+                    self.workspace.unreadable.append(row)
+                continue
+            last = row.id
+            if _may_see(caller, row):
+                page.append(_shown(caller, row, None))
+        return page, last if len(rows) > limit else None
 
     def add_member(self, kind: type[P], object_id: str, user_id: str, role: str) -> dict[str, Any]:
         """Make a user a member, or give a member another role.

@@ -4,11 +4,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from sqlalchemy import Connection
+
 from keyctl.db import queries
 from keyctl.db.database import Database
 from keyctl.db.schema import HEAD
-from keyctl.errors import KeyctlError
+from keyctl.errors import KeyctlError, UnreadableRowError
 from keyctl.policy import operations
+from keyctl.policy.documents import stored_policy
 from keyctl.records import Key
 from keyctl.services.callers import require_admin, require_overseer
 from keyctl.services.delivery import run_lock
@@ -30,7 +33,27 @@ class CheckService:
         require_overseer(self.workspace, "the state of the database", "database")
         with run_lock.begun(self.workspace.runs_folder) as run:
             left = list(self._left(run))
-        return {"revision": HEAD, "left": left, **rights_lost(self.workspace.database)}
+        return {
+            "revision": HEAD,
+            "left": left,
+            **rights_lost(self.workspace.database),
+            "unreadable": self._unreadable(),
+        }
+
+    def _unreadable(self) -> list[dict[str, Any]]:
+        """Return every row that cannot be read, policies and hashes included; noted in the workspace."""
+        with self.workspace.database.read(snapshot=True) as connection:
+            found = [*queries.unreadable_rows(connection), *_policies(connection)]
+        self.workspace.unreadable.extend(found)
+        return [
+            {
+                "object_type": item.object_type,
+                "object_id": item.object_id,
+                "columns": item.columns,
+                "problem": item.message,
+            }
+            for item in found
+        ]
 
     def repair(self) -> dict[str, Any]:
         """Archive what nobody depends on, rotate anew what has a sink, and name the command for the rest."""
@@ -109,6 +132,14 @@ def rights_lost(database: Database) -> dict[str, Any]:
             if operations.may_administer(key)
         ]
     return {"administers_lost": lost}
+
+
+def _policies(connection: Connection) -> Iterator[UnreadableRowError]:
+    for owner in queries.owners_with_policy(connection):
+        try:
+            stored_policy(owner)
+        except UnreadableRowError as error:
+            yield error
 
 
 def _problem(key: Key) -> str:

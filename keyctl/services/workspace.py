@@ -7,6 +7,7 @@ from pathlib import Path
 from keyctl import keystring
 from keyctl.config.settings import Settings
 from keyctl.db.database import Database
+from keyctl.errors import UnreadableRowError
 from keyctl.keystring import KeyString
 from keyctl.policy.facts import Caller
 
@@ -16,7 +17,7 @@ class Workspace:
     """A database, the settings, who acts, and where runs show that they are alive.
 
     `outgoing` are the ids of events that this process put into the outbox, `warnings` what a
-    person is told at the end.
+    person is told at the end, `unreadable` the rows that were passed over for that.
     """
 
     database: Database
@@ -26,3 +27,4 @@ class Workspace:
     mint: Callable[[], KeyString] = keystring.mint
     outgoing: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    unreadable: list[UnreadableRowError] = field(default_factory=list)

@@ -513,3 +513,19 @@ def test_a_database_that_is_not_there_is_a_503(tmp_path: Path) -> None:
         verifier.verify(key)
     assert list(tmp_path.iterdir()) == []
     assert key[16:] not in "".join(traceback.format_exception(caught.value))
+
+
+class TestForeignRows:
+    def test_one_key_that_cannot_be_read_stops_no_other(self, gate: Gate) -> None:
+        """Loaded at once with others, it is 503 by its name; they are verified."""
+        good, bad = gate.key(key_alias="good"), gate.key(key_alias="bad")
+        gate.execute("UPDATE keys SET models = '[1,2' WHERE key_alias = 'bad'")
+
+        with Verifier(gate.url) as verifier:
+            with pytest.raises(UnavailableError, match="its models is not what keyctl wrote"):
+                verifier.verify(bad)
+            assert verifier.verify(good).valid
+            # Both in one query, as when many wait.
+            parsed = [key for text in (good, bad) if (key := keystring.parse(text))]
+            found = verifier._core._source.load([key.lookup for key in parsed])
+        assert {type(item).__name__ for item in found.values()} == {"Entry", "UnavailableError"}

@@ -20,6 +20,7 @@ from keyctl.db.queries.claims import (
     runs_with_claims,
     take_over,
 )
+from keyctl.db.queries.foreign import owners_with_policy, unreadable_rows
 from keyctl.db.queries.keys import (
     confirm_keys,
     find_key,
@@ -82,6 +83,7 @@ from keyctl.db.queries.secrets import (
     find_secret,
     find_secret_by_lookup,
     insert_secret,
+    readable_secrets_of,
     retire_abandoned,
     revoke_secrets,
     secrets_by_id,
@@ -150,8 +152,10 @@ __all__ = [
     "mark_unsettled",
     "outgoing_due",
     "outgoing_runs",
+    "owners_with_policy",
     "pending_keys",
     "period_after",
+    "readable_secrets_of",
     "record_usage",
     "release_claim",
     "release_claims",
@@ -171,6 +175,7 @@ __all__ = [
     "spend_more",
     "take_over",
     "unfinished_keys",
+    "unreadable_rows",
     "update_key",
     "update_secret",
     "write_lease",

@@ -1,5 +1,6 @@
 """Ask for budget periods and spend."""
 
+from collections.abc import Collection
 from datetime import datetime
 
 from sqlalchemy import (
@@ -12,7 +13,9 @@ from sqlalchemy import (
     update,
 )
 
+from keyctl.db import rows
 from keyctl.db.tables import keys, organizations, teams, users
+from keyctl.errors import UnreadableRowError
 from keyctl.records import Key, Organization, Principal, Team, User
 
 _BUDGETS: dict[type[Key] | type[Principal], Table] = {
@@ -23,20 +26,30 @@ _BUDGETS: dict[type[Key] | type[Principal], Table] = {
 }
 
 
-def budgets_due(connection: Connection, *, now: datetime, limit: int) -> list[Key | Principal]:
+def budgets_due(
+    connection: Connection,
+    *,
+    now: datetime,
+    limit: int,
+    but: Collection[tuple[str, str]] = (),
+) -> list[Key | Principal | UnreadableRowError]:
     """Return budgets whose period is over, locked; rows that another run has are passed over.
 
-    A budget with a period but without a date is due.
+    A budget with a period but without a date is due.  In the place of a row that cannot be read
+    stands its error; those in *but*, by object type and id, are not asked for again.
     """
-    found: list[Key | Principal] = []
+    found: list[Key | Principal | UnreadableRowError] = []
     for kind, table in _BUDGETS.items():
         query = (
             select(table)
-            .where(*_is_over(table, now))
+            .where(
+                *_is_over(table, now),
+                table.c.id.not_in([name for word, name in but if f"{word}s" == table.name]),
+            )
             .limit(limit - len(found))
             .with_for_update(skip_locked=True)
         )
-        found += [kind.of(row) for row in connection.execute(query).mappings()]
+        found += rows.each(connection, query, table, kind.of)
         if len(found) >= limit:
             break
     return found

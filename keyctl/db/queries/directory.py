@@ -5,7 +5,9 @@ from typing import Any, Final, TypeVar
 
 from sqlalchemy import Connection, Table, delete, insert, select, update
 
+from keyctl.db import rows
 from keyctl.db.tables import keys, organization_members, organizations, team_members, teams, users
+from keyctl.errors import UnreadableRowError
 from keyctl.records import Organization, Principal, Team, User
 
 P = TypeVar("P", bound=Principal)
@@ -21,8 +23,7 @@ def find(connection: Connection, kind: type[P], object_id: str, *, lock: bool = 
     """Return the organization, user or team with this id, unless it is archived."""
     table = _TABLES[kind]
     query = select(table).where(table.c.id == object_id, table.c.deleted_at.is_(None))
-    row = connection.execute(query.with_for_update() if lock else query).mappings().first()
-    return kind.of(row) if row else None
+    return rows.one(connection, query.with_for_update() if lock else query, table, kind.of)
 
 
 def find_all(
@@ -32,8 +33,8 @@ def find_all(
     table = _TABLES[kind]
     query = select(table).where(table.c.id.in_(ids), table.c.deleted_at.is_(None))
     query = query.order_by(table.c.id)
-    rows = connection.execute(query.with_for_update() if lock else query).mappings()
-    return {row["id"]: kind.of(row) for row in rows}
+    found = rows.every(connection, query.with_for_update() if lock else query, table, kind.of)
+    return {record.id: record for record in found}
 
 
 def known(connection: Connection, kind: type[Principal], ids: Collection[str]) -> set[str]:
@@ -42,13 +43,15 @@ def known(connection: Connection, kind: type[Principal], ids: Collection[str]) -
     return set(connection.execute(select(table.c.id).where(table.c.id.in_(ids))).scalars())
 
 
-def listed(connection: Connection, kind: type[P], *, after: str | None, limit: int) -> list[P]:
-    """Return a page of them by id."""
+def listed(
+    connection: Connection, kind: type[P], *, after: str | None, limit: int
+) -> list[P | UnreadableRowError]:
+    """Return a page of them by id, in the place of one that cannot be read its error."""
     table = _TABLES[kind]
     query = select(table).where(table.c.deleted_at.is_(None)).order_by(table.c.id).limit(limit)
     if after is not None:
         query = query.where(table.c.id > after)
-    return [kind.of(row) for row in connection.execute(query).mappings()]
+    return rows.each(connection, query, table, kind.of)
 
 
 def create(connection: Connection, record: Principal) -> bool:

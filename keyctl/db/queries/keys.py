@@ -13,6 +13,7 @@ from sqlalchemy import (
     update,
 )
 
+from keyctl.db import rows
 from keyctl.db.tables import claims, keys, secrets
 from keyctl.records import Key
 
@@ -20,8 +21,7 @@ from keyctl.records import Key
 def find_key(connection: Connection, key_id: str, *, lock: bool = False) -> Key | None:
     """Return the key with this id, archived or not."""
     query = select(keys).where(keys.c.id == key_id)
-    row = connection.execute(query.with_for_update() if lock else query).mappings().first()
-    return Key.of(row) if row else None
+    return rows.one(connection, query.with_for_update() if lock else query, keys, Key.of)
 
 
 def find_keys(
@@ -33,16 +33,14 @@ def find_keys(
         query = (
             select(keys).where(keys.c.id.in_(key_ids[start : start + batch])).order_by(keys.c.id)
         )
-        rows = connection.execute(query.with_for_update() if lock else query)
-        found += [Key.of(row) for row in rows.mappings()]
+        found += rows.every(connection, query.with_for_update() if lock else query, keys, Key.of)
     return found
 
 
 def find_key_by_alias(connection: Connection, alias: str, *, lock: bool = False) -> Key | None:
     """Return the live key with this alias."""
     query = select(keys).where(keys.c.key_alias == alias, keys.c.deleted_at.is_(None))
-    row = connection.execute(query.with_for_update() if lock else query).mappings().first()
-    return Key.of(row) if row else None
+    return rows.one(connection, query.with_for_update() if lock else query, keys, Key.of)
 
 
 def insert_key(connection: Connection, *records: Key) -> None:
@@ -71,7 +69,7 @@ def insert_like(
 def keys_by_alias(connection: Connection, aliases: Sequence[str]) -> list[Key]:
     """Return the live keys that have one of these aliases, locked."""
     query = select(keys).where(keys.c.key_alias.in_(aliases), keys.c.deleted_at.is_(None))
-    return [Key.of(row) for row in connection.execute(query.with_for_update()).mappings()]
+    return rows.every(connection, query.with_for_update(), keys, Key.of)
 
 
 def confirm_keys(connection: Connection, run_id: str, *, at: datetime) -> None:
@@ -94,7 +92,10 @@ def update_key(connection: Connection, key_id: str, **values: Any) -> None:
 
 
 def pending_keys(connection: Connection, *, dead_at: datetime, limit: int) -> list[Key]:
-    """Return pending keys whose claim is gone or past its deadline at *dead_at*."""
+    """Return pending keys whose claim is gone or past its deadline at *dead_at*.
+
+    One that cannot be read is left: it must not keep others from being written.
+    """
     query = (
         select(keys)
         .outerjoin(claims, claims.c.key_id == keys.c.id)
@@ -106,11 +107,12 @@ def pending_keys(connection: Connection, *, dead_at: datetime, limit: int) -> li
         .limit(limit)
         .with_for_update(of=keys, skip_locked=True)
     )
-    return [Key.of(row) for row in connection.execute(query).mappings()]
+    found = rows.each(connection, query, keys, Key.of)
+    return [item for item in found if isinstance(item, Key)]
 
 
 def unfinished_keys(connection: Connection) -> list[Key]:
-    """Return live keys with a secret that is only staged, and those whose sink is in doubt."""
+    """Return live keys with a secret that is only staged, and those whose sink is in doubt, if they can be read."""
     staged = select(secrets.c.key_id).where(secrets.c.state == "staged")
     query = (
         select(keys)
@@ -120,4 +122,5 @@ def unfinished_keys(connection: Connection) -> list[Key]:
         )
         .order_by(keys.c.id)
     )
-    return [Key.of(row) for row in connection.execute(query).mappings()]
+    found = rows.each(connection, query, keys, Key.of)
+    return [item for item in found if isinstance(item, Key)]

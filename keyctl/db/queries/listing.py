@@ -15,9 +15,15 @@ from sqlalchemy import (
     select,
     tuple_,
 )
+from sqlalchemy.exc import DBAPIError
 
+from keyctl.db import rows
 from keyctl.db.tables import claims, keys
+from keyctl.errors import UnreadableRowError
 from keyctl.records import Claim, Key
+
+# A key that may be due and its claim; in the place of one that cannot be read its error.
+Due = tuple[Key | UnreadableRowError, Claim | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,16 +48,17 @@ def list_keys(
     now: datetime,
     after: tuple[datetime, str] | None,
     limit: int,
-) -> list[Key]:
+) -> list[Key | UnreadableRowError]:
     """Return a page of keys, the newest first, that begins behind the key *after*.
 
-    By key and never by offset: a page costs the same wherever it is.
+    By key and never by offset: a page costs the same wherever it is.  In the place of a row that
+    cannot be read stands its error.
     """
     query = select(keys).where(*_conditions(wanted, now))
     if after is not None:
         query = query.where(tuple_(keys.c.created_at, keys.c.id) < tuple_(*_page_key(after)))
     query = query.order_by(keys.c.created_at.desc(), keys.c.id.desc()).limit(limit)
-    return [Key.of(row) for row in connection.execute(query).mappings()]
+    return rows.each(connection, query, keys, Key.of)
 
 
 def _page_key(after: tuple[datetime, str]) -> tuple[Any, Any]:
@@ -114,13 +121,21 @@ def allocations(
     """Return what the keys neither deleted nor expired take; pending and blocked ones count.
 
     The keys with the ids in *but* are left out.
+
+    Raises:
+        UnreadableRowError: One of them cannot be read.
     """
     query = select(keys.c.id, *(keys.c[item.name] for item in fields(Allocation))).where(
         keys.c.deleted_at.is_(None), or_(keys.c.expires.is_(None), keys.c.expires > now)
     )
     for name, value in where.items():
         query = query.where(keys.c[name] == value)
-    return [Allocation(*row[1:]) for row in connection.execute(query) if row[0] not in but]
+    try:
+        return [Allocation(*row[1:]) for row in connection.execute(query) if row[0] not in but]
+    except (DBAPIError, ValueError, TypeError):
+        # Nobody knows the sum then: name the key that spoils it.
+        rows.every(connection, query.with_only_columns(*keys.c), keys, Key.of)
+        raise
 
 
 def keys_due(
@@ -130,7 +145,7 @@ def keys_due(
     after: tuple[datetime, str] | None,
     limit: int,
     lock: bool = True,
-) -> list[tuple[Key, Claim | None]]:
+) -> list[Due]:
     """Return keys whose rotation is due at *due_at*, the longest due first, and their claims.
 
     Rows that another run has locked are passed over; a page begins behind *after*.
@@ -146,7 +161,7 @@ def keys_due(
 
 def keys_with_suspect_sink(
     connection: Connection, *, after: str, limit: int, lock: bool = True
-) -> list[tuple[Key, Claim | None]]:
+) -> list[Due]:
     """Return auto-rotated keys whose sink may hold an older secret, and their claims."""
     query = (
         select(keys)
@@ -172,8 +187,9 @@ def count_keys_due(connection: Connection, *, due_at: datetime) -> int:
     return int(connection.execute(query).scalar_one())
 
 
-def _with_claims(connection: Connection, query: Any) -> list[tuple[Key, Claim | None]]:
-    found = [Key.of(row) for row in connection.execute(query).mappings()]
-    known = select(claims).where(claims.c.key_id.in_([key.id for key in found]))
+def _with_claims(connection: Connection, query: Any) -> list[Due]:
+    found = rows.each(connection, query, keys, Key.of)
+    ids = [item.id for item in found if isinstance(item, Key)]
+    known = select(claims).where(claims.c.key_id.in_(ids))
     by_key = {row["key_id"]: Claim(**row) for row in connection.execute(known).mappings()}
-    return [(key, by_key.get(key.id)) for key in found]
+    return [(item, by_key.get(item.id) if isinstance(item, Key) else None) for item in found]

@@ -16,9 +16,12 @@ from sqlalchemy import (
     select,
     update,
 )
+from sqlalchemy.exc import DBAPIError
 
+from keyctl.db import rows
 from keyctl.db.schema import REVISION
 from keyctl.db.tables import keys, organizations, recorders, secrets, teams, users
+from keyctl.errors import UnreadableRowError
 from keyctl.records import Key, Organization, Secret, Team, User
 
 
@@ -33,6 +36,7 @@ class Presented:
     user: User | None
 
 
+_PAGE: Final = 500
 _PARTS: Final = (secrets, keys, teams, organizations, users)
 
 
@@ -67,7 +71,7 @@ def _presented(row: Sequence[Any], parts: Sequence[Sequence[str]]) -> Presented:
         dict(zip(names, islice(values, len(names)), strict=True)) for names in parts
     )
     return Presented(
-        Secret(**secret),
+        Secret.of(secret),
         Key.of(key),
         Team.of(team) if team["id"] is not None else None,
         Organization.of(organization) if organization["id"] is not None else None,
@@ -76,16 +80,40 @@ def _presented(row: Sequence[Any], parts: Sequence[Sequence[str]]) -> Presented:
 
 
 def find_presented(connection: Connection, lookup: str) -> Presented | None:
-    """Return the secret with this lookup, its key and the key's owners, in one indexed query."""
+    """Return the secret with this lookup, its key and the key's owners, in one indexed query.
+
+    Raises:
+        UnreadableRowError: One of them cannot be read.
+    """
     reading = _reading(connection.info[REVISION])
-    row = connection.execute(reading.query.where(secrets.c.lookup == lookup)).first()
-    return None if row is None else _presented(row, reading.names)
+    try:
+        row = connection.execute(reading.query.where(secrets.c.lookup == lookup)).first()
+        return None if row is None else _presented(row, reading.names)
+    except (DBAPIError, ValueError, TypeError):
+        _find_spoiled(connection, lookup)
+        raise
+
+
+def _find_spoiled(connection: Connection, lookup: str) -> None:
+    """Look for what cannot be read of a secret, its key and the key's owners, each by itself."""
+    secret = find_secret_by_lookup(connection, lookup)
+    if secret is None:
+        return
+    key = rows.one(connection, select(keys).where(keys.c.id == secret.key_id), keys, Key.of)
+    if key is None:
+        return
+    for table, kind, name in (
+        (teams, Team, key.team_id),
+        (organizations, Organization, key.organization_id),
+        (users, User, key.user_id),
+    ):
+        rows.one(connection, select(table).where(table.c.id == name), table, kind.of)
 
 
 def find_all_presented(
     connection: Connection, lookups: Sequence[str], *, recorder: str | None
-) -> tuple[dict[str, Presented], int | None]:
-    """Return what `find_presented` does, by lookup, in one query.
+) -> tuple[dict[str, Presented | UnreadableRowError], int | None]:
+    """Return what `find_presented` does, by lookup, in one query; an error where that raises it.
 
     And, as of the same instant, the number of the last batch of usage that *recorder* has written:
     what it recorded up to there is in the spend that was read.
@@ -95,36 +123,72 @@ def find_all_presented(
     if recorder is not None:
         mine = select(recorders.c.batch).where(recorders.c.id == recorder).scalar_subquery()
         query = query.add_columns(mine.label("recorded_batch"))
-    rows = connection.execute(query).all()
-    batch: int | None = rows[0].recorded_batch if rows and recorder is not None else None
-    found = [_presented(row, reading.names) for row in rows]
+    try:
+        lines = connection.execute(query).all()
+        found = [_presented(line, reading.names) for line in lines]
+    except (DBAPIError, ValueError, TypeError):
+        spoiled = _spoiled(connection, lookups)
+        if not spoiled:
+            raise
+        rest = [lookup for lookup in lookups if lookup not in spoiled]
+        others, batch = find_all_presented(connection, rest, recorder=recorder)
+        return {**others, **spoiled}, batch
+    batch = lines[0].recorded_batch if lines and recorder is not None else None
     return {presented.secret.lookup: presented for presented in found}, batch
 
 
+def _spoiled(
+    connection: Connection, lookups: Sequence[str]
+) -> dict[str, Presented | UnreadableRowError]:
+    errors: dict[str, Presented | UnreadableRowError] = {}
+    for lookup in lookups:
+        try:
+            find_presented(connection, lookup)
+        except UnreadableRowError as error:
+            errors[lookup] = error
+    return errors
+
+
 def secrets_of(connection: Connection, *key_ids: str) -> list[Secret]:
-    """Return the secrets of these keys, the newest first."""
-    query = (
+    """Return the secrets of these keys, the newest first.
+
+    Raises:
+        UnreadableRowError: One of them cannot be read.
+    """
+    return rows.every(connection, _of_keys(key_ids), secrets, Secret.of)
+
+
+def readable_secrets_of(connection: Connection, *key_ids: str) -> list[Secret | UnreadableRowError]:
+    """Return what `secrets_of` does, in the place of one that cannot be read its error."""
+    return rows.each(connection, _of_keys(key_ids), secrets, Secret.of)
+
+
+def _of_keys(key_ids: Sequence[str]) -> Select[Any]:
+    return (
         select(secrets)
         .where(secrets.c.key_id.in_(key_ids))
         .order_by(secrets.c.created_at.desc(), secrets.c.id)
     )
-    return [Secret(**row) for row in connection.execute(query).mappings()]
 
 
 def find_secret(connection: Connection, secret_id: str) -> Secret | None:
     """Return the secret with this id."""
-    row = connection.execute(select(secrets).where(secrets.c.id == secret_id)).mappings().first()
-    return Secret(**row) if row else None
+    query = select(secrets).where(secrets.c.id == secret_id)
+    return rows.one(connection, query, secrets, Secret.of)
 
 
 def secrets_by_id(connection: Connection, secret_ids: Sequence[str]) -> dict[str, Secret]:
     """Return those of these secrets that exist, by id."""
     query = select(secrets).where(secrets.c.id.in_(secret_ids))
-    return {row["id"]: Secret(**row) for row in connection.execute(query).mappings()}
+    found = rows.every(connection, query, secrets, Secret.of)
+    return {secret.id: secret for secret in found}
 
 
 def secrets_past_grace(connection: Connection, *, now: datetime, limit: int) -> list[Secret]:
-    """Return retiring secrets that have ended by *now*, locked; what others have is passed over."""
+    """Return retiring secrets that have ended by *now*, locked; what others have is passed over.
+
+    So is what cannot be read: it must not keep others from being written.
+    """
     query = (
         select(secrets)
         .where(secrets.c.state == "retiring", secrets.c.not_after <= now)
@@ -132,19 +196,21 @@ def secrets_past_grace(connection: Connection, *, now: datetime, limit: int) -> 
         .limit(limit)
         .with_for_update(skip_locked=True)
     )
-    return [Secret(**row) for row in connection.execute(query).mappings()]
+    found = rows.each(connection, query, secrets, Secret.of)
+    return [item for item in found if isinstance(item, Secret)]
 
 
 def find_secret_by_lookup(connection: Connection, lookup: str) -> Secret | None:
     """Return the secret with this lookup."""
-    row = connection.execute(select(secrets).where(secrets.c.lookup == lookup)).mappings().first()
-    return Secret(**row) if row else None
+    query = select(secrets).where(secrets.c.lookup == lookup)
+    return rows.one(connection, query, secrets, Secret.of)
 
 
 def secrets_by_lookup(connection: Connection, lookups: Sequence[str]) -> dict[str, Secret]:
     """Return the secrets that have one of these lookups, by lookup."""
     query = select(secrets).where(secrets.c.lookup.in_(lookups))
-    return {row["lookup"]: Secret(**row) for row in connection.execute(query).mappings()}
+    found = rows.every(connection, query, secrets, Secret.of)
+    return {secret.lookup: secret for secret in found}
 
 
 def insert_secret(connection: Connection, *records: dict[str, Any]) -> None:
@@ -195,9 +261,12 @@ def revoke_secrets(connection: Connection, key_id: str) -> None:
 
 
 def secrets_that_lost_their_right(connection: Connection) -> Iterator[tuple[Secret, Key]]:
-    """Yield secrets from before `administers`, with the keys of people and teams that they act for."""
+    """Yield secrets from before `administers`, with the keys of people and teams that they act for.
+
+    What cannot be read is passed over.
+    """
     query = (
-        select(secrets, *(column.label(f"of_{column.name}") for column in keys.c))
+        select(secrets)
         .join(keys, keys.c.id == secrets.c.key_id)
         .where(
             secrets.c.issued_by.is_(None),
@@ -208,8 +277,10 @@ def secrets_that_lost_their_right(connection: Connection) -> Iterator[tuple[Secr
         )
         .order_by(secrets.c.key_id, secrets.c.id)
     )
-    for row in connection.execute(query, execution_options={"yield_per": 500}).mappings():
-        yield (
-            Secret(**{column.name: row[column.name] for column in secrets.c}),
-            Key.of({column.name: row[f"of_{column.name}"] for column in keys.c}),
-        )
+    found = rows.each(connection, query, secrets, Secret.of)
+    lost = iter([item for item in found if isinstance(item, Secret)])
+    while page := list(islice(lost, _PAGE)):
+        wanted = select(keys).where(keys.c.id.in_({secret.key_id for secret in page}))
+        known = rows.each(connection, wanted, keys, Key.of)
+        by_id = {key.id: key for key in known if isinstance(key, Key)}
+        yield from ((item, by_id[item.key_id]) for item in page if item.key_id in by_id)

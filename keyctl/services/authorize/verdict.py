@@ -109,8 +109,8 @@ def surroundings(
         organization=organization,
         user=user,
         layers=Layers(
-            team=stored_policy(team.policy) if team else None,
-            organization=stored_policy(organization.policy) if organization else None,
+            team=stored_policy(team),
+            organization=stored_policy(organization),
             everywhere=everywhere(settings, of_team=team is not None),
             personal=settings.key_generation_settings.personal_key_generation,
             custom_keys_disabled=settings.disable_custom_api_keys,

@@ -54,7 +54,9 @@ from keyctl.services.issue.takeover import (
     Wait,
     alias_taken,
     key_taken,
+    own_request_id,
 )
+from keyctl.services.keys.read import may_see
 from keyctl.services.transaction import Unit, archive_pending, row_of, writing
 from keyctl.services.workspace import Workspace
 from keyctl.sinks.base import NotTakenError, Parcel, Sink, Target, UnknownError
@@ -140,6 +142,7 @@ class GenerateService:
         }
         return Draft(
             order=order,
+            request_id=own_request_id(caller, order.request_id),
             key_id=new_key_id(),
             values=values,
             key=supplied or self.workspace.mint(),
@@ -157,12 +160,19 @@ class GenerateService:
         try:
             with database.read() as connection:
                 now = database.now(connection)
-                found = Predecessors(connection=connection, draft=draft, run=run, now=now).find()
+                found = self._predecessors(connection, draft, run, now).find()
         except (Wait, StartOver, KeyctlError):
             return None  # the transaction that writes judges it
         if isinstance(found, Outcome):
             return found
         return found.key_id if found else None
+
+    def _predecessors(
+        self, connection: Connection, draft: Draft, run: Run, now: datetime
+    ) -> Predecessors:
+        return Predecessors(
+            connection=connection, draft=draft, caller=self.workspace.caller, run=run, now=now
+        )
 
     def _target(self, draft: Draft) -> Target:
         """Return what the sink's templates may name: the key as its defaults make it."""
@@ -220,7 +230,7 @@ class GenerateService:
         """Judge and write the key, its staged secret, the claim and the audit row."""
         order = draft.order
         with writing(self.workspace) as unit:
-            earlier = Predecessors(connection=unit.connection, draft=draft, run=run, now=unit.now)
+            earlier = self._predecessors(unit.connection, draft, run, unit.now)
             dead = earlier.find()
             if isinstance(dead, Outcome):
                 return dead
@@ -268,11 +278,11 @@ class GenerateService:
         self, unit: Unit, draft: Draft, key: Key, claim: Claim, secret: dict[str, Any]
     ) -> None:
         queries.insert_key(unit.connection, key)
-        if draft.order.request_id is not None:
+        if draft.request_id is not None:
             queries.insert_request_id(
                 unit.connection,
                 queries.RequestId(
-                    request_id=draft.order.request_id,
+                    request_id=draft.request_id,
                     fingerprint=draft.fingerprint,
                     key_id=key.id,
                     created_at=unit.now,
@@ -339,7 +349,7 @@ class GenerateService:
     ) -> None:
         key = queries.find_key_by_alias(connection, alias) if alias else None
         if alias and key is not None and key.confirmed_at is not None:
-            raise alias_taken(alias)
+            raise alias_taken(alias, seen=may_see(self.workspace.caller, key))
         if supplied and queries.find_secret_by_lookup(connection, supplied.lookup):
             raise key_taken()
 

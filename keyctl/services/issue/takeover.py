@@ -1,5 +1,6 @@
 """Find what earlier runs left under a new key's alias, key string, request id or file, and take it over or clear it."""
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,9 +12,11 @@ from keyctl import views
 from keyctl.db import queries
 from keyctl.errors import AliasTakenError, KeyTakenError, RequestIdTakenError
 from keyctl.keystring import KeyString
+from keyctl.policy.facts import Caller
 from keyctl.records import Claim, Key
 from keyctl.services.delivery.run_lock import Run
 from keyctl.services.issue.order import Order, Outcome
+from keyctl.services.keys.read import may_see
 from keyctl.services.transaction import Unit, archive_pending
 
 
@@ -22,6 +25,7 @@ class Draft:
     """What is ready before the first transaction: hashing takes time and must not hold a lock."""
 
     order: Order
+    request_id: str | None
     key_id: str
     values: dict[str, Any]
     key: KeyString
@@ -36,9 +40,20 @@ class Draft:
         return self.values.get("key_alias") or None
 
     @property
-    def request_id(self) -> str | None:
-        """Return the name that makes the request safe to repeat."""
-        return self.order.request_id
+    def older_request_id(self) -> str | None:
+        """Return the name under which a version before `own_request_id` kept the request."""
+        return None if self.order.request_id == self.request_id else self.order.request_id
+
+
+def own_request_id(caller: Caller, given: str | None) -> str | None:
+    """Return the name under which a caller's request id is kept: nobody else's is in its way.
+
+    The local operator's is kept as it was given.
+    """
+    if given is None or caller.key is None:
+        return given
+    digest = hashlib.sha256(f"{caller.actor}\n{given}".encode()).hexdigest()
+    return f"{caller.actor}:{digest}"
 
 
 class StartOver(Exception):  # noqa: N818  # not an error
@@ -55,6 +70,7 @@ class Predecessors:
 
     connection: Connection
     draft: Draft
+    caller: Caller
     run: Run
     now: datetime
 
@@ -67,12 +83,10 @@ class Predecessors:
             StartOver: It was carried out while we looked.
         """
         connection, draft = self.connection, self.draft
-        if draft.request_id is not None:
-            known = queries.find_request_id(connection, draft.request_id)
-            if known is not None:
-                key = queries.find_key(connection, known.key_id)
-                if not _came_to_nothing(key):
-                    return self._known_request(known, key)
+        if (known := self._known()) is not None:
+            key = queries.find_key(connection, known.key_id)
+            if not _came_to_nothing(key):
+                return self._known_request(known, key)
         for key_id in self._in_the_way():
             claim = queries.find_claim(connection, key_id)
             if claim is not None and claim.fingerprint == draft.fingerprint:
@@ -86,12 +100,9 @@ class Predecessors:
             StartOver: They are not pending, or not dead, any more.
         """
         draft, alias, run = self.draft, self.draft.alias, self.run
-        if draft.request_id is not None:
-            known = queries.find_request_id(unit.connection, draft.request_id)
-            if known is not None and _came_to_nothing(
-                queries.find_key(unit.connection, known.key_id)
-            ):
-                queries.forget_request_ids(unit.connection, known.key_id)
+        known = self._known()
+        if known is not None and _came_to_nothing(queries.find_key(unit.connection, known.key_id)):
+            queries.forget_request_ids(unit.connection, known.key_id)
         in_way = queries.find_key_by_alias(unit.connection, alias, lock=True) if alias else None
         others = [in_way] if in_way else []
         if draft.supplied and (
@@ -106,6 +117,18 @@ class Predecessors:
             if claim is None or claim.fingerprint != draft.fingerprint:
                 archive_pending(unit, key, reason="another request took its place")
 
+    def _known(self) -> queries.RequestId | None:
+        """Return what is kept of this caller's request of this name."""
+        draft = self.draft
+        if draft.request_id is None:
+            return None
+        known = queries.find_request_id(self.connection, draft.request_id)
+        if known is None and draft.older_request_id is not None:
+            older = queries.find_request_id(self.connection, draft.older_request_id)
+            # The fingerprint covers the caller: another's request is none of ours.
+            known = older if older and older.fingerprint == draft.fingerprint else None
+        return known
+
     def _in_the_way(self) -> Iterator[str]:
         """Yield pending keys of dead runs that have this alias, key string or output file.
 
@@ -115,7 +138,7 @@ class Predecessors:
         connection, draft, alias = self.connection, self.draft, self.draft.alias
         if alias and (key := queries.find_key_by_alias(connection, alias)):
             if key.confirmed_at is not None or self._is_claimed(key.id):
-                raise alias_taken(alias)
+                raise alias_taken(alias, seen=may_see(self.caller, key))
             yield key.id
         if draft.supplied and (
             secret := queries.find_secret_by_lookup(connection, draft.key.lookup)
@@ -132,7 +155,7 @@ class Predecessors:
     def _known_request(self, known: queries.RequestId, key: Key | None) -> Claim | Outcome:
         if known.fingerprint != self.draft.fingerprint:
             raise RequestIdTakenError(
-                f"request id {known.request_id!r} was used for another request",
+                f"request id {self.draft.order.request_id!r} was used for another request",
                 hint="take a new request id, or repeat the request as it was",
             )
         claim = queries.find_claim(self.connection, known.key_id)
@@ -151,11 +174,14 @@ class Predecessors:
         return claim is not None and self.run.is_alive(claim, now=self.now)
 
 
-def alias_taken(alias: str) -> AliasTakenError:
-    """Return the error for an alias that a live key has."""
+def alias_taken(alias: str, *, seen: bool = False) -> AliasTakenError:
+    """Return the error for an alias that a live key has.
+
+    Who may not see that key learns that the alias is taken, and no more.
+    """
+    others = f"; keyctl info {alias} shows the key that has it" if seen else ""
     return AliasTakenError(
-        f"alias {alias!r} is taken by a live key",
-        hint=f"keyctl info {alias} shows it; choose another alias, or rotate or delete that key",
+        f"alias {alias!r} is taken by a live key", hint=f"choose another alias{others}"
     )
 
 

@@ -13,6 +13,7 @@ from keyctl.errors import (
     PolicyDeniedError,
     SecretActiveError,
     SecretNotFoundError,
+    UnreadableRowError,
 )
 from keyctl.policy import engine
 from keyctl.policy.facts import Operation
@@ -112,7 +113,7 @@ class EndingService:
                 if violations := engine.evaluate_caller(facts):
                     raise engine.refuse(violations)
                 result = step(unit, key)
-        except (PolicyDeniedError, NotFoundError, ConflictError) as error:
+        except (PolicyDeniedError, NotFoundError, ConflictError, UnreadableRowError) as error:
             return Ended(given=given, key_id=key_id, result="failed", error=error)
         head = unit.heads[-1] if unit.heads else None
         place = anchor(head) if head else None

@@ -2,7 +2,7 @@
 
 import base64
 import binascii
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
@@ -13,9 +13,9 @@ from keyctl import durations, keystring, requests, views
 from keyctl.db import queries
 from keyctl.db.queries import KeyFilter
 from keyctl.db.tables import keys as table
-from keyctl.errors import KeyNotFoundError, UsageError
+from keyctl.errors import KeyNotFoundError, UnreadableRowError, UsageError
 from keyctl.policy.facts import Caller
-from keyctl.records import Key
+from keyctl.records import Key, Secret
 from keyctl.services.workspace import Workspace
 
 OVERSEERS: Final = ("proxy_admin", "proxy_admin_viewer")
@@ -46,6 +46,8 @@ class KeyService:
     ) -> tuple[list[dict[str, Any]], str | None]:
         """Return one page of keys and the cursor of the next one, None at the end.
 
+        A key that cannot be read is left out, and noted in the workspace.
+
         Raises:
             UsageError: *after* is no cursor.
         """
@@ -59,12 +61,16 @@ class KeyService:
                 after=None if after is None else _from_cursor(after),
                 limit=limit + 1,
             )
-            page = rows[:limit]
+            page = [item for item in rows[:limit] if isinstance(item, Key)]
             newest: dict[str, str] = {}
-            for secret in queries.secrets_of(connection, *(key.id for key in page)):
-                newest.setdefault(secret.key_id, secret.id)
+            for secret in queries.readable_secrets_of(connection, *(key.id for key in page)):
+                if isinstance(secret, Secret):
+                    newest.setdefault(secret.key_id, secret.id)
             shown = [views.key_view(key, now=now, public_id=newest.get(key.id)) for key in page]
-        return shown, _cursor(page[-1]) if len(rows) > limit else None
+        self.workspace.unreadable.extend(
+            item for item in rows[:limit] if isinstance(item, UnreadableRowError)
+        )
+        return shown, _next_cursor(rows[:limit]) if len(rows) > limit else None
 
     def since(
         self, wanted: KeyFilter, *, expires_before: str | None, unused_for: str | None, due: bool
@@ -164,8 +170,19 @@ def visible_to(caller: Caller) -> ColumnElement[bool] | None:
     return or_(*seen)
 
 
-def _cursor(key: Key) -> str:
-    text = f"{key.created_at.isoformat()} {key.id}"
+def _next_cursor(page: Sequence[Key | UnreadableRowError]) -> str | None:
+    """Return where the page after this one begins: behind its last key whose place is known."""
+    for item in reversed(page):
+        if isinstance(item, Key):
+            return _cursor(item.created_at, item.id)
+        created_at = item.known.get("created_at")
+        if isinstance(created_at, datetime):
+            return _cursor(created_at, item.object_id)
+    return None
+
+
+def _cursor(created_at: datetime, key_id: str) -> str:
+    text = f"{created_at.isoformat()} {key_id}"
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 

@@ -96,7 +96,7 @@ class ChangeService:
             if broken_constraint(error) == "uq_keys_key_alias":
                 raise AliasTakenError(
                     f"alias {patch['key_alias']!r} is taken by a live key",
-                    hint="choose another alias, or delete that key",
+                    hint="choose another alias",
                 ) from error
             raise
         head = unit.heads[-1]

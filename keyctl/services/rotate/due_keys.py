@@ -10,6 +10,8 @@ from sqlalchemy import Connection
 
 from keyctl import lifecycle
 from keyctl.db import queries
+from keyctl.db.queries.listing import Due
+from keyctl.errors import UnreadableRowError
 from keyctl.records import Claim, Key
 from keyctl.services.delivery import run_lock
 from keyctl.services.delivery.run_lock import Run
@@ -122,12 +124,13 @@ class DueKeys:
     ) -> list[tuple[Key, Claim | None]]:
         """Return the next page: first the keys whose sink is in doubt, then the longest due."""
         found: list[tuple[Key, Claim | None]] = []
-        if not self._suspects_done:
-            found = queries.keys_with_suspect_sink(
+        while not found and not self._suspects_done:
+            page = queries.keys_with_suspect_sink(
                 connection, after=self._suspects_after, limit=limit, lock=lock
             )
-            if found:
-                self._suspects_after = found[-1][0].id
+            if page:
+                self._suspects_after = _id_of(page[-1][0])
+                found = self._readable(page)
             else:
                 self._suspects_done = True
         while not found:
@@ -136,11 +139,26 @@ class DueKeys:
             )
             if not page:
                 return []
-            last = page[-1][0]
-            self._after = (last.key_rotation_at or self.due_at, last.id)
-            found = [item for item in page if item[0].id not in self._seen]
+            self._after = self._place_of(page[-1][0])
+            found = [item for item in self._readable(page) if item[0].id not in self._seen]
         self._seen.update(key.id for key, _ in found if not self._suspects_done)
         return found
+
+    def _readable(self, page: Sequence[Due]) -> list[tuple[Key, Claim | None]]:
+        """Return the keys of *page* that can be read, and note the others in the workspace."""
+        known = {item.object_id for item in self.workspace.unreadable}
+        self.workspace.unreadable.extend(
+            item
+            for item, _ in page
+            if isinstance(item, UnreadableRowError) and item.object_id not in known
+        )
+        return [(item, claim) for item, claim in page if isinstance(item, Key)]
+
+    def _place_of(self, item: Key | UnreadableRowError) -> tuple[datetime, str]:
+        moment = (
+            item.key_rotation_at if isinstance(item, Key) else item.known.get("key_rotation_at")
+        )
+        return moment or self.due_at, _id_of(item)
 
     def _sink_name(self, key: Key) -> str | None:
         return key.sink or self.workspace.settings.default_sink
@@ -160,6 +178,10 @@ class DueKeys:
         if abandoned >= MOST_ABANDONED:
             return line_of(key, "failed", "abandoned")
         return None
+
+
+def _id_of(item: Key | UnreadableRowError) -> str:
+    return item.id if isinstance(item, Key) else item.object_id
 
 
 def line_of(key: Key, result: str, reason: str | None = None) -> Line:
