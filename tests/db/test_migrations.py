@@ -82,7 +82,7 @@ def _next_cli(cli: Cli, tmp_path: Path) -> Iterator[Cli]:
     add_migration(copy_of_home(program), ADDS_A_COLUMN)
     schema = program / "keyctl" / "db" / "schema.py"
     schema.write_text(schema.read_text("utf-8").replace(f'"{HEAD}"', f'"{NEXT}"'), "utf-8")
-    tomorrow = Cli(cli.home, cli.database_url)
+    tomorrow = Cli(cli.home, cli.database_url, fresh=True)
     tomorrow.environment["PYTHONPATH"] = str(program)
     yield tomorrow
     shutil.rmtree(program)

@@ -261,9 +261,9 @@ def earliest(first: datetime, second: datetime | None) -> datetime:
     return first if second is None else min(first, second)
 
 
-def test_a_life_at_random(templates: dict[str, str]) -> None:
+def test_a_life_at_random(template: Path) -> None:
     """Whatever happens to a key in whatever order, verify agrees with a model of a few lines."""
-    Life.template = Path(templates["sqlite"])
+    Life.template = template
     run_state_machine_as_test(
         Life,
         settings=settings(

@@ -1,0 +1,243 @@
+"""Run keyctl in processes that begin with everything imported: a server forks one for each run.
+
+What a test sees is a process: its own descriptors, environment, folder, umask and signals.  Only
+the second of imports is paid once and not at every run.  What is about imports, the interpreter's
+own start or the installed program starts Python anew (`Cli.start`, `subprocess`).
+
+    python forkserver.py SOCKET
+"""
+
+import json
+import os
+import pkgutil
+import signal
+import socket
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NoReturn
+
+# Programs, and what runs inside LiteLLM only.
+LEFT_OUT = ("keyctl.__main__", "keyctl.gateway.litellm", "keyctl._alembic")
+# Imported late by keyctl.
+LATE = ("alembic.command", "psycopg", "rich.live", "sqlalchemy.dialects.postgresql.psycopg")
+DESCRIPTORS = 5  # stdin, stdout, stderr, the order, and where the end is told
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a run ended: its status as `subprocess` tells it, and what it printed where."""
+
+    status: int
+    stdout: bytes
+    stderr: bytes
+
+
+class ForkServer:
+    """The test's end of a server."""
+
+    def __init__(self) -> None:
+        from subprocess import Popen
+
+        self._channel, theirs = socket.socketpair()
+        with theirs:
+            self._process = Popen(
+                [sys.executable, __file__, str(theirs.fileno())], pass_fds=[theirs.fileno()]
+            )
+
+    def close(self) -> None:
+        """End the server; what it forked lives on."""
+        self._channel.close()
+        self._process.wait()
+
+    def run(
+        self,
+        program: Sequence[str],
+        arguments: Sequence[str],
+        *,
+        input: bytes | None,  # noqa: A002  # subprocess's own name
+        environment: Mapping[str, str],
+        folder: Path,
+        timeout: float,
+    ) -> Ended:
+        """Run a program (``keyctl``, or ``stepper`` with its own arguments) to its end."""
+        order = {
+            "program": list(program),
+            "arguments": list(arguments),
+            "environment": dict(environment),
+            "folder": str(folder),
+        }
+        outputs = [_Reader(), _Reader()]
+        told, telling = socket.socketpair()
+        with tempfile.TemporaryFile() as file, told:
+            file.write(json.dumps(order).encode())
+            file.flush()
+            source, feed = (os.open(os.devnull, os.O_RDONLY), None) if input is None else os.pipe()
+            theirs = [source, *(item.end for item in outputs), file.fileno(), telling.fileno()]
+            socket.send_fds(self._channel, [b"r"], theirs)
+            os.close(source)
+            telling.close()
+            for item in outputs:
+                item.start()
+            if feed is not None:
+                _feed(feed, input or b"")
+            status = _status(told, timeout)
+        return Ended(status, *(item.text() for item in outputs))
+
+
+class _Reader(threading.Thread):
+    """Reads a pipe until nobody can write to it any more."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self._source, self.end = os.pipe()
+        self._parts: list[bytes] = []
+
+    def start(self) -> None:
+        """Begin, once the other end is somebody else's."""
+        os.close(self.end)
+        super().start()
+
+    def run(self) -> None:
+        """Read."""
+        with open(self._source, "rb", buffering=0) as source:
+            while part := source.read(65536):
+                self._parts.append(part)
+
+    def text(self) -> bytes:
+        """Return all that came."""
+        self.join()
+        return b"".join(self._parts)
+
+
+def _feed(descriptor: int, data: bytes) -> None:
+    with suppress(BrokenPipeError), open(descriptor, "wb", buffering=0) as pipe:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[pipe.write(rest) :]
+
+
+def _status(told: socket.socket, timeout: float) -> int:
+    """Wait for the end of a run whose process id is told first."""
+    told.settimeout(timeout)
+    with told.makefile("r") as lines:
+        pid = int(lines.readline())
+        try:
+            return int(lines.readline())
+        except TimeoutError:
+            os.kill(pid, signal.SIGKILL)
+            raise
+
+
+@cache
+def forkserver() -> ForkServer:
+    """Return this process's server."""
+    import atexit
+
+    server = ForkServer()
+    atexit.register(server.close)
+    return server
+
+
+def serve(channel: socket.socket) -> None:
+    """Fork for each order that comes, until nobody can send one; returns in the new process only."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # whoever waits for a run is a child's child
+    while True:
+        data, descriptors, _, _ = socket.recv_fds(channel, 1, DESCRIPTORS)
+        if not data:
+            os._exit(0)
+        if os.fork() == 0:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            channel.close()
+            if (pid := os.fork()) == 0:
+                take(descriptors)
+                return
+            watch(pid, descriptors)
+        for number in descriptors:
+            os.close(number)
+
+
+def watch(pid: int, descriptors: Sequence[int]) -> NoReturn:
+    """Tell the run's process id, and how it ended."""
+    *others, telling = descriptors
+    for number in others:
+        os.close(number)
+    os.write(telling, f"{pid}\n".encode())
+    _, status = os.waitpid(pid, 0)
+    os.write(telling, f"{os.waitstatus_to_exitcode(status)}\n".encode())
+    os._exit(0)
+
+
+def take(descriptors: Sequence[int]) -> None:
+    """Become the process that the order describes."""
+    with open(descriptors[3], "rb", closefd=False) as file:
+        file.seek(0)
+        order: dict[str, Any] = json.loads(file.read())
+    for standard, number in enumerate(descriptors[:3]):
+        os.dup2(number, standard)
+    for number in descriptors:
+        os.close(number)
+    # As Python opens them in the locale that the harness sets, C.UTF-8.
+    sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", errors="surrogateescape")  # type: ignore[misc]  # noqa: SIM115
+    sys.stdout = sys.__stdout__ = open(1, "w", encoding="utf-8", errors="surrogateescape")  # type: ignore[misc]  # noqa: SIM115
+    sys.stderr = sys.__stderr__ = open(  # type: ignore[misc]  # noqa: SIM115
+        2, "w", encoding="utf-8", errors="backslashreplace", buffering=1
+    )
+    os.chdir(order["folder"])
+    os.environ.clear()
+    os.environ.update(order["environment"])
+    sys.path[:0] = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+    sys.argv = ["keyctl", *order["arguments"]]
+    if order["program"] != ["keyctl"]:
+        import stepper
+
+        stepper.arm(*order["program"][1:])
+
+
+def prepare() -> None:
+    """Import all that a run may need, so that no run needs to."""
+    import keyctl
+
+    for module in pkgutil.walk_packages(keyctl.__path__, "keyctl."):
+        if not module.name.startswith(LEFT_OUT):
+            import_module(module.name)
+    for name in (*LATE, "stepper"):
+        import_module(name)
+    sys.path.pop(0)  # this folder is the tests', not keyctl's
+
+
+def end_with(program: Callable[[], None]) -> NoReturn:
+    """Run *program* and leave as Python does, but for taking apart all that was imported."""
+    import atexit
+
+    status = 0
+    try:
+        program()
+    except SystemExit as error:
+        status = int(error.code or 0)
+    except BaseException:  # noqa: BLE001  # as Python does
+        sys.excepthook(*sys.exc_info())
+        status = 1
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+if __name__ == "__main__":
+    import gc
+
+    prepare()
+    gc.collect()
+    gc.freeze()
+    serve(socket.socket(fileno=int(sys.argv[1])))
+    from keyctl.entry import main
+
+    end_with(main)
