@@ -256,6 +256,15 @@ class SchemaError(DatabaseError):
     code = "schema"
 
 
+class BeingMovedError(SchemaError):
+    """The database is closed to writers, because it is or was moved to another one."""
+
+    code = "being_moved"
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message, hint=hint)
+
+
 class UnconfirmedError(DatabaseError):
     """The key was delivered, but the database was lost before it could be confirmed."""
 

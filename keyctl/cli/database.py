@@ -5,9 +5,10 @@ from typing import Annotated, Any, Final
 import typer
 
 from keyctl.cli.command import command
-from keyctl.cli.listing import Page, show_list
+from keyctl.cli.database_copies import add_copies
+from keyctl.cli.listing import Page, show_list, show_view
 from keyctl.cli.session import Session
-from keyctl.cli.tables import Column, Layout, cell, show_table
+from keyctl.cli.tables import Column, Layout, show_table
 
 _LEFT: Final = (
     Column("key_id", "key", "id", rank=0),
@@ -29,6 +30,7 @@ def add_to(app: typer.Typer) -> None:
         pretty_exceptions_enable=False,
     )
     app.add_typer(group, name="db")
+    add_copies(group)
 
     @command(group, "upgrade")
     def upgrade(session: Session) -> None:
@@ -52,19 +54,21 @@ def add_to(app: typer.Typer) -> None:
             session.console.json(view)
             return
         lost = view.pop("administers_lost")
-        _show(session, view)
+        show_view(session, view)
         _show_lost(session, lost)
 
     @command(group, "status", reads=True)
     def status(session: Session) -> None:
         """Show the schema's version, and this program's."""
-        from keyctl.db.schema import HEAD
+        from keyctl.db.schema import HEAD, move_of
 
         revision = session.database.revision()
         state = "missing" if revision is None else "current" if revision == HEAD else "older"
-        if revision is not None and revision > HEAD:
+        if (move := move_of(revision)) is not None:
+            state = move.stage
+        elif revision is not None and revision > HEAD:
             state = "newer"
-        _show(
+        show_view(
             session,
             {
                 "database": session.database.shown,
@@ -97,13 +101,6 @@ def add_to(app: typer.Typer) -> None:
             if spoiled := report.get("unreadable"):
                 session.console.write("\nThese rows cannot be read:\n")
                 show_table(session.console, ("object_type", "object_id", "columns"), spoiled)
-
-
-def _show(session: Session, view: dict[str, Any]) -> None:
-    if session.wants_json:
-        session.console.json(view)
-    else:
-        session.console.write("".join(f"{name}: {cell(value)}\n" for name, value in view.items()))
 
 
 def _show_lost(session: Session, lost: list[dict[str, Any]]) -> None:

@@ -2,7 +2,7 @@
 
 import heapq
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
@@ -175,3 +175,11 @@ def _by(name: str) -> Callable[[Row], tuple[bool, Any]]:
         return True, cell(value) if isinstance(value, (list, tuple, dict)) else value
 
     return key
+
+
+def show_view(session: Session, view: Mapping[str, Any]) -> None:
+    """Show one object: as JSON, or a line for each of its fields."""
+    if session.wants_json:
+        session.console.json(view)
+    else:
+        session.console.write("".join(f"{name}: {cell(value)}\n" for name, value in view.items()))

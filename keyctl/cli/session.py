@@ -179,6 +179,12 @@ class Session:
             runs_folder=self._runs_folder(),
         )
 
+    def target_url(self, given: str | None) -> str | None:
+        """Return the URL of the database to copy to: *given* by the option, or the environment's."""
+        from keyctl.db.urls import parse_url
+
+        return _url(given, "--target-url", "KEYCTL_TARGET_URL", parse_url)
+
     def _database_url(self) -> str:
         from keyctl.db.urls import parse_url
 

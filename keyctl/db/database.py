@@ -19,8 +19,10 @@ from keyctl.db.schema import (
     RECORDABLE,
     REVISION,
     check_readable,
+    check_recordable,
     check_writable,
     current_revision,
+    move_of,
     refuse_foreign,
     revision_and_time,
 )
@@ -100,8 +102,10 @@ class Database:
                 yield connection
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
+    def write(self, *, marked: str | None = None) -> Iterator[Connection]:
         """Write in one transaction; a SQLite file is created and migrated first if need be.
+
+        *marked* is the mark of a move that this transaction is part of, and that others stop at.
 
         Raises:
             DatabaseError: It cannot be reached or written.
@@ -109,7 +113,7 @@ class Database:
             BusyError: Somebody else held a lock for too long.
         """
         with self._translated():
-            if self.is_sqlite and not self._prepared:
+            if self.is_sqlite and not self._prepared and marked is None:
                 self._prepare()
             with (
                 self.engine.connect().execution_options(**WRITE) as connection,
@@ -117,8 +121,14 @@ class Database:
             ):
                 revision, connection.info[_BEGAN_AT] = revision_and_time(connection)
                 connection.info[REVISION] = revision
-                check_writable(revision)
-                self._prepared = True
+                if marked is None:
+                    check_writable(revision)
+                    self._prepared = True
+                elif revision != marked:
+                    raise BusyError(
+                        "another keyctl db copy is at work on the database",
+                        hint="wait for it, or end it",
+                    )
                 yield connection
 
     @contextmanager
@@ -140,7 +150,7 @@ class Database:
                 self._watched(connection, times=10),
                 connection.begin(),
             ):
-                check_readable(current_revision(connection), oldest=oldest)
+                check_recordable(current_revision(connection), oldest=oldest)
                 yield connection
 
     def leave_connections(self) -> None:
@@ -183,7 +193,7 @@ class Database:
             _create_file(self.path)
             refuse_unsafe(self.path)
         before = self.revision()
-        if before is not None and before > HEAD:
+        if before is not None and (before > HEAD or move_of(before) is not None):
             check_writable(before)
         with translated(self.address):
             if before is None:

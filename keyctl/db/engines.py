@@ -41,7 +41,9 @@ def engine_of(address: Address, watch: Watch, *, patience: timedelta | None = No
 
 
 def _sqlite_engine(path: Path, *, busy: timedelta) -> Engine:
-    engine = create_engine(f"sqlite:///{path}", creator=lambda: _opened(path), hide_parameters=True)
+    engine = create_engine(
+        f"sqlite:///{path}", creator=lambda: connected(path), hide_parameters=True
+    )
 
     def configure(dbapi: Any, _record: object) -> None:
         # Stop the driver from deciding when transactions start: it does not open one for DDL, so
@@ -66,7 +68,8 @@ def is_read_only(path: Path) -> bool:
     return path.exists() and not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK))
 
 
-def _opened(path: Path) -> sqlite3.Connection:
+def connected(path: Path) -> sqlite3.Connection:
+    """Return a connection to a SQLite file, for reading only where this process cannot write."""
     if not is_read_only(path):
         return sqlite3.connect(path, check_same_thread=False)
     # The path's own ? and % are no options.
@@ -127,18 +130,16 @@ def _postgres_engine(address: Address, watch: Watch, patience: timedelta | None)
         ) from None
     settings = "".join(f"; SET LOCAL {item}" for item in _settings(address, patience))
 
-    def configure(dbapi: Any, _record: object) -> None:
-        # The driver would ask for BEGIN alone, and the settings would be a question of their own.
-        dbapi.autocommit = True
-
     def begin(connection: Connection) -> None:
         if connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT":
             return
         dbapi: Any = connection.connection.dbapi_connection
+        if not dbapi.autocommit:
+            # The driver would ask for BEGIN alone, and the settings would be a question of their own.
+            dbapi.autocommit = True
         with nullcontext() if patience is None else watch.over(dbapi.fileno(), patience):
             connection.exec_driver_sql(_begin_of(connection)[1] + settings)
 
-    event.listen(engine, "connect", configure)
     event.listen(engine, "begin", begin)
     return engine
 

@@ -1,13 +1,14 @@
 """Check with one SELECT, and without Alembic, whether this version works with the schema."""
 
 import re
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
-from keyctl.errors import SchemaError
+from keyctl.errors import BeingMovedError, BusyError, SchemaError
 
 # The newest revision under migrations/versions; a test compares the two.
 HEAD: Final = "1_0005"
@@ -16,13 +17,73 @@ HEAD: Final = "1_0005"
 VERIFIABLE: Final = "1_0001"
 # Under which a connection tells the revision that its transaction has found.
 REVISION: Final = "keyctl_revision"
-_REVISIONS: Final = re.compile(r"[0-9]+_[0-9]{4}")
+_REVISIONS: Final = re.compile(r"([0-9]+_[0-9]{4})(?:_(moving|moved|filling)_([0-9a-z]{8}))?")
 _REVISION: Final = text("SELECT version_num FROM alembic_version")
 _REVISION_AND_TIME: Final = text("SELECT version_num, clock_timestamp() FROM alembic_version")
 # The oldest revision that usage can be recorded in: it has the table of recorders.
 RECORDABLE: Final = "1_0002"
 # The oldest revision that budgets can be reserved in: it has the tables of leases and meters.
 RESERVABLE: Final = "1_0005"
+
+
+# What is said of a database that is moved, and what helps.
+_TOLD: Final = {
+    "moving": (
+        "the database is being moved to another one, and closed to writers",
+        "use the new one when keyctl db copy is done; keyctl db copy --abort opens this one again",
+    ),
+    "moved": (
+        "the database is being moved: all of it is in another one, and this one is closed to writers",
+        "use the new one; keyctl db copy --abort opens this one again",
+    ),
+    "filling": (
+        "the database is being filled by keyctl db copy",
+        "run the same keyctl db copy again until it is done",
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """What stands behind the revision of a database that is moved: how far it is, and which move it is.
+
+    There, because every writer of every version looks at the revision first, and leaves a database
+    alone whose revision it does not know.
+    """
+
+    stage: str
+    id: str
+    revision: str = HEAD
+
+    @property
+    def mark(self) -> str:
+        """Return what stands in the table of the revision."""
+        return f"{self.revision}_{self.stage}_{self.id}"
+
+
+def move_of(revision: str | None) -> Move | None:
+    """Return the move that a database is part of, None if it is part of none."""
+    found = None if revision is None else _REVISIONS.fullmatch(revision)
+    return Move(found[2], found[3], found[1]) if found is not None and found[2] else None
+
+
+def mark(connection: Connection, revision: str, *, before: str) -> None:
+    """Write the database's revision; no other transaction is under way then, and none missed it.
+
+    Raises:
+        BusyError: Others are at work for too long, or somebody else has marked it.
+    """
+    if connection.dialect.name == "postgresql":
+        # Every transaction reads this table first, and keeps it locked to its end.
+        connection.execute(text("LOCK TABLE alembic_version IN ACCESS EXCLUSIVE MODE"))
+    changed = connection.execute(
+        text("UPDATE alembic_version SET version_num = :revision WHERE version_num = :before"),
+        {"revision": revision, "before": before},
+    )
+    if changed.rowcount != 1:
+        raise BusyError(
+            "another keyctl db copy is at work on the database", hint="wait for it, or end it"
+        )
 
 
 def current_revision(connection: Connection) -> str | None:
@@ -62,6 +123,8 @@ def check_writable(revision: str | None) -> None:
             "the database is another application's: keyctl never gave it its schema version",
             hint="check which database KEYCTL_DATABASE_URL names; keyctl changed nothing",
         )
+    if (move := move_of(revision)) is not None:
+        raise BeingMovedError(*_TOLD[move.stage])
     if revision > HEAD:
         raise SchemaError(
             f"the database is at schema {revision}, newer than this keyctl's {HEAD}",
@@ -84,6 +147,19 @@ def check_readable(revision: str | None, *, oldest: str = HEAD) -> None:
     """
     known = revision is not None and _REVISIONS.fullmatch(revision) is not None
     if revision is None or not known or revision < oldest or _major(revision) != _major(HEAD):
+        check_writable(revision)
+    if (move := move_of(revision)) is not None and move.stage == "filling":
+        raise BeingMovedError(*_TOLD[move.stage])
+
+
+def check_recordable(revision: str | None, *, oldest: str) -> None:
+    """Refuse to record usage where it would be left behind.
+
+    Raises:
+        SchemaError: The schema is older than usage records, of another major version, or closed.
+    """
+    check_readable(revision, oldest=oldest)
+    if move_of(revision) is not None:
         check_writable(revision)
 
 

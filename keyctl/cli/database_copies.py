@@ -1,0 +1,60 @@
+"""Declare the commands of keyctl db that copy the whole database."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from keyctl.cli.command import command
+from keyctl.cli.listing import show_view
+from keyctl.cli.progress import progress
+from keyctl.cli.session import Session
+from keyctl.errors import UsageError
+
+
+def add_copies(group: typer.Typer) -> None:
+    """Declare backup and copy."""
+
+    @command(group, "backup")
+    def backup(
+        session: Session,
+        file: Annotated[str, typer.Argument(metavar="FILE", help="Where the copy is to be.")],
+    ) -> None:
+        """Copy the SQLite database into one file while others write, and check the copy."""
+        from keyctl.services.backup import BackupService
+
+        show_view(session, BackupService(session.workspace).backup(Path(file)))
+
+    @command(group, "copy")
+    def copy(
+        session: Session,
+        target_url: Annotated[
+            str | None,
+            typer.Option("--target-url", help="The empty database to fill (KEYCTL_TARGET_URL)."),
+        ] = None,
+        abort: Annotated[
+            bool, typer.Option("--abort", help="Open this database to writers again.")
+        ] = False,
+    ) -> None:
+        """Move everything into another database; this one is closed to writers first."""
+        from keyctl.db.database import Database
+        from keyctl.services.move import MoveService
+
+        service, given = MoveService(session.workspace), session.target_url(target_url)
+        if abort:
+            show_view(session, service.abort())
+            return
+        if given is None:
+            raise UsageError(
+                "db copy needs a target", hint="set KEYCTL_TARGET_URL, or give --target-url"
+            )
+        target = Database(given)
+        try:
+            with progress("copying", service.steps()) as advance:
+                report = service.copy(target, step=lambda _what, _rows: advance())
+        finally:
+            target.engine.dispose()
+        if session.wants_json:
+            session.console.json(report)
+        else:
+            show_view(session, {**report, "rows": sum(report["rows"].values())})

@@ -1,0 +1,207 @@
+"""A database is moved whole, between SQLite and PostgreSQL, and nobody writes to two of them."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from databases import administered, at
+from sqlalchemy import text
+from world import Hand, World
+
+from keyctl.db import moving
+from keyctl.db.database import Database
+from keyctl.db.queries import audit
+from keyctl.db.schema import HEAD
+from keyctl.errors import BeingMovedError, ConflictError, IntegrityError, UsageError
+from keyctl.requests import GenerateRequest
+from keyctl.services.issue.generate import GenerateService
+from keyctl.services.issue.order import Order
+from keyctl.services.move import MoveService
+from keyctl.services.rotate.one import RotateOrder, RotateService
+from keyctl.services.verify import verify
+from keyctl.services.workspace import Workspace
+
+
+def quiet(_what: str, _rows: int) -> None:
+    """Take the news of each step."""
+
+
+@pytest.fixture(name="target")
+def _target(kind: str, postgres_url: str, tmp_path: Path, clock: Any) -> Iterator[Database]:
+    """An empty database of the other kind, without a schema."""
+    name = f"target_{uuid4().hex[:12]}"
+    if kind == "sqlite":
+        with administered(postgres_url) as execute:
+            execute(f'CREATE DATABASE "{name}"')
+        url = at(postgres_url, name)
+    else:
+        url = f"sqlite:///{tmp_path}/target/keyctl.db"
+    database = Database(url, clock=clock)
+    yield database
+    database.engine.dispose()
+    if kind == "sqlite":
+        with administered(postgres_url) as execute:
+            execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+@pytest.fixture(name="world")
+def _world(workspace: Workspace) -> World:
+    """A database with something in every corner: people, keys, two secrets, an event to send."""
+    world = World(workspace)
+    world.change(
+        {"settings": {"hooks": {"h": {"type": "python", "function": "m:f", "events": ["*"]}}}}
+    )
+    return world
+
+
+def issued(workspace: Workspace, **fields: Any) -> str:
+    """Make a key and return its key string."""
+    hand = Hand()
+    request = GenerateRequest.model_validate({"team_id": "web", **fields})
+    GenerateService(workspace).generate(Order(request=request), hand)
+    return hand.held
+
+
+def texts(database: Database) -> list[tuple[Any, ...]]:
+    """Return what the audit trail holds, byte for byte."""
+    with database.read() as connection:
+        rows = connection.execute(
+            text('SELECT seq, "before", "after", prev_hash, hash FROM audit_events ORDER BY seq')
+        )
+        return [tuple(row) for row in rows]
+
+
+class TestACopy:
+    def test_holds_everything_and_keeps_its_promises(self, world: World, target: Database) -> None:
+        """Key strings verify, the chain goes on, events wait to be sent; the source is closed."""
+        workspace = world.workspace
+        old = issued(
+            workspace, key_alias="a", metadata={"n": Decimal("1.50"), "text": "Ünï\u2028code"}
+        )
+        hand = Hand()
+        RotateService(workspace).rotate(RotateOrder(given="a"), hand)
+        before = texts(workspace.database)
+        report = MoveService(workspace).copy(target, step=quiet)
+        assert report["state"] == "moved"
+        assert texts(target)[: len(before)] == before
+        moved = replace(workspace, database=target)
+        for key in (old, hand.held):
+            assert verify(moved.database, key).valid
+        with target.read() as connection:
+            links = list(audit.check_chain(connection))
+            events = connection.execute(text("SELECT count(*) FROM outbox")).scalar_one()
+        assert len(links) == len(before) + 2  # the move's beginning and its end
+        assert events > 0
+        assert verify(workspace.database, old).valid  # it can still be read
+        with pytest.raises(BeingMovedError, match="being moved") as caught:
+            issued(workspace)
+        assert caught.value.exit_code == 6
+        assert verify(moved.database, issued(moved, key_alias="b")).valid
+
+    def test_goes_on_where_it_was_killed(
+        self, world: World, target: Database, monkeypatch: Any
+    ) -> None:
+        """Killed after any chunk, the same command ends with the same contents."""
+        monkeypatch.setattr(moving, "CHUNK", 3)
+        for number in range(4):
+            issued(world.workspace, key_alias=f"k{number}")
+        service = MoveService(world.workspace)
+        calls = 0
+
+        def dies(what: str, _rows: int) -> None:
+            nonlocal calls
+            calls += what != "verified"  # which is before anything is written
+            if calls in (3, 9, 25, 60):
+                calls += 1
+                raise KeyboardInterrupt
+
+        report = None
+        while report is None:
+            try:
+                report = service.copy(target, step=dies)
+            except KeyboardInterrupt:
+                with pytest.raises(BeingMovedError), target.read():
+                    pass
+        assert calls > 60
+        with world.workspace.database.read() as source, target.read() as copy:
+            for table in moving.TABLES:
+                rows = moving.contents_of(source, table, step=lambda _: None)
+                if table.name not in (
+                    "audit_events",
+                    "audit_head",
+                ):  # the target's has one event more
+                    assert moving.contents_of(copy, table, step=lambda _: None) == rows
+        assert report["rows"]["keys"] == 4
+
+    def test_may_be_run_again(self, world: World, target: Database) -> None:
+        """Done is done: the answer is the same, and nothing more is written."""
+        service = MoveService(world.workspace)
+        report = service.copy(target, step=quiet)
+        assert service.copy(target, step=quiet) == report
+
+    def test_is_found_out_if_it_is_not_what_was_there(
+        self, world: World, target: Database, monkeypatch: Any
+    ) -> None:
+        """A row that changed on the way is exit 11, and the target stays closed."""
+        issued(world.workspace, key_alias="a")
+        insert = moving._insert  # a fault in what no command reaches
+
+        def tampered(connection: Any, table: Any, rows: Any) -> None:
+            insert(connection, table, rows)
+            if table.name == "keys":
+                connection.execute(text("UPDATE keys SET spend = spend + 1"))
+
+        monkeypatch.setattr(moving, "_insert", tampered)
+        with pytest.raises(IntegrityError, match="table keys"):
+            MoveService(world.workspace).copy(target, step=quiet)
+        with pytest.raises(BeingMovedError), target.read():
+            pass
+
+
+class TestWhatIsRefused:
+    def test_a_target_that_holds_something(self, world: World, target: Database) -> None:
+        """Nothing is closed for it."""
+        target.upgrade()
+        World(replace(world.workspace, database=target))
+        with pytest.raises(ConflictError, match="not empty"):
+            MoveService(world.workspace).copy(target, step=quiet)
+        assert world.workspace.database.revision() == HEAD
+
+    def test_the_database_itself(self, world: World) -> None:
+        with pytest.raises(UsageError, match="itself"):
+            MoveService(world.workspace).copy(world.workspace.database, step=quiet)
+
+    def test_a_chain_that_does_not_hold(self, world: World, target: Database) -> None:
+        """It is found out before anything is closed."""
+        with world.workspace.database.write() as connection:
+            connection.execute(text("UPDATE audit_events SET actor = 'nobody' WHERE seq = 2"))
+        with pytest.raises(IntegrityError, match="chain is broken"):
+            MoveService(world.workspace).copy(target, step=quiet)
+        assert world.workspace.database.revision() == HEAD
+
+
+class TestAbort:
+    def test_opens_the_source_again(self, world: World, target: Database) -> None:
+        """Also after a copy that is complete; it is on record."""
+        service = MoveService(world.workspace)
+        with pytest.raises(ConflictError, match="not being moved"):
+            service.abort()
+        service.copy(target, step=quiet)
+        assert service.abort()["state"] == "open"
+        issued(world.workspace, key_alias="later")
+        with world.workspace.database.read() as connection:
+            (event, *_) = audit.find_events(connection, actions={"database_move_aborted"}, limit=1)
+        assert event["object_type"] == "database"
+
+
+def test_a_digest_tells_rows_apart_and_not_their_order() -> None:
+    """Two tables are equal when they hold the same rows, in whatever order they are read."""
+    first, second = (1, "a", None), (1, "b", True)
+    assert moving.Contents().with_rows([first]) != moving.Contents().with_rows([second])
+    assert moving.Contents().with_rows([first, second]) == moving.Contents().with_rows(
+        [second, first]
+    )
