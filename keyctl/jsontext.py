@@ -77,6 +77,8 @@ def _loaded(text: str | bytes, most: int) -> Any:
         raise _FaultError("is nested too deep") from None
     except ValueError as error:
         raise _FaultError(f"is not JSON: {error}") from None
+    except ArithmeticError:  # an exponent of a million digits
+        raise _FaultError("has a number that is none") from None
 
 
 def check_strings(document: Any) -> list[Violation]:

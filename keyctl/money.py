@@ -1,7 +1,7 @@
 """Count dollars exactly, in whole nano-dollars.  Pure."""
 
 import re
-from decimal import ROUND_CEILING, Decimal, localcontext
+from decimal import ROUND_CEILING, Decimal, Inexact, localcontext
 from typing import Final
 
 from keyctl.errors import InvalidMoneyError
@@ -40,12 +40,15 @@ def to_nano(amount: Decimal | int) -> int:
         raise InvalidMoneyError(f"{value:.6g} dollars is out of range", hint=f"give {ACCEPTED}")
     with localcontext() as context:
         context.prec = 60
-        scaled = value.scaleb(9)
-        if scaled != scaled.to_integral_value():
+        # Of 1e-999999999 scaling would leave zero, of a million digits sixty: neither is what was given.
+        context.traps[Inexact] = True
+        try:
+            # Of what is no whole number the rest is lost here, which is inexact too.
+            return int(value.scaleb(9).to_integral_exact())
+        except Inexact:
             raise InvalidMoneyError(
-                f"{value} dollars has more than 9 decimals", hint=f"give {ACCEPTED}"
-            )
-        return int(scaled)
+                f"{value:.6g} dollars has more than 9 decimals", hint=f"give {ACCEPTED}"
+            ) from None
 
 
 def round_up(amount: Decimal) -> int:
@@ -55,9 +58,12 @@ def round_up(amount: Decimal) -> int:
         InvalidMoneyError: Not finite, negative or over the maximum.
     """
     if not amount.is_finite() or amount < 0 or amount > MAX_DOLLARS:
-        raise InvalidMoneyError(f"{amount} dollars is out of range", hint=f"give {ACCEPTED}")
+        raise InvalidMoneyError(f"{amount:.6g} dollars is out of range", hint=f"give {ACCEPTED}")
+    if 0 < amount < Decimal("1e-9"):
+        return 1  # however small: of 1e-999999999 scaling would leave zero
     with localcontext() as context:
         context.prec = 60
+        context.rounding = ROUND_CEILING
         return int(amount.scaleb(9).to_integral_value(rounding=ROUND_CEILING))
 
 

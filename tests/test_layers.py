@@ -104,6 +104,7 @@ LIBRARIES: dict[str, set[str]] = {
     "psycopg": {"db"},
     "pydantic": {"config", "fleetfile", "policy", "principals", "requests", "schemas"},
     "pydantic_core": {"requests"},
+    "re2": {"policy"},
     "requests": {"sinks"},
     "rich": {"cli"},
     "simplejson": {"jsontext"},

@@ -1,7 +1,7 @@
 """Choose where generate and rotate put a key string, and say that it is there."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -12,6 +12,93 @@ from keyctl.errors import UsageError
 if TYPE_CHECKING:
     from keyctl.sinks.base import Parcel, Sink
 
+_STEERING: Final = frozenset(
+    [
+        "BASHOPTS",
+        "BASH_ENV",
+        "CDPATH",
+        "CLASSPATH",
+        "EDITOR",
+        "ENV",
+        "FPATH",
+        "GCONV_PATH",
+        "GLOBIGNORE",
+        "HISTFILE",
+        "HOME",
+        "HOSTALIASES",
+        "HTTPS_PROXY",
+        "HTTP_PROXY",
+        "ALL_PROXY",
+        "NO_PROXY",
+        "IFS",
+        "LANG",
+        "LANGUAGE",
+        "LOCPATH",
+        "LOGNAME",
+        "MAIL",
+        "MALLOC_TRACE",
+        "MANPATH",
+        "NLSPATH",
+        "OLDPWD",
+        "OPTARG",
+        "OPTIND",
+        "PAGER",
+        "PATH",
+        "PERLLIB",
+        "POSIXLY_CORRECT",
+        "PROMPT_COMMAND",
+        "PS0",
+        "PS1",
+        "PS2",
+        "PS3",
+        "PS4",
+        "PWD",
+        "RESOLV_HOST_CONF",
+        "RES_OPTIONS",
+        "RUBYLIB",
+        "RUBYOPT",
+        "SHELL",
+        "SHELLOPTS",
+        "SHLVL",
+        "TERM",
+        "TERMCAP",
+        "TERMINFO",
+        "TERMPATH",
+        "TMOUT",
+        "TMPDIR",
+        "TZ",
+        "TZDIR",
+        "UID",
+        "EUID",
+        "USER",
+        "VISUAL",
+        "ZDOTDIR",
+        "_",
+    ]
+)
+_STEERING_PREFIXES: Final = (
+    "BASH_FUNC",
+    "DYLD_",
+    "GIT_",
+    "GLIBC_",
+    "JAVA_",
+    "KEYCTL_DATABASE_URL",
+    "KEYCTL_CONFIG",
+    "LC_",
+    "LD_",
+    "NODE_OPTIONS",
+    "NODE_PATH",
+    "NPM_CONFIG_",
+    "OPENSSL_",
+    "PERL5",
+    "PG",
+    "PIP_",
+    "PYTHON",
+    "SSL_CERT_",
+    "SUDO_",
+    "XDG_",
+    "_JAVA_",
+)
 OutFile = Annotated[
     str | None, typer.Option("--out-file", help="Write the key there; a new file has mode 0600.")
 ]
@@ -30,8 +117,21 @@ def check_names(env_var: str, out_format: str) -> None:
     """
     if not (env_var.isidentifier() and env_var.isascii()):
         raise UsageError("--env-var takes the name of a variable", hint="such as OPENAI_API_KEY")
+    if _changes_programs(env_var):
+        raise UsageError(
+            f"--env-var {env_var} changes how programs run, and is no place for a key",
+            hint="such as OPENAI_API_KEY",
+        )
     if out_format not in ("key", "json", "env"):
         raise UsageError(f"there is no --out-format {out_format!r}", hint="give key, json or env")
+
+
+def _changes_programs(name: str) -> bool:
+    """Tell whether a variable of this name steers shells, loaders, interpreters or keyctl itself.
+
+    Whoever sources or evals the line would run something else, or nothing at all.
+    """
+    return name.upper() in _STEERING or name.upper().startswith(_STEERING_PREFIXES)
 
 
 def sink_for(

@@ -113,7 +113,7 @@ def load(path: Path | None) -> Settings:
             mode = os.fstat(file.fileno())
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigurationError(f"{path} is not TOML: {error}") from error
     _check_writers(path, mode, document)
     try:

@@ -3,13 +3,13 @@
 Names are LiteLLM's where it has one.  The same document serves all three layers.
 """
 
-import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
 from keyctl.errors import MalformedRequestError, UnreadableRowError
+from keyctl.policy import patterns
 from keyctl.records import Organization, Team
 from keyctl.requests import (
     Dollars,
@@ -26,10 +26,8 @@ from keyctl.requests import (
 
 
 def _pattern(text: str) -> str:
-    try:
-        re.compile(text)
-    except (re.error, RecursionError):
-        raise refusal("is not a regular expression") from None
+    if why := patterns.problem(text):
+        raise refusal(f"is not a regular expression that RE2 accepts: {why}")
     return text
 
 
@@ -122,7 +120,7 @@ def stored_policy(owner: Team | Organization | None) -> Policy | None:
     except MalformedRequestError as error:
         word = type(owner).__name__.lower()
         raise UnreadableRowError(
-            f"{word} {owner.id} cannot be read: its policy is not what keyctl wrote",
+            f"the policy of {word} {owner.id} cannot be read: {error.message}",
             hint=f"keyctl {'org' if word == 'organization' else word} update {owner.id} --policy FILE gives it another one",
             object_type=word,
             object_id=owner.id,

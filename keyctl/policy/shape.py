@@ -1,11 +1,11 @@
 """Check what policies ask of a key besides numbers: alias, expiry, tags, rotation, how many, whose."""
 
-import re
 from collections.abc import Callable, Iterable
 from typing import Final
 
 from keyctl import durations
 from keyctl.errors import Violation
+from keyctl.policy import patterns
 from keyctl.policy.bounds import LAYERS, layer
 from keyctl.policy.documents import Policy
 from keyctl.policy.facts import Facts
@@ -16,7 +16,7 @@ _PolicyCheck = Callable[[Facts, Policy, str], Iterable[Violation]]
 
 def _alias_pattern(facts: Facts, policy: Policy, name: str) -> Iterable[Violation]:
     pattern, alias = policy.key_alias_pattern, facts.key.key_alias
-    if pattern is not None and (alias is None or re.fullmatch(pattern, alias) is None):
+    if pattern is not None and (alias is None or not patterns.matches(pattern, alias)):
         yield Violation(
             rule=f"{name}.key_alias_pattern",
             field="key_alias",
