@@ -97,7 +97,7 @@ def hash_all(database: Database) -> float:
     spent = 0.0
     with database.read(snapshot=True) as connection:
         rows: list[dict[str, object]] = []
-        for row in audit.export(connection):
+        for row in audit.export(connection, audit.Conditions()):
             rows.append(row)
             if len(rows) == BATCH:
                 spent += hashing(rows)

@@ -84,6 +84,12 @@ class InvalidDurationError(UsageError):
     code = "invalid_duration"
 
 
+class AmbiguousKeyError(UsageError):
+    """Several keys answer to the beginning of an id."""
+
+    code = "ambiguous_key"
+
+
 class InvalidMoneyError(UsageError):
     """A text or number is not an amount of US dollars that keyctl accepts."""
 
@@ -106,10 +112,14 @@ class UnmappableRowError(UsageError):
 
 
 class NotFoundError(KeyctlError):
-    """A named object does not exist."""
+    """A named object does not exist.  `given` is the name, where names like it may help."""
 
     code = "not_found"
     exit_code = ExitCode.NOT_FOUND
+
+    def __init__(self, message: str, *, hint: str | None = None, given: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.given = given
 
 
 class KeyNotFoundError(NotFoundError):
@@ -134,6 +144,18 @@ class OrganizationNotFoundError(NotFoundError):
     """No organization has this id."""
 
     code = "organization_not_found"
+
+
+class ModelNotFoundError(NotFoundError):
+    """Nothing names this model."""
+
+    code = "model_not_found"
+
+
+class TagNotFoundError(NotFoundError):
+    """No key has this tag."""
+
+    code = "tag_not_found"
 
 
 class SecretNotFoundError(NotFoundError):

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
 from keyctl import lifecycle, money
@@ -25,6 +26,16 @@ def key_view(key: Key, *, now: datetime, public_id: str | None = None) -> dict[s
     view["deleted_at"] = key.deleted_at
     view.update(key.gateway)
     return view
+
+
+def changes(before: Key, after: Key, *, now: datetime) -> dict[str, dict[str, Any]]:
+    """Return each field that differs, under its response name, with what it was and what it is."""
+    old, new = key_view(before, now=now), key_view(after, now=now)
+    return {
+        name: {"before": old.get(name), "after": new.get(name)}
+        for name in {**old, **new}
+        if old.get(name) != new.get(name) and name not in ("updated_at", "updated_by")
+    }
 
 
 def names_view(key_id: str, public_id: str | None) -> dict[str, Any]:
@@ -73,6 +84,31 @@ def principal_view(record: Principal, *, members: dict[str, str] | None = None) 
             {"user_id": user_id, "role": role} for user_id, role in members.items()
         ]
     return view
+
+
+def event_view(event: dict[str, Any]) -> dict[str, Any]:
+    """Return an audit event with money as numbers; on record it is text, so that its hash is exact."""
+    return {
+        **event,
+        "before": _with_numbers(event["before"]),
+        "after": _with_numbers(event["after"]),
+    }
+
+
+def _with_numbers(document: Any) -> Any:
+    if not isinstance(document, dict):
+        return document
+    return {
+        name: _number(value) if name in _MONEY or name == "amount" else value
+        for name, value in document.items()
+    }
+
+
+def _number(value: Any) -> Any:
+    try:
+        return Decimal(value) if isinstance(value, str) else value
+    except InvalidOperation:
+        return value  # not what keyctl wrote: the reader should see what is there
 
 
 def dollars(name: str, value: Any) -> Any:

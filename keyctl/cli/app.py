@@ -16,6 +16,10 @@ from keyctl.errors import ExitCode, KeyctlError, SecretInArgumentError, UsageErr
 # Which module of this package declares a command, and its line in the help.  Building all of them
 # to run or list one would cost every start more than Typer itself does.
 COMMANDS: Final = {
+    "status": (
+        "status",
+        "Show in one screen what exists, what is due, what ends soon and what failed.",
+    ),
     "generate": ("generate", "Create a key and deliver its secret once."),
     "verify": ("keys", "Check a presented key: whose, and is it valid?"),
     "list": ("keys", "List keys, the newest first."),
@@ -37,6 +41,8 @@ COMMANDS: Final = {
     "db": ("database", "The database: its schema, and what crashes left."),
     "config": ("config", "The configuration."),
     "schema": ("schema", "Print the JSON Schema of a request, an answer or the policy."),
+    "help": ("status", "Show the help of a command, as its --help does."),
+    "version": ("status", "Show the version of the program, and the schema it works with."),
 }
 
 

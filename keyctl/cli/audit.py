@@ -1,14 +1,17 @@
 """Declare the commands of keyctl audit."""
 
-from typing import TYPE_CHECKING, Annotated, Final
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from keyctl.cli.command import command
+from keyctl.cli.console import one_line
+from keyctl.cli.differences import differences, shown, told
 from keyctl.cli.listing import Page, show_list
 from keyctl.cli.progress import progress
 from keyctl.cli.session import Session
-from keyctl.cli.tables import Column, Layout, csv_text
+from keyctl.cli.tables import Column, Layout, cell, csv_text
 from keyctl.errors import UsageError
 
 if TYPE_CHECKING:
@@ -26,16 +29,34 @@ EVENTS: Final = Layout(
         Column("object_type", "kind", rank=6),
         Column("object_id", "object", "id", rank=3),
         Column("reason", rank=5),
+        Column("changes", rank=2),
     ),
 )
-COLUMNS: Final = tuple(column.name for column in EVENTS.columns)
-Key = Annotated[str | None, typer.Option("--key", help="Only events of this key.")]
+COLUMNS: Final = tuple(column.name for column in EVENTS.columns if column.name != "changes")
+# What only leads up to another event of the same object.
+_STEPS: Final = ("key_staged", "key_rotation_staged")
+_ENDS: Final = ("key_generated", "key_rotated")
+Key = Annotated[
+    str | None, typer.Option("--key", help="Only events of this key, also of a deleted alias.")
+]
+Team = Annotated[
+    str | None, typer.Option("--team", help="Only events of this team, its keys and members.")
+]
+User = Annotated[
+    str | None, typer.Option("--user", help="Only events of this user and their keys.")
+]
+Object = Annotated[
+    str | None,
+    typer.Option("--object", help="Only events of the object with this id, or '*part*'."),
+]
 Actor = Annotated[str | None, typer.Option("--actor", help="Only what this actor did.")]
 Action = Annotated[
     str | None, typer.Option("--action", help="Only this: key_generated, key_*, denied, …")
 ]
-Since = Annotated[str | None, typer.Option("--since", help="From this instant on.")]
-Until = Annotated[str | None, typer.Option("--until", help="Before this instant.")]
+Since = Annotated[
+    str | None, typer.Option("--since", help="From then on: 7d, yesterday, 2026-12-01, …")
+]
+Until = Annotated[str | None, typer.Option("--until", help="Before then.")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -53,26 +74,45 @@ def add_to(app: typer.Typer) -> None:
         session: Session,
         page: Page,
         key: Key = None,
+        team: Team = None,
+        user: User = None,
+        object_: Object = None,
         actor: Actor = None,
         action: Action = None,
         since: Since = None,
         until: Until = None,
+        diff: Annotated[
+            bool, typer.Option("--diff", help="Show every field before and after.")
+        ] = False,
     ) -> None:
-        """List events, the newest first."""
+        """List events, the newest first, and what each changed."""
         from keyctl.services.audit import AuditService
 
-        wanted, service = _filter(key, actor, action, since, until), AuditService(session.workspace)
-        show_list(
-            session,
-            EVENTS,
-            page,
-            lambda after, limit: service.page(wanted, after=_cursor(after), limit=limit),
-        )
+        wanted = _filter(session, key, team, user, object_, actor, action, since, until)
+        service = AuditService(session.workspace)
+        if diff:
+            events, _ = service.page(wanted, after=_cursor(page.after), limit=page.limit or 100)
+            _show_differences(session, events)
+            return
+        for_people = session.console.is_terminal and session.output in ("auto", "table")
+        finished: set[str] = set()
+
+        def fetch(after: Any, limit: int) -> tuple[Sequence[dict[str, Any]], Any]:
+            events, following = service.page(wanted, after=_cursor(after), limit=limit)
+            if session.output in ("json", "jsonl"):
+                return events, following
+            rows = [{**event, "changes": told(event["before"], event["after"])} for event in events]
+            return [row for row in rows if not for_people or _is_news(row, finished)], following
+
+        show_list(session, EVENTS, page, fetch)
 
     @command(group, "export", outputs=("auto", "jsonl", "csv"), reads=True)
     def export(
         session: Session,
         key: Key = None,
+        team: Team = None,
+        user: User = None,
+        object_: Object = None,
         actor: Actor = None,
         action: Action = None,
         since: Since = None,
@@ -82,7 +122,8 @@ def add_to(app: typer.Typer) -> None:
         from keyctl.services.audit import AuditService
 
         session.console.require_stdout()
-        events = AuditService(session.workspace).export(_filter(key, actor, action, since, until))
+        wanted = _filter(session, key, team, user, object_, actor, action, since, until)
+        events = AuditService(session.workspace).export(wanted)
         if session.output == "csv":
             session.console.write(csv_text(COLUMNS, [], heading=True))
             for event in events:
@@ -143,24 +184,67 @@ def _cursor(after: str | int | None) -> int | None:
     return int(after)
 
 
+def _is_news(row: dict[str, Any], finished: set[str]) -> bool:
+    """Tell whether a row says something of its own: a step of what is finished does not.
+
+    Rows come newest first; *finished* keeps the objects whose making or rotation has been seen.
+    """
+    if row["action"] in _ENDS:
+        finished.add(row["object_id"])
+    elif row["action"] in _STEPS and row["object_id"] in finished:
+        finished.discard(row["object_id"])
+        return False
+    return True
+
+
+def _show_differences(session: Session, events: Sequence[dict[str, Any]]) -> None:
+    if session.output not in ("auto", "table"):
+        raise UsageError("--diff is for people", hint="-o json has before and after of each event")
+    for event in events:
+        heading = f"{event['seq']}  {cell(event['at'])}  {event['actor']}  {event['action']}  "
+        session.console.say(
+            one_line(f"{heading}{event['object_type']} {event['object_id']}") + "\n"
+        )
+        before, after = event["before"], event["after"]
+        if isinstance(before, (dict, type(None))) and isinstance(after, (dict, type(None))):
+            for name, old, new in differences(before, after):
+                if old not in (None, [], {}):
+                    session.console.say(one_line(f"  - {name}: {shown(name, old)}") + "\n")
+                if new not in (None, [], {}):
+                    session.console.say(one_line(f"  + {name}: {shown(name, new)}") + "\n")
+
+
 def _filter(
-    key: str | None, actor: str | None, action: str | None, since: str | None, until: str | None
+    session: Session,
+    key: str | None,
+    team: str | None,
+    user: str | None,
+    object_: str | None,
+    actor: str | None,
+    action: str | None,
+    since: str | None,
+    until: str | None,
 ) -> "EventFilter":
-    from keyctl import actions
-    from keyctl.requests import parse_instant
+    from keyctl import actions, nearest
     from keyctl.services.audit import EventFilter
 
     names = None if action is None else actions.matching(action)
-    if names is not None and not names:
-        raise UsageError(f"there is no action {action!r}", hint="keyctl schema event lists them")
-    try:
-        first = None if since is None else parse_instant(since)
-        last = None if until is None else parse_instant(until)
-    except ValueError as error:
+    if action is not None and not names:
+        known = sorted(actions.ACTIONS)
         raise UsageError(
-            f"--since or --until: {error}", hint="such as 2030-01-31T12:00:00Z"
-        ) from None
-    return EventFilter(key=key, actor=actor, actions=names, since=first, until=last)
+            f"there is no action {action!r}",
+            hint=nearest.meant(action, known, otherwise="keyctl schema event lists them"),
+        )
+    return EventFilter(
+        key=key,
+        team=team,
+        user=user,
+        object_id=object_,
+        actor=actor,
+        actions=names,
+        since=session.moment(since, "ago"),
+        until=session.moment(until, "ago"),
+    )
 
 
 def _expected(hash_: str | None, seq: int | None) -> "Head | None":

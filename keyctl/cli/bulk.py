@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from keyctl import jsontext
 from keyctl.cli.console import error_document
@@ -28,13 +28,19 @@ def generate_many(
     """Make *count* keys; those that are refused are reported, and the others made."""
     from keyctl.services.issue.generate_many import BulkService
 
-    batch = None
+    batch = document = None
+    deliver: Deliver
     if out_file is None:
         if session.output not in ("auto", "json", "jsonl", "key"):
             raise UsageError(
                 "--count prints JSON lines or bare keys", hint="give -o jsonl or -o key"
             )
-        deliver = _to_stdout(session)
+        if session.wants_json:
+            document = _Document()
+            _to_stdout(session)  # a closed stdout is refused before anything is made
+            deliver = document.deliver
+        else:
+            deliver = _to_stdout(session)
     else:
         if count > MOST_IN_A_FILE:
             raise UsageError(
@@ -45,8 +51,13 @@ def generate_many(
             raise UsageError("--count writes no env file", hint="give --out-format key or json")
         # One batch: the file is put in place once, with all of them.
         deliver, batch = _to_file(session, Path(out_file), out_format, force=force), count
-    done, refused = BulkService(session.workspace).generate(order, count, deliver, batch=batch)
-    session.console.note(f"{done} keys made" + (f", {refused} refused" if refused else ""))
+    try:
+        done, refused = BulkService(session.workspace).generate(order, count, deliver, batch=batch)
+    finally:
+        if document is not None:
+            document.close()
+    if not session.wants_json:
+        session.console.note(f"{done} keys made" + (f", {refused} refused" if refused else ""))
     if refused:
         raise BatchError(f"{refused} of {count} keys were refused", hint="the lines above say why")
 
@@ -66,6 +77,39 @@ def _to_stdout(session: Session) -> "Deliver":
         written("".join(_line(item, bare=bare) for item in batch).encode())
 
     return deliver
+
+
+class _Document:
+    """One JSON document on stdout that grows while keys are made, and is closed however that ends."""
+
+    def __init__(self) -> None:
+        self._failed: list[dict[str, Any]] = []
+        self._count = 0
+        self._state: Literal["unopened", "open", "lost"] = "unopened"
+
+    def deliver(self, batch: "Sequence[Made]") -> None:
+        """Write the keys of *batch*; what was refused is kept for the end."""
+        from keyctl.sinks.stdout import written
+
+        self._failed += [_failure(item) for item in batch if item.error is not None]
+        made = [jsontext.dumps(_made(item)) for item in batch if item.error is None]
+        opening = '{"keys": [' if self._state == "unopened" else ""
+        rows = [
+            f"{',' if self._count + number else ''}\n  {row}" for number, row in enumerate(made)
+        ]
+        # Whatever of it arrives, nothing can be appended to half a row.
+        self._state = "lost"
+        written((opening + "".join(rows)).encode())
+        self._state, self._count = "open", self._count + len(made)
+
+    def close(self) -> None:
+        """Write the end of what was begun, so that a parser takes it."""
+        from keyctl.sinks.stdout import written
+
+        if self._state == "open":
+            self._state = "lost"
+            end = "\n" if self._count else ""
+            written(f'{end}], "failed": {jsontext.dumps(self._failed)}}}\n'.encode())
 
 
 def _to_file(session: Session, path: Path, form: str, *, force: bool) -> "Deliver":
@@ -95,10 +139,16 @@ def _to_file(session: Session, path: Path, form: str, *, force: bool) -> "Delive
 
 def _line(item: "Made", *, bare: bool) -> str:
     if item.error is not None:
-        return (
-            ""
-            if bare
-            else jsontext.dumps({"key_alias": item.key_alias, **error_document(item.error)}) + "\n"
-        )
-    key = item.key.reveal() if item.key else ""
-    return f"{key}\n" if bare else jsontext.dumps({"key": key, **(item.answer or {})}) + "\n"
+        return "" if bare else f"{jsontext.dumps(_failure(item))}\n"
+    if bare:
+        return f"{item.key.reveal() if item.key else ''}\n"
+    return f"{jsontext.dumps(_made(item))}\n"
+
+
+def _made(item: "Made") -> dict[str, Any]:
+    return {"key": item.key.reveal() if item.key else "", **(item.answer or {})}
+
+
+def _failure(item: "Made") -> dict[str, Any]:
+    document = {} if item.error is None else error_document(item.error)
+    return {"key_alias": item.key_alias, **document}

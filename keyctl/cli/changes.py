@@ -1,13 +1,16 @@
 """Declare update, block, unblock, delete, revoke and spend."""
 
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from keyctl.cli import fields, inputs
-from keyctl.cli.command import command
+from keyctl.cli.choices import require_one_of
+from keyctl.cli.command import cleared, command
+from keyctl.cli.console import one_line
+from keyctl.cli.differences import difference
 from keyctl.cli.keys import named
 from keyctl.cli.panel import show_verdict
 from keyctl.cli.session import Session
@@ -17,6 +20,7 @@ from keyctl.errors import BatchError, UsageError
 if TYPE_CHECKING:
     from keyctl.db.queries import KeyFilter
     from keyctl.services.keys.end import Ended
+    from keyctl.services.keys.lists import ListEdit
 
 Keys = Annotated[
     list[str] | None, typer.Argument(metavar="KEY…", help="Ids, aliases, sk-<id>, or - for stdin.")
@@ -31,52 +35,14 @@ User = Annotated[str | None, typer.Option("--user", help="All keys of this user.
 Org = Annotated[str | None, typer.Option("--org", help="All keys of this organization.")]
 State = Annotated[str | None, typer.Option("--state", help="All keys in this state.")]
 
+_NAMED: Final = 10
+_UPDATABLE: Final = (*fields.IDENTITY, *fields.SETTINGS, fields.SPEND)
+
 
 def add_to(app: typer.Typer) -> None:
     """Declare the commands."""
 
-    @command(app, "update", fields=(*fields.IDENTITY, *fields.SETTINGS, fields.SPEND))
-    def update(
-        session: Session,
-        document: dict[str, Any],
-        key: Annotated[str, typer.Argument(metavar="KEY", help="An id, an alias, sk-<id>, or -.")],
-        request: Annotated[
-            str | None, typer.Option("--request", help="A JSON body; null clears a field.")
-        ] = None,
-        clear: Annotated[
-            list[str] | None, typer.Option("--clear", help="Empty this field; repeatable.")
-        ] = None,
-        dry_run: DryRun = False,
-        override: Annotated[
-            list[str] | None, typer.Option("--override", help="Step over this rule; repeatable.")
-        ] = None,
-        reason: Annotated[str | None, typer.Option("--reason", help="Why, for --override.")] = None,
-    ) -> None:
-        """Change limits and settings; what is not named stays."""
-        from keyctl.services.keys.update import ChangeService
-
-        if override and not reason:
-            raise UsageError("--override needs --reason", hint="say why, for the audit trail")
-        if key == "-" and request == "-":
-            raise UsageError("KEY - and --request - both read stdin", hint="name the key by its id")
-        body = inputs.read_document(request, what="the request") if request else {}
-        patch = {**body, **document, **dict.fromkeys(clear or ())}
-        if not patch:
-            raise UsageError("there is nothing to change", hint="give an option, or --request")
-        service, overrides = ChangeService(session.workspace), tuple(override or ())
-        if dry_run:
-            show_verdict(session, service.dry_run(named(key), patch, overrides=overrides))
-            return
-        view = service.update(named(key), patch, overrides=overrides, reason=reason)
-        for item in view["filled"]:
-            session.console.note(
-                f"filled in: {item['field']} = {cell(item['value'])} ({item['source']})"
-            )
-        if session.wants_json:
-            session.console.json(view)
-        else:
-            session.console.write(f"{view['key_id']}: updated\n")
-
+    _declare_update(app)
     for verb, blocked, words in (
         ("block", True, "Suspend keys; unblock lets them in again."),
         ("unblock", False, "Let blocked keys in again."),
@@ -98,12 +64,11 @@ def add_to(app: typer.Typer) -> None:
         """Revoke keys for good; their records are archived, their aliases free again."""
         from keyctl.services.keys.end import EndingService
 
-        given = _chosen(session, keys, _filter(team, user, org, state), expect_count)
+        given = _chosen(session, keys, _filter(team, user, org, state), expect_count, yes=yes)
         if dry_run:
             _show_plan(session, given, "delete")
             return
-        if len(given) > 1 or not keys:
-            _confirm(f"delete {len(given)} keys", yes=yes)
+        confirm(session, "delete", given, yes=yes, filtered=not keys, asks_for_one=True)
         _report(session, EndingService(session.workspace).delete(given))
 
     @command(app, "revoke")
@@ -117,7 +82,14 @@ def add_to(app: typer.Typer) -> None:
         """End retiring or abandoned secrets of a key now."""
         from keyctl.services.keys.end import EndingService
 
-        _report(session, [EndingService(session.workspace).revoke(named(key), secrets or ())])
+        ended = EndingService(session.workspace).revoke(named(key), secrets or ())
+        _report(session, [ended])
+        if ended.still_active is not None:
+            session.console.note(
+                f"warning: nothing was revoked, and key {ended.key_id} goes on working with"
+                f" sk-{ended.still_active}…; keyctl rotate {ended.key_id} --grace none replaces"
+                f" that secret, keyctl block stops the key, keyctl delete ends it"
+            )
 
     @command(app, "spend")
     def spend(
@@ -145,6 +117,98 @@ def add_to(app: typer.Typer) -> None:
             )
 
 
+def _declare_update(app: typer.Typer) -> None:
+    @command(app, "update", fields=_UPDATABLE)
+    def update(
+        session: Session,
+        document: dict[str, Any],
+        key: Annotated[str, typer.Argument(metavar="KEY", help="An id, an alias, sk-<id>, or -.")],
+        request: Annotated[
+            str | None, typer.Option("--request", help="A JSON body; null clears a field.")
+        ] = None,
+        clear: Annotated[
+            list[str] | None,
+            typer.Option("--clear", help="Empty this field, such as max-budget; repeatable."),
+        ] = None,
+        add_model: Annotated[
+            list[str] | None, typer.Option("--add-model", help="Put it on the list; repeatable.")
+        ] = None,
+        remove_model: Annotated[
+            list[str] | None,
+            typer.Option("--remove-model", help="Take it off the list; repeatable."),
+        ] = None,
+        add_tag: Annotated[
+            list[str] | None, typer.Option("--add-tag", help="Add a tag; repeatable.")
+        ] = None,
+        remove_tag: Annotated[
+            list[str] | None, typer.Option("--remove-tag", help="Remove a tag; repeatable.")
+        ] = None,
+        dry_run: DryRun = False,
+        override: Annotated[
+            list[str] | None, typer.Option("--override", help="Step over this rule; repeatable.")
+        ] = None,
+        reason: Annotated[str | None, typer.Option("--reason", help="Why, for --override.")] = None,
+    ) -> None:
+        """Change limits and settings; what is not named stays."""
+        from keyctl.services.keys.update import ChangeService
+
+        if override and not reason:
+            raise UsageError("--override needs --reason", hint="say why, for the audit trail")
+        if key == "-" and request == "-":
+            raise UsageError("KEY - and --request - both read stdin", hint="name the key by its id")
+        body = inputs.read_document(request, what="the request") if request else {}
+        patch = {**body, **document, **cleared(_UPDATABLE, clear)}
+        edits = {"models": (add_model, remove_model), "tags": (add_tag, remove_tag)}
+        patch |= _edits(patch, edits)
+        if not patch:
+            raise UsageError("there is nothing to change", hint="give an option, or --request")
+        service, overrides = ChangeService(session.workspace), tuple(override or ())
+        if dry_run:
+            show_verdict(session, service.dry_run(named(key), patch, overrides=overrides))
+            return
+        view = service.update(named(key), patch, overrides=overrides, reason=reason)
+        for item in view["filled"]:
+            session.console.note(
+                f"filled in: {item['field']} = {cell(item['value'])} ({item['source']})"
+            )
+        if session.wants_json:
+            session.console.json(view)
+        else:
+            session.console.say(_changed(view))
+
+
+def _edits(
+    patch: Mapping[str, Any], wanted: Mapping[str, tuple[list[str] | None, list[str] | None]]
+) -> "dict[str, ListEdit]":
+    """Return the lists that are added to or taken from.
+
+    Raises:
+        UsageError: One is also set whole.
+    """
+    from keyctl.services.keys.lists import ListEdit
+
+    edits = {
+        name: ListEdit(tuple(added or ()), tuple(removed or ()))
+        for name, (added, removed) in wanted.items()
+        if added or removed
+    }
+    if both := sorted(edits.keys() & patch.keys()):
+        raise UsageError(
+            f"{both[0]} is set whole and edited at once", hint="give either the list or the edits"
+        )
+    return edits
+
+
+def _changed(view: dict[str, Any]) -> str:
+    """Return what an update did, a line for each field."""
+    named_as = f" ({view['key_alias']})" if view["key_alias"] else ""
+    lines = [
+        f"  {difference(name, item['before'], item['after'])}"
+        for name, item in view["changes"].items()
+    ]
+    return "\n".join([f"{view['key_id']}{named_as}: updated", *(lines or ["  as it was"])]) + "\n"
+
+
 def _declare_block(app: typer.Typer, verb: str, words: str, *, blocked: bool) -> None:
     def block(
         session: Session,
@@ -159,12 +223,11 @@ def _declare_block(app: typer.Typer, verb: str, words: str, *, blocked: bool) ->
     ) -> None:
         from keyctl.services.keys.end import EndingService
 
-        given = _chosen(session, keys, _filter(team, user, org, state), expect_count)
+        given = _chosen(session, keys, _filter(team, user, org, state), expect_count, yes=yes)
         if dry_run:
             _show_plan(session, given, verb)
             return
-        if len(given) > 1 or not keys:
-            _confirm(f"{verb} {len(given)} keys", yes=yes)
+        confirm(session, verb, given, yes=yes, filtered=not keys)
         _report(session, EndingService(session.workspace).block(given, blocked=blocked))
 
     block.__doc__ = words
@@ -178,8 +241,7 @@ def _filter(
     from keyctl.db.queries import KeyFilter
     from keyctl.lifecycle import KEY_STATES
 
-    if state is not None and state not in KEY_STATES:
-        raise UsageError(f"there is no state {state!r}", hint=f"give {', '.join(KEY_STATES)}")
+    require_one_of(state, KEY_STATES, what="state")
     wanted = KeyFilter(team_id=team, user_id=user, organization_id=org, state=state)
     return None if wanted == KeyFilter() else wanted
 
@@ -189,19 +251,29 @@ def _chosen(
     keys: Sequence[str] | None,
     wanted: "KeyFilter | None",
     expected: int | None,
+    *,
+    yes: bool,
 ) -> list[str]:
-    """Return the keys named one by one, or all that match the filter."""
+    """Return the keys named one by one, or all that match the filter.
+
+    Raises:
+        UsageError: Neither or both were given, it is another number than *expected*, or a key is
+            named by the beginning of its id and nobody is asked.
+        NotFoundError: The filter names what does not exist.
+    """
+    from keyctl.services.keys.filters import checked
     from keyctl.services.keys.read import KeyService
 
     if bool(keys) == (wanted is not None):
         raise UsageError("give either keys or a filter", hint="such as --team web")
     if wanted is not None:
+        wanted = checked(session.workspace, wanted)
         chosen = [view["key_id"] for view in KeyService(session.workspace).every(wanted)]
     else:
         given = keys or ()
         if given.count("-") > 1:
             raise UsageError("- can be given once: stdin holds one key", hint="use ids")
-        chosen = [named(key) for key in given]
+        chosen = [_whole(named(key), yes=yes) for key in given]
     if expected is not None and len(chosen) != expected:
         raise UsageError(
             f"--expect-count {expected}, but it is {len(chosen)} keys; nothing was changed",
@@ -210,12 +282,46 @@ def _chosen(
     return chosen
 
 
-def _confirm(what: str, *, yes: bool) -> None:
-    if yes:
+def _whole(given: str, *, yes: bool) -> str:
+    """Refuse the beginning of an id where nobody is asked: another key may fit it tomorrow."""
+    from keyctl.services.keys.read import LENGTH_OF_ID
+
+    if yes and given.startswith("key_") and len(given) < LENGTH_OF_ID:
+        raise UsageError(
+            f"with --yes a key is named by its whole id, and {given!r} is none",
+            hint="keyctl info shows the id",
+        )
+    return given
+
+
+def confirm(
+    session: Session,
+    verb: str,
+    given: Sequence[str],
+    *,
+    yes: bool,
+    filtered: bool,
+    asks_for_one: bool = False,
+) -> None:
+    """Ask whether to *verb* these keys, naming the first ten; with *asks_for_one* also about a single one.
+
+    Raises:
+        UsageError: They are several, or a filter chose them, and nobody can be asked.
+    """
+    if yes or not given:
         return
+    what = f"{verb} {len(given)} keys" if len(given) != 1 else f"{verb} 1 key"
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        if len(given) == 1 and not filtered:
+            return
         raise UsageError(f"{what}: not without --yes", hint="look with --dry-run first")
-    if not typer.confirm(f"{what}?", err=True):
+    if len(given) == 1 and not (filtered or asks_for_one):
+        return
+    from keyctl.services.keys.read import KeyService
+
+    names = KeyService(session.workspace).names(given[:_NAMED])
+    more = f" and {len(given) - _NAMED} more" if len(given) > _NAMED else ""
+    if not typer.confirm(f"{what} ({one_line(', '.join(names))}{more})?", err=True):
         raise typer.Exit(130)
 
 

@@ -8,15 +8,17 @@ from typing import Annotated, Any, Literal
 import typer
 
 from keyctl.cli import listing
+from keyctl.cli.choices import require_one_of
 from keyctl.cli.listing import Page
 from keyctl.cli.session import Common, Session
 from keyctl.cli.tables import Layout
 from keyctl.errors import UsageError
 
-Kind = Literal["text", "number", "money", "list", "pairs", "scalars", "flag"]
+Kind = Literal["text", "moment", "number", "money", "list", "pairs", "scalars", "flag"]
 
 _TYPES: dict[str, Any] = {
     "text": str | None,
+    "moment": str | None,
     "number": int | None,
     "money": str | None,
     "list": list[str] | None,
@@ -34,6 +36,7 @@ class FieldOption:
     flags: str
     kind: Kind
     help: str
+    choices: tuple[str, ...] = ()
 
     @property
     def parameter(self) -> str:
@@ -69,12 +72,13 @@ def command(
             refuse_empty([*own, *paging, *shared], values)
             common = Common(**{item.name: values.pop(item.name) for item in shared})
             arguments = {item.name: values[item.name] for item in own}
-            if fields:
-                arguments["document"] = document_of(fields, values)
             if layout:
                 arguments["page"] = Page(**{item.name: values[item.name] for item in paging})
             console = replace(context.obj, reads=reads or layout is not None)
-            with Session(common, console, forms) as session:
+            can_override = any(item.name == "override" for item in own)
+            with Session(common, console, forms, can_override=can_override) as session:
+                if fields:
+                    arguments["document"] = document_of(session, fields, values)
                 function(session, **arguments)
 
         context = inspect.Parameter(
@@ -113,7 +117,9 @@ def refuse_empty(parameters: Sequence[inspect.Parameter], values: dict[str, Any]
             raise UsageError(f"{name} is empty", hint="leave it out, or give it a value")
 
 
-def document_of(fields: Sequence[FieldOption], values: dict[str, Any]) -> dict[str, Any]:
+def document_of(
+    session: Session, fields: Sequence[FieldOption], values: dict[str, Any]
+) -> dict[str, Any]:
     """Return the request fields that the options in *values* set.
 
     Raises:
@@ -124,8 +130,20 @@ def document_of(fields: Sequence[FieldOption], values: dict[str, Any]) -> dict[s
         value = values[item.parameter]
         if value is None or value == []:
             continue
-        document[item.field] = _converted(item, value, document.get(item.field))
+        if item.choices and value != "":
+            require_one_of(value, item.choices, what=item.flags)
+        if item.kind == "moment":
+            moment = session.moment(value, "ahead")
+            document[item.field] = None if moment is None else moment.isoformat()
+        else:
+            document[item.field] = _converted(item, value, document.get(item.field))
     return document
+
+
+def cleared(fields: Sequence[FieldOption], names: Sequence[str] | None) -> dict[str, None]:
+    """Return the fields that --clear names, each by its own name or its option's."""
+    by_option = {flag.lstrip("-"): item.field for item in fields for flag in item.flags.split("/")}
+    return {by_option.get(name.lstrip("-"), name): None for name in names or ()}
 
 
 def _converted(item: FieldOption, value: Any, before: Any) -> Any:
@@ -161,7 +179,8 @@ def _pairs(item: FieldOption, values: Sequence[str]) -> dict[str, Any]:
 
 
 def _option(item: FieldOption) -> inspect.Parameter:
-    option = typer.Option(item.flags, help=item.help, show_default=False)
+    words = f"{'|'.join(item.choices)}." if item.choices else item.help
+    option = typer.Option(item.flags, help=words, show_default=False)
     return inspect.Parameter(
         item.parameter,
         inspect.Parameter.KEYWORD_ONLY,

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from keyctl.cli.choices import require_one_of
 from keyctl.cli.session import Session
 from keyctl.cli.tables import cell
 from keyctl.errors import UsageError
@@ -122,8 +123,7 @@ def check_names(env_var: str, out_format: str) -> None:
             f"--env-var {env_var} changes how programs run, and is no place for a key",
             hint="such as OPENAI_API_KEY",
         )
-    if out_format not in ("key", "json", "env"):
-        raise UsageError(f"there is no --out-format {out_format!r}", hint="give key, json or env")
+    require_one_of(out_format, ("key", "json", "env"), what="--out-format")
 
 
 def _changes_programs(name: str) -> bool:
@@ -142,8 +142,11 @@ def sink_for(
     *,
     force: bool,
     env_var: str,
+    about: dict[str, Any] | None = None,
 ) -> "Sink":
     """Return where the key goes: the named sink, the file, or what stdout is and was asked to show.
+
+    *about* is the key as it is known before, for the panel.
 
     Raises:
         UsageError: Both a sink and a file were given, or there is no such sink.
@@ -152,7 +155,7 @@ def sink_for(
     if name is not None and out_file is not None:
         raise UsageError("give either --deliver or --out-file", hint="a key goes to one place")
     if name is None and out_file is None:
-        return _stdout(session, env_var)
+        return _stdout(session, env_var, about or {})
     if session.wants_json:
         session.console.require_stdout()
     if name is not None:
@@ -172,7 +175,7 @@ def sink_for(
     )
 
 
-def _stdout(session: Session, env_var: str) -> "Sink":
+def _stdout(session: Session, env_var: str, about: dict[str, Any]) -> "Sink":
     from keyctl.sinks.base import rendered
     from keyctl.sinks.stdout import StdoutSink
 
@@ -182,7 +185,7 @@ def _stdout(session: Session, env_var: str) -> "Sink":
         if output == "table" or (output == "auto" and console.is_terminal):
             from keyctl.cli.panel import key_panel
 
-            return key_panel(parcel.answer, parcel.key, console).encode()
+            return key_panel({**about, **parcel.answer}, parcel.key, console).encode()
         if output in ("json", "jsonl"):
             from keyctl import jsontext
 
@@ -194,9 +197,17 @@ def _stdout(session: Session, env_var: str) -> "Sink":
 
 
 def show_answer(
-    session: Session, answer: dict[str, Any], sink: "Sink", *, replayed: bool = False
+    session: Session,
+    answer: dict[str, Any],
+    sink: "Sink",
+    *,
+    replayed: bool = False,
+    about: dict[str, Any] | None = None,
 ) -> None:
-    """Show the answer where the sink did not, and in a pipe the summary on stderr."""
+    """Show the answer where the sink did not, and in a pipe the summary on stderr.
+
+    *about* is the key as it is known besides, for the panel.
+    """
     console, on_terminal = session.console, session.console.is_terminal
     if replayed or not sink.shows_answer:
         if session.wants_json:
@@ -204,7 +215,8 @@ def show_answer(
         elif session.output == "auto" and on_terminal:
             from keyctl.cli.panel import key_panel
 
-            console.write(key_panel(answer, None, console))
+            place = None if sink.shows_answer else sink.name
+            console.write(key_panel({**(about or {}), **answer}, None, console, place=place))
     if session.output in ("key", "env") or (session.output == "auto" and not on_terminal):
         console.note(_summary(answer, sink))
 

@@ -1,12 +1,15 @@
 """Declare the commands of keyctl team, user and org."""
 
+import sys
 from typing import Annotated, Any, Final
 
 import typer
 
 from keyctl.cli import inputs
+from keyctl.cli.choices import require_one_of
 from keyctl.cli.command import FieldOption as F
-from keyctl.cli.command import command
+from keyctl.cli.command import cleared, command
+from keyctl.cli.fields import USER_ROLES
 from keyctl.cli.listing import Page, show_list
 from keyctl.cli.session import Session
 from keyctl.cli.tables import Column, Layout, cell, pipe_only, show_table
@@ -40,12 +43,7 @@ FIELDS: Final = {
     ),
     "user": (
         F("email", "--email", "text", "Where to write."),
-        F(
-            "role",
-            "--role",
-            "text",
-            "proxy_admin|proxy_admin_viewer|org_admin|internal_user|internal_user_viewer.",
-        ),
+        F("role", "--role", "text", "", USER_ROLES),
         *_OWN,
     ),
     "org": (F("name", "--name", "text", "A name for people."), *_OWN, *_PER_MODEL),
@@ -95,6 +93,7 @@ LISTS: Final = {
         _LIMITS,
     ),
 }
+WORDS: Final = {"team": "team", "user": "user", "org": "organization"}
 _ROLES: Final = {"team": ("admin", "user"), "org": ("org_admin", "internal_user")}
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="The id you chose.")]
@@ -140,8 +139,7 @@ def _declare(group: typer.Typer, noun: str) -> None:
         ] = None,
     ) -> None:
         """Change what is named; --clear empties a field."""
-        for field in clear or ():
-            document[field] = None
+        document |= cleared(fields, clear)
         _change(session, noun, id_, document, policy, create=False)
 
     @command(group, "info", reads=True)
@@ -162,9 +160,28 @@ def _declare(group: typer.Typer, noun: str) -> None:
         )
 
     @command(group, "delete")
-    def delete(session: Session, id_: Id) -> None:
+    def delete(
+        session: Session,
+        id_: Id,
+        dry_run: Annotated[
+            bool, typer.Option("--dry-run", help="Say whether it could be; write nothing.")
+        ] = False,
+        yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    ) -> None:
         """Archive one that nothing alive depends on."""
         service, kind = _service(session, noun)
+        if dry_run:
+            service.check_delete(kind, id_)
+            view = {f"{WORDS[noun]}_id": id_, "would": "delete"}
+            if session.wants_json:
+                session.console.json(view)
+            else:
+                session.console.write(f"would delete {WORDS[noun]} {id_}\n")
+            return
+        if not yes and sys.stdin.isatty() and sys.stderr.isatty():
+            service.info(kind, id_)
+            if not typer.confirm(f"delete {WORDS[noun]} {id_}?", err=True):
+                raise typer.Exit(130)
         _show(session, service.delete(kind, id_))
 
 
@@ -179,8 +196,7 @@ def _declare_members(group: typer.Typer, noun: str) -> None:
         role: Annotated[str, typer.Option("--role", help="|".join(roles))] = roles[-1],
     ) -> None:
         """Make a user a member, or give a member another role."""
-        if role not in roles:
-            raise UsageError(f"there is no role {role!r} here", hint=f"give {' or '.join(roles)}")
+        require_one_of(role, roles, what="role here")
         service, kind = _service(session, noun)
         _show(session, service.add_member(kind, id_, user, role))
 

@@ -4,6 +4,15 @@ from typing import Final
 
 from keyctl.cli.command import FieldOption as F
 
+LIMIT_TYPES: Final = ("guaranteed_throughput", "best_effort_throughput", "dynamic")
+KEY_TYPES: Final = ("llm_api", "management", "read_only", "default")
+USER_ROLES: Final = (
+    "proxy_admin",
+    "proxy_admin_viewer",
+    "org_admin",
+    "internal_user",
+    "internal_user_viewer",
+)
 SETTINGS: Final = (
     F("models", "--model", "list", "A model the key may use; repeatable."),
     F("models", "--models", "list", "Several models, with commas between them."),
@@ -16,23 +25,13 @@ SETTINGS: Final = (
         "Spend starts again after this: 30d, monthly, …",
     ),
     F("duration", "--duration", "text", "How long it lives: 30d, 12h, 1mo, …"),
-    F("expires", "--expires", "text", "When it ends: 2030-01-31T12:00:00Z."),
+    F("expires", "--expires", "moment", "When it ends: 2030-01-31, 2030-01-31T12:00:00Z, 30d."),
     F("rpm_limit", "--rpm-limit", "number", "Requests per minute."),
     F("tpm_limit", "--tpm-limit", "number", "Tokens per minute."),
     F("tpd_limit", "--tpd-limit", "number", "Tokens per day."),
     F("max_parallel_requests", "--max-parallel-requests", "number", "Requests at the same time."),
-    F(
-        "rpm_limit_type",
-        "--rpm-limit-type",
-        "text",
-        "guaranteed_throughput|best_effort_throughput|dynamic.",
-    ),
-    F(
-        "tpm_limit_type",
-        "--tpm-limit-type",
-        "text",
-        "guaranteed_throughput|best_effort_throughput|dynamic.",
-    ),
+    F("rpm_limit_type", "--rpm-limit-type", "text", "", LIMIT_TYPES),
+    F("tpm_limit_type", "--tpm-limit-type", "text", "", LIMIT_TYPES),
     F("metadata", "--metadata", "pairs", "NAME=VALUE to keep with the key; repeatable."),
     F("tags", "--tag", "list", "A tag; repeatable."),
     F("guardrails", "--guardrail", "list", "A guardrail to apply; repeatable."),
@@ -42,7 +41,7 @@ SETTINGS: Final = (
     F("allowed_routes", "--allowed-route", "list", "A route it may call; repeatable."),
     F("allowed_cache_controls", "--allowed-cache-control", "list", "A cache control; repeatable."),
     F("enforced_params", "--enforced-param", "list", "A parameter requests must have; repeatable."),
-    F("key_type", "--key-type", "text", "llm_api|management|read_only|default."),
+    F("key_type", "--key-type", "text", "", KEY_TYPES),
     F("blocked", "--blocked/--not-blocked", "flag", "Make it blocked."),
     F("auto_rotate", "--auto-rotate/--no-auto-rotate", "flag", "Let rotate --due rotate it."),
     F("rotation_interval", "--rotation-interval", "text", "How often: 90d, …"),

@@ -1,11 +1,13 @@
 """Declare keyctl verify, list and info."""
 
+import shlex
 from dataclasses import asdict
 from typing import Annotated, Final
 
 import typer
 
 from keyctl.cli import inputs
+from keyctl.cli.choices import require_one_of
 from keyctl.cli.command import command
 from keyctl.cli.listing import Page, show_list
 from keyctl.cli.session import Session
@@ -73,39 +75,72 @@ def add_to(app: typer.Typer) -> None:
     def list_(
         session: Session,
         page: Page,
-        team: Annotated[str | None, typer.Option("--team", help="Only keys of this team.")] = None,
-        user: Annotated[str | None, typer.Option("--user", help="Only keys of this user.")] = None,
+        words: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
+        team: Annotated[
+            str | None, typer.Option("--team", help="Only keys of this team; * is any text.")
+        ] = None,
+        user: Annotated[
+            str | None, typer.Option("--user", help="Only keys of this user; * is any text.")
+        ] = None,
         org: Annotated[
             str | None, typer.Option("--org", help="Only keys of this organization.")
         ] = None,
         alias: Annotated[
-            str | None, typer.Option("--alias", help="Only the key with this alias.")
+            str | None, typer.Option("--alias", help="Only the key with this alias, or '*part*'.")
+        ] = None,
+        search: Annotated[
+            str | None,
+            typer.Option("--search", help="This text in an id, alias, owner or tag."),
+        ] = None,
+        tag: Annotated[str | None, typer.Option("--tag", help="Only keys with this tag.")] = None,
+        model: Annotated[
+            str | None, typer.Option("--model", help="Only keys that name this model.")
         ] = None,
         state: Annotated[
             str | None, typer.Option("--state", help="active|blocked|expired|pending|deleted.")
         ] = None,
+        over_budget: Annotated[
+            bool, typer.Option("--over-budget", help="Only keys that have spent their budget.")
+        ] = False,
         expires_before: Annotated[
-            str | None, typer.Option("--expires-before", help="Only keys that end within this: 7d.")
+            str | None,
+            typer.Option("--expires-before", help="Only keys that end within 7d, or by a date."),
+        ] = None,
+        created_after: Annotated[
+            str | None,
+            typer.Option("--created-after", help="Only keys made in the last 7d, or since a date."),
         ] = None,
         unused_for: Annotated[
-            str | None, typer.Option("--unused-for", help="Only keys unused for so long: 90d.")
+            str | None,
+            typer.Option("--unused-for", help="Only keys unused for 90d, or since a date."),
         ] = None,
         due: Annotated[bool, typer.Option("--due", help="Only keys due for rotation.")] = False,
     ) -> None:
         """List keys, the newest first."""
         from keyctl.db.queries import KeyFilter
         from keyctl.lifecycle import KEY_STATES
+        from keyctl.services.keys.filters import checked
         from keyctl.services.keys.read import KeyService
 
-        if state is not None and state not in KEY_STATES:
-            raise UsageError(f"there is no state {state!r}", hint=f"give {', '.join(KEY_STATES)}")
+        if words:
+            raise _no_word(session, words[0])
+        require_one_of(state, KEY_STATES, what="state")
         wanted = KeyFilter(
-            team_id=team, user_id=user, organization_id=org, key_alias=alias, state=state
+            team_id=team,
+            user_id=user,
+            organization_id=org,
+            key_alias=alias,
+            search=search,
+            tag=tag,
+            model=model,
+            state=state,
+            over_budget=over_budget,
+            expires_before=session.moment(expires_before, "ahead"),
+            created_after=session.moment(created_after, "ago"),
+            unused_since=session.moment(unused_for, "ago"),
+            due_at=session.database.time() if due else None,
         )
-        if expires_before or unused_for or due:
-            wanted = KeyService(session.workspace).since(
-                wanted, expires_before=expires_before, unused_for=unused_for, due=due
-            )
+        wanted = checked(session.workspace, wanted)
         service = KeyService(session.workspace)
         show_list(
             session,
@@ -131,6 +166,18 @@ def add_to(app: typer.Typer) -> None:
         session.console.write("".join(f"{name}: {cell(value)}\n" for name, value in shown.items()))
         session.console.write("\n")
         show_table(session.console, ("id", "state", "created_at", "not_after"), secrets)
+
+
+def _no_word(session: Session, word: str) -> UsageError:
+    """Return the error for a word where an option should be, with the option that was meant."""
+    from keyctl.services.suggestions import owners_named
+
+    meant = [
+        f"keyctl list {flag} {shlex.quote(name)}"
+        for flag, name in owners_named(session.workspace, word)
+    ]
+    hint = " or ".join(meant or [f"keyctl list --search {shlex.quote(word)}"])
+    return UsageError(f"list takes options only, and {word!r} is none", hint=f"try: {hint}")
 
 
 def named(key: str) -> str:

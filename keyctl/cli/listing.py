@@ -94,7 +94,7 @@ def show_list(session: Session, layout: Layout, page: Page, fetch: Fetch, **abou
             whole = {**about, layout.plural: shown, "next": following()}
             console.json(whole if layout.plural else shown)
             return
-        now = session.now() if console.is_terminal and collected else None
+        now = session.database.time() if console.is_terminal and collected else None
         every = session.output == "wide" or page.columns is not None
         show_table(console, chosen, collected, now=now, every=every)
         if console.is_terminal and not collected:

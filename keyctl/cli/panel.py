@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any, Final
 
+from keyctl.cli import screen
 from keyctl.cli.console import Console, told
 from keyctl.cli.tables import cell
 from keyctl.errors import Violation
@@ -28,8 +29,10 @@ _FACTS: Final = (
 _WIDEST: Final = 100
 
 
-def key_panel(answer: dict[str, Any], key: KeyString | None, console: Console) -> str:
-    """Return the panel for a new key; *key* is None where a file or sink took it.
+def key_panel(
+    answer: dict[str, Any], key: KeyString | None, console: Console, *, place: str | None = None
+) -> str:
+    """Return the panel for a key that was made or rotated; *place* took the key string if *key* is None.
 
     It has no lines at its sides, so that a triple click takes the key and nothing else; the key
     is never wrapped or cut, whatever the width.
@@ -45,7 +48,7 @@ def key_panel(answer: dict[str, Any], key: KeyString | None, console: Console) -
     from rich.text import Text
 
     grid = Table.grid(padding=(0, 2))
-    for label, value in facts(answer):
+    for label, value in [*facts(answer), *_delivery(answer, place)]:
         grid.add_row(Text(label, "dim"), Text(value))
     parts: list[Any] = [grid]
     if key is not None:
@@ -59,11 +62,25 @@ def key_panel(answer: dict[str, Any], key: KeyString | None, console: Console) -
     width = max(min(shutil.get_terminal_size().columns, _WIDEST), needed, 20)
     out = io.StringIO()
     rich = RichConsole(
-        file=out, width=width, force_terminal=console.is_terminal, no_color=not console.is_terminal
+        file=out,
+        width=width,
+        force_terminal=True,
+        color_system="standard" if console.colour else None,
     )
-    title = "New API key" if key is not None else "API key"
+    title = "New secret of an API key" if "old_secret" in answer else "New API key"
     rich.print(Panel(Group(*parts), box=HORIZONTALS, title=title), crop=False)
-    return out.getvalue()
+    return screen.plain(out.getvalue()) if console.ascii else out.getvalue()
+
+
+def _delivery(answer: dict[str, Any], place: str | None) -> list[tuple[str, str]]:
+    """Return where the key string went, and how long the one before it works."""
+    found = []
+    if place is not None:
+        found.append(("delivered to", place.removeprefix("file:")))
+    if old := answer.get("old_secret"):
+        until = f"{old['not_after']:%Y-%m-%d %H:%M:%S} UTC"
+        found.append(("old secret", f"sk-{old['id']}… works until {until}"))
+    return found
 
 
 def facts(answer: dict[str, Any]) -> list[tuple[str, str]]:
@@ -72,9 +89,11 @@ def facts(answer: dict[str, Any]) -> list[tuple[str, str]]:
     for label, name in _FACTS:
         value = answer.get(name)
         if name == "models":
-            found.append((label, ", ".join(value) if value else "all that its team and owner have"))
+            owned = answer.get("team_id") or answer.get("user_id")
+            all_models = "all that its team and owner have" if owned else "all"
+            found.append((label, ", ".join(value) if value else all_models))
         elif name == "max_budget":
-            found.append((label, "unlimited" if value is None else f"${value}"))
+            found.append((label, "unlimited" if value is None else screen.money(value)))
         elif name == "expires":
             found.append((label, f"{value:%Y-%m-%d %H:%M:%S} UTC" if value else "never"))
         elif value is not None:

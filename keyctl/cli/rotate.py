@@ -132,12 +132,17 @@ def _rotate_one(
     parse_grace(
         "none" if grace is None else grace
     )  # a bad one is refused before anything is looked at
-    if deliver is None and out_file is None:
-        deliver = KeyService(session.workspace).info(given)["sink"]
-    sink = delivery.sink_for(session, deliver, out_file, out_format, force=force, env_var=env_var)
+    about = None
+    if session.console.is_terminal or (deliver is None and out_file is None):
+        about = KeyService(session.workspace).info(given)
+    if about is not None and deliver is None and out_file is None:
+        deliver = about["sink"]
+    sink = delivery.sink_for(
+        session, deliver, out_file, out_format, force=force, env_var=env_var, about=about
+    )
     order = RotateOrder(given=given, grace=grace, supplied=supplied)
     answer = RotateService(session.workspace).rotate(order, sink)
-    delivery.show_answer(session, answer, sink)
+    delivery.show_answer(session, answer, sink, about=about)
 
 
 def _rotate_due(

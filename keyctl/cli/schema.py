@@ -4,11 +4,11 @@ from typing import Annotated, Final
 
 import typer
 
+from keyctl.cli.choices import require_one_of
 from keyctl.cli.command import command
 from keyctl.cli.listing import OUTPUTS, Page, show_list
 from keyctl.cli.session import Session
 from keyctl.cli.tables import Column, Layout
-from keyctl.errors import UsageError
 
 RULES: Final = Layout(
     "rules",
@@ -54,10 +54,6 @@ def add_to(app: typer.Typer) -> None:
         if name == "routes":
             session.console.json({"groups": routes.groups()})
             return
-        found = schemas.SCHEMAS.get(name)
-        if found is None:
-            raise UsageError(
-                f"there is no schema {name!r}",
-                hint=f"give rules, fields, routes, {', '.join(schemas.SCHEMAS)}",
-            )
-        session.console.json(found())
+        known = ("rules", "fields", "routes", *schemas.SCHEMAS)
+        require_one_of(name, known, what="schema")
+        session.console.json(schemas.SCHEMAS[name]())

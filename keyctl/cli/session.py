@@ -3,6 +3,7 @@
 import gc
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -12,11 +13,14 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import typer
 
+from keyctl.cli.choices import require_one_of
 from keyctl.cli.console import Console
 from keyctl.errors import (
     BatchError,
     IntegrityError,
     KeyctlError,
+    NotFoundError,
+    PolicyDeniedError,
     SecretInArgumentError,
     UsageError,
 )
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
 
     from keyctl.config.settings import Settings
     from keyctl.db.database import Database
+    from keyctl.moments import Sense
     from keyctl.policy.facts import Caller
     from keyctl.services.workspace import Workspace
 
@@ -47,8 +52,16 @@ class Common:
 class Session:
     """One command's run: its output, its settings, its database and its caller, made when asked for."""
 
-    def __init__(self, common: Common, console: Console, outputs: Sequence[str]) -> None:
+    def __init__(
+        self,
+        common: Common,
+        console: Console,
+        outputs: Sequence[str],
+        *,
+        can_override: bool = False,
+    ) -> None:
         self.common = common
+        self._can_override = can_override
         self.console = console
         self.output = _output(common.output, outputs)
 
@@ -61,6 +74,10 @@ class Session:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if isinstance(error, NotFoundError) and error.given is not None:
+            self._add_nearest(error)
+        if isinstance(error, PolicyDeniedError) and self._can_override:
+            self._add_override(error)
         if "workspace" in self.__dict__:
             waiting = self._send_events() if self.workspace.outgoing else {}
             # A script that reads the error as JSON gets nothing but that; the outbox has the rest.
@@ -85,6 +102,23 @@ class Session:
         if spoiled:
             names = ", ".join(f"{item.object_type} {item.object_id}" for item in spoiled)
             raise IntegrityError(f"rows cannot be read: {names}", hint=spoiled[0].hint)
+
+    def _add_nearest(self, error: NotFoundError) -> None:
+        """Say which name was meant.  The error stands, whatever comes of this."""
+        from keyctl.services.suggestions import add_nearest
+
+        with suppress(KeyctlError):
+            add_nearest(self.workspace, error)
+
+    def _add_override(self, error: PolicyDeniedError) -> None:
+        """Tell who may step over every rule that was broken how that is done."""
+        from keyctl.policy.engine import RULES
+
+        overridable = {rule.id for rule in RULES if rule.overridable}
+        broken = list(dict.fromkeys(item.rule for item in error.violations))
+        if broken and self.workspace.caller.is_admin and overridable.issuperset(broken):
+            options = " ".join(f"--override {rule}" for rule in broken)
+            error.hint = f"{options} --reason TEXT steps over it, on record; {error.hint or ''}"
 
     def _send_events(self) -> dict[str, str]:
         """Send what the command put into the outbox; return what was not sent and why.
@@ -158,10 +192,15 @@ class Session:
         """Return what the services work with."""
         return self._workspace_of(self.caller)
 
-    def now(self) -> datetime:
-        """Return the database's time."""
-        with self.database.read() as connection:
-            return self.database.now(connection)
+    def moment(self, text: str | None, sense: "Sense") -> datetime | None:
+        """Return the instant that an option says, counted from the database's time; None for none.
+
+        Raises:
+            UsageError: It says none.
+        """
+        from keyctl.moments import parse_moment
+
+        return None if text is None else parse_moment(text, sense=sense, now=self.database.time)
 
     def source_url(self, given: str | None) -> str | None:
         """Return the URL of the database to import from: *given* by the option, or the environment's."""
@@ -258,13 +297,9 @@ def _output(option: str | None, outputs: Sequence[str]) -> str:
     Raises:
         UsageError: There is no such output, here or anywhere.
     """
-    if option is not None and option not in outputs:
-        raise UsageError(f"there is no output {option!r} here", hint=f"give {', '.join(outputs)}")
+    require_one_of(option, outputs, what="output")
     preferred = os.environ.get("KEYCTL_OUTPUT") or "auto"
-    if preferred not in OUTPUTS:
-        raise UsageError(
-            f"KEYCTL_OUTPUT is {preferred!r}", hint=f"set it to {', '.join(OUTPUTS)}, or unset it"
-        )
+    require_one_of(preferred, OUTPUTS, what="output in KEYCTL_OUTPUT,")
     return option or (preferred if preferred in outputs else "auto")
 
 

@@ -169,6 +169,15 @@ class Database:
         moment: datetime = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
         return moment.astimezone(UTC)
 
+    def time(self) -> datetime:
+        """Return `now` outside any transaction; a SQLite file need not be there for it."""
+        if self._clock is not None:
+            return self._clock()
+        if self.is_sqlite:
+            return utcnow()
+        with self.read() as connection:
+            return self.now(connection)
+
     def began_at(self, connection: Connection) -> datetime:
         """Return the time, as `now`, at which a transaction of `write` began; it costs no question."""
         moment: datetime | None = connection.info.get(_BEGAN_AT)

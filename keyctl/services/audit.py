@@ -2,17 +2,20 @@
 
 from collections.abc import Callable, Collection, Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection
 
-from keyctl import jsontext
-from keyctl.db.queries import audit
-from keyctl.db.queries.audit import Head
-from keyctl.errors import BrokenChainError, KeyNotFoundError
+from keyctl import jsontext, views
+from keyctl.db import queries
+from keyctl.db.queries import audit, directory
+from keyctl.db.queries.audit import Conditions, Head
+from keyctl.errors import BrokenChainError, KeyNotFoundError, NotFoundError
+from keyctl.records import Principal, Team, User
 from keyctl.services.callers import require_overseer
+from keyctl.services.directory import WORD, missing
 from keyctl.services.keys.read import find
 from keyctl.services.transaction import anchor
 from keyctl.services.workspace import Workspace
@@ -23,6 +26,9 @@ class EventFilter:
     """Which events are wanted; what is None does not matter."""
 
     key: str | None = None
+    team: str | None = None
+    user: str | None = None
+    object_id: str | None = None
     actor: str | None = None
     actions: Collection[str] | None = None
     since: datetime | None = None
@@ -43,11 +49,11 @@ class AuditService:
         with self.workspace.database.read() as connection:
             rows = audit.find_events(
                 connection,
-                **_asked(connection, wanted),
+                _asked(connection, wanted),
                 before_seq=after,
                 limit=limit + 1,
             )
-        page = [_view(row) for row in rows[:limit]]
+        page = [views.event_view(_view(row)) for row in rows[:limit]]
         return page, page[-1]["seq"] if len(rows) > limit else None
 
     def head(self) -> dict[str, Any]:
@@ -62,7 +68,7 @@ class AuditService:
         require_overseer(self.workspace, "the audit trail", "audit")
         with (
             self.workspace.database.read(snapshot=True) as connection,
-            closing(audit.export(connection, **_asked(connection, wanted))) as rows,
+            closing(audit.export(connection, _asked(connection, wanted))) as rows,
         ):
             for row in rows:
                 yield _view(row)
@@ -103,17 +109,54 @@ class AuditService:
         return head
 
 
-def _asked(connection: Connection, wanted: EventFilter) -> dict[str, Any]:
-    """Return the conditions of *wanted* for the query, the key by its id."""
-    asked = asdict(wanted)
-    key = asked.pop("key")
-    if key is not None:
-        # A denied request is on record under the alias it asked for.
-        try:
-            asked["key_ids"] = [find(connection, key).id, key]
-        except KeyNotFoundError:
-            asked["key_ids"] = [key]
+def _asked(connection: Connection, wanted: EventFilter) -> Conditions:
+    """Return the conditions for the query, the key by its id.
+
+    Raises:
+        NotFoundError: A name is neither in the database nor on record.
+    """
+    owners: list[tuple[type[Principal], str]] = []
+    if wanted.team is not None:
+        owners.append((Team, wanted.team))
+    if wanted.user is not None:
+        owners.append((User, wanted.user))
+    asked = Conditions(
+        key_ids=None if wanted.key is None else _key_ids(connection, wanted.key),
+        concerning=[(WORD[kind], object_id) for kind, object_id in owners],
+        object_id=wanted.object_id,
+        actor=wanted.actor,
+        actions=wanted.actions,
+        since=wanted.since,
+        until=wanted.until,
+    )
+    for kind, object_id in owners:
+        named = Conditions(concerning=[(WORD[kind], object_id)])
+        if not directory.known(connection, kind, [object_id]) and not audit.has_events(
+            connection, named
+        ):
+            raise missing(kind, object_id)
+    if wanted.object_id is not None and "*" not in wanted.object_id:
+        named = Conditions(object_id=wanted.object_id)
+        if not audit.has_events(connection, named):
+            raise NotFoundError(
+                f"no event is about {wanted.object_id!r}",
+                hint="keyctl audit list shows the objects; with * in it, it is a pattern",
+            )
     return asked
+
+
+def _key_ids(connection: Connection, given: str) -> list[str]:
+    """Return the ids of every key that had this name, and the name itself.
+
+    A denied request is on record under the alias it asked for.
+    """
+    ids = queries.ids_by_alias(connection, given)
+    try:
+        ids.append(find(connection, given).id)
+    except KeyNotFoundError:
+        if not ids and not audit.has_events(connection, Conditions(key_ids=[given])):
+            raise
+    return [*ids, given]
 
 
 def _check_kept(head: Head, expected: Head) -> None:

@@ -98,7 +98,7 @@ class BudgetService:
         """Return the id of the key *given* if the caller may see it, else *given* as it is."""
         with self.workspace.database.read() as connection:
             try:
-                key = find(connection, given)
+                key = find(connection, given, caller=self.workspace.caller)
             except KeyNotFoundError:
                 return given
         return key.id if may_see(self.workspace.caller, key) else given

@@ -122,16 +122,7 @@ class DirectoryService:
         with writing(self.workspace) as unit:
             connection = unit.connection
             before = require(connection, kind, object_id, lock=True)
-            if directory.has_live_keys(connection, **{f"{word}_id": object_id}):
-                raise ObjectInUseError(
-                    f"{word} {object_id!r} still has live keys",
-                    hint=f"keyctl list --{_COMMAND[kind]} {object_id} shows them; delete or move them first",
-                )
-            if kind is Organization and directory.has_teams(connection, object_id):
-                raise ObjectInUseError(
-                    f"organization {object_id!r} still has teams",
-                    hint="move or delete its teams first",
-                )
+            _require_unused(connection, kind, object_id)
             if kind is User:
                 directory.leave_all(connection, object_id)
             else:
@@ -156,6 +147,19 @@ class DirectoryService:
             )
         return {f"{word}_id": object_id, "deleted": True, "audit": anchor(unit.heads[-1])}
 
+    def check_delete(self, kind: type[P], object_id: str) -> None:
+        """Refuse what `delete` would refuse, and write nothing.
+
+        Raises:
+            NotFoundError: There is none with this id.
+            ObjectInUseError: Live keys or teams still belong to it.
+        """
+        word = WORD[kind]
+        require_admin(self.workspace, f"delete a {word}", f"{word}_delete_denied", word, object_id)
+        with self.workspace.database.read() as connection:
+            require(connection, kind, object_id)
+            _require_unused(connection, kind, object_id)
+
     def info(self, kind: type[P], object_id: str) -> dict[str, Any]:
         """Return the view of one, with its members.
 
@@ -164,8 +168,8 @@ class DirectoryService:
         """
         with self.workspace.database.read() as connection:
             record = require(connection, kind, object_id)
-            if not _may_see(self.workspace.caller, record):
-                raise _missing(kind, object_id)
+            if not may_see(self.workspace.caller, record):
+                raise missing(kind, object_id)
             members = None
             if kind is not User:
                 members = directory.members(connection, kind, object_id)
@@ -186,7 +190,7 @@ class DirectoryService:
                     self.workspace.unreadable.append(row)
                 continue
             last = row.id
-            if _may_see(caller, row):
+            if may_see(caller, row):
                 page.append(_shown(caller, row, None))
         return page, last if len(rows) > limit else None
 
@@ -274,15 +278,31 @@ def require(connection: Connection, kind: type[P], object_id: str, *, lock: bool
     """
     found = directory.find(connection, kind, object_id, lock=lock)
     if found is None:
-        raise _missing(kind, object_id)
+        raise missing(kind, object_id)
     return found
 
 
-def _missing(kind: type[Principal], object_id: str) -> NotFoundError:
+def _require_unused(connection: Connection, kind: type[Principal], object_id: str) -> None:
+    word = WORD[kind]
+    if directory.has_live_keys(connection, **{f"{word}_id": object_id}):
+        raise ObjectInUseError(
+            f"{word} {object_id!r} still has live keys",
+            hint=f"keyctl list --{_COMMAND[kind]} {object_id} shows them; delete or move them first",
+        )
+    if kind is Organization and directory.has_teams(connection, object_id):
+        raise ObjectInUseError(
+            f"organization {object_id!r} still has teams",
+            hint="move or delete its teams first",
+        )
+
+
+def missing(kind: type[Principal], object_id: str) -> NotFoundError:
+    """Return the error for one that is not there, or not for the caller to see."""
     word, command = WORD[kind], _COMMAND[kind]
     return _MISSING[kind](
         f"there is no {word} {object_id!r}",
         hint=f"keyctl {command} list shows them; keyctl {command} create makes one",
+        given=object_id,
     )
 
 
@@ -317,7 +337,8 @@ def _administers(caller: Caller, record: Principal) -> bool:
     return isinstance(record, Organization) and caller.administers_organization(record.id)
 
 
-def _may_see(caller: Caller, record: Principal) -> bool:
+def may_see(caller: Caller, record: Principal) -> bool:
+    """Tell whether the caller may see this team, user or organization."""
     if caller.role in OVERSEERS:
         return True
     if isinstance(record, User):

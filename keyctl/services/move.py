@@ -156,7 +156,7 @@ class MoveService:
         if target.revision() != HEAD:
             return None
         with target.read() as connection:
-            found = audit.find_events(connection, actions={_MOVED}, limit=100)
+            found = audit.find_events(connection, audit.Conditions(actions={_MOVED}), limit=100)
         texts = [row["after"] for row in found if row["object_id"] == move.id]
         return dict(jsontext.loads(texts[0])["rows"]) if texts else None
 

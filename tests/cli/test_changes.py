@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from harness import Cli
+from inside import Inside
 
 
 def made(cli: Cli, *arguments: str) -> Any:
@@ -186,3 +187,87 @@ class TestSpend:
         cli.execute("UPDATE keys SET budget_reset_at = NULL")
         done = cli("budget", "reset", "--due", "-o", "json", check=True).json["results"]
         assert [item["object_type"] for item in done] == ["key"]
+
+
+class TestWhatAnUpdateSays:
+    def test_tells_before_and_after(self, inside: Inside) -> None:
+        """A line for each field that changed, and in JSON under `changes`."""
+        inside("generate", "--alias", "a", "--max-budget", "20", check=True)
+
+        told = inside("update", "a", "--max-budget", "50", "--rpm-limit", "7", check=True).stdout
+        document = inside("update", "a", "--max-budget", "60", "-o", "json", check=True).json
+
+        assert "(a): updated" in told
+        assert told.splitlines()[1:] == ["  max_budget $20 → $50", "  rpm_limit none → 7"]
+        assert document["changes"] == {"max_budget": {"before": 50, "after": 60}}
+
+    def test_clears_by_the_name_of_an_option(self, inside: Inside) -> None:
+        """`--clear max-budget` is `--clear max_budget`."""
+        inside("generate", "--alias", "a", "--max-budget", "20", check=True)
+
+        told = inside("update", "a", "--clear", "max-budget", check=True).stdout
+
+        assert "max_budget $20 → none" in told
+
+
+class TestListEdits:
+    def test_add_and_remove_leave_the_rest(self, inside: Inside) -> None:
+        """What is not named stays on the list."""
+        inside(*("generate", "--alias", "a", "--models", "x,y", "--tag", "lab"), check=True)
+
+        edits = ("--add-model", "z", "--remove-model", "x", "--add-tag", "b", "--remove-tag", "lab")
+        view = inside("update", "a", *edits, "-o", "json", check=True).json
+
+        assert (view["models"], view["tags"]) == (["y", "z"], ["b"])
+
+    @pytest.mark.parametrize(
+        ("models", "edit", "status"),
+        [
+            ("x", ("--remove-model", "x"), 2),
+            ("x,y", ("--remove-model", "z"), 3),
+            ("x", ("--add-model", "y", "--model", "z"), 2),
+            (None, ("--add-model", "y"), 2),
+        ],
+    )
+    def test_what_would_turn_a_list_into_its_opposite(
+        self, inside: Inside, models: str | None, edit: tuple[str, ...], status: int
+    ) -> None:
+        """An empty list allows all: nobody gets there by taking one away, or leaves it by adding one."""
+        inside("generate", "--alias", "a", *(("--models", models) if models else ()), check=True)
+
+        assert inside("update", "a", *edit).exit_code == status
+
+
+class TestRevokeOfALiveKey:
+    def test_says_that_it_goes_on_and_what_to_type(self, inside: Inside) -> None:
+        """Nothing was retiring: the key works on, and stderr says how to stop it."""
+        inside("generate", "--alias", "a", check=True)
+
+        result = inside("revoke", "a")
+
+        assert (result.exit_code, "unchanged" in result.stdout) == (0, True)
+        assert "goes on working" in result.stderr
+        assert "--grace none" in result.stderr
+
+
+class TestDeletingOwners:
+    def test_a_dry_run_says_whether_it_could_be(self, inside: Inside) -> None:
+        """Exit 5 while live keys are there, else what would be done; nothing is written."""
+        inside("team", "create", "web", check=True)
+        inside("generate", "--alias", "a", "--team", "web", check=True)
+
+        assert inside("team", "delete", "web", "--dry-run").exit_code == 5
+        inside("delete", "a", check=True)
+        assert inside("team", "delete", "web", "--dry-run").stdout == "would delete team web\n"
+        assert inside("team", "info", "web").exit_code == 0
+
+
+class TestDenials:
+    def test_name_the_override_to_who_may_use_it(self, inside: Inside) -> None:
+        """An admin reads what to add; a rule that nobody may step over is not offered."""
+        inside("team", "create", "web", "--model", "x", check=True)
+
+        result = inside("generate", "--team", "web", "--model", "y", "-o", "json")
+
+        assert result.exit_code == 4
+        assert "--override team.models --reason TEXT" in result.error["hint"]

@@ -172,3 +172,28 @@ def strip_colours(text: str) -> str:
     import re
 
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
+
+
+class TestThePanelOfARotation:
+    def test_says_what_info_says_and_until_when_the_old_secret_works(self, cli: Cli) -> None:
+        """Its budget and end are the key's own, and the old secret's end is named."""
+        cli(*("generate", "--alias", "a", "--max-budget", "20", "--duration", "30d"), check=True)
+        key = cli("info", "a", "-o", "json", check=True).json
+
+        shown = on_terminal(cli, ["rotate", "a"], 80)
+
+        old = cli("info", "a", "-o", "json", check=True).json["secrets"][1]
+        until = old["not_after"].replace("T", " ")[:19]
+        assert "$20" in shown
+        assert key["expires"][:10] in shown
+        assert "unlimited" not in shown
+        assert f"sk-{old['id']}… works until {until} UTC" in " ".join(shown.split())
+
+    def test_names_the_file_that_took_the_key(self, cli: Cli, tmp_path: Path) -> None:
+        """The path is in the panel, the key is not."""
+        cli("generate", "--alias", "a", check=True)
+
+        shown = on_terminal(cli, ["rotate", "a", "--out-file", str(tmp_path / "k")], 120)
+
+        assert f"delivered to  {tmp_path / 'k'}" in shown
+        assert (tmp_path / "k").read_text().strip() not in shown

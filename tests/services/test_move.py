@@ -194,7 +194,9 @@ class TestAbort:
         assert service.abort()["state"] == "open"
         issued(world.workspace, key_alias="later")
         with world.workspace.database.read() as connection:
-            (event, *_) = audit.find_events(connection, actions={"database_move_aborted"}, limit=1)
+            (event, *_) = audit.find_events(
+                connection, audit.Conditions(actions={"database_move_aborted"}), limit=1
+            )
         assert event["object_type"] == "database"
 
 

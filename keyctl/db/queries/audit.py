@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, Result, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Result, and_, func, insert, or_, select, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import IntegrityError as ConstraintError
 
 from keyctl import jsontext
 from keyctl.db import tolerant
 from keyctl.db.failures import is_unreadable
+from keyctl.db.queries.patterns import contains, matches
 from keyctl.db.tables import audit_events, audit_head
 from keyctl.errors import BrokenChainError
 
@@ -32,6 +33,22 @@ class Event:
     before: dict[str, Any] | None = None
     after: dict[str, Any] | None = None
     reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conditions:
+    """Which events are wanted; every condition must hold, and what is None does not matter.
+
+    `concerning` are objects by type and id: their own events, and those of what belongs to them.
+    """
+
+    key_ids: Sequence[str] | None = None
+    concerning: Sequence[tuple[str, str]] = ()
+    object_id: str | None = None
+    actor: str | None = None
+    actions: Collection[str] | None = None
+    since: datetime | None = None
+    until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,19 +158,16 @@ def _only_head(rows: Result[Any]) -> Head:
     raise BrokenChainError("the audit chain is broken: it has no head, or several", hint=ADVICE)
 
 
-def count_events(connection: Connection) -> int:
-    """Return how many events there are, whatever the head says."""
-    return connection.execute(select(func.count()).select_from(audit_events)).scalar_one()
+def count_events(connection: Connection, wanted: Conditions = Conditions()) -> int:
+    """Return how many events there are that *wanted* fits, whatever the head says."""
+    query = select(func.count()).select_from(audit_events).where(*_conditions(wanted))
+    return connection.execute(query).scalar_one()
 
 
 def find_events(
     connection: Connection,
+    wanted: Conditions,
     *,
-    key_ids: Sequence[str] | None = None,
-    actor: str | None = None,
-    actions: Collection[str] | None = None,
-    since: datetime | None = None,
-    until: datetime | None = None,
     before_seq: int | None = None,
     limit: int,
 ) -> list[dict[str, Any]]:
@@ -163,7 +177,7 @@ def find_events(
     """
     table = audit_events
     query = select(*tolerant.columns(table, connection))
-    query = _filtered(query, key_ids, actor, actions, since, until)
+    query = query.where(*_conditions(wanted))
     query = query.order_by(table.c.seq.desc()).limit(limit)
     if before_seq is not None:
         query = query.where(table.c.seq < before_seq)
@@ -179,12 +193,8 @@ def events_by_seq(connection: Connection, numbers: Sequence[int]) -> list[dict[s
 
 def export(
     connection: Connection,
+    wanted: Conditions,
     *,
-    key_ids: Sequence[str] | None = None,
-    actor: str | None = None,
-    actions: Collection[str] | None = None,
-    since: datetime | None = None,
-    until: datetime | None = None,
     batch: int = 1000,
 ) -> Generator[dict[str, Any]]:
     """Yield events in order, the oldest first, without holding more than *batch* of them.
@@ -192,7 +202,7 @@ def export(
     As `find_events`, with what was tampered with.
     """
     query = select(*tolerant.columns(audit_events, connection)).order_by(audit_events.c.seq)
-    query = _filtered(query, key_ids, actor, actions, since, until)
+    query = query.where(*_conditions(wanted))
     with tolerant.any_text(connection):
         rows = connection.execution_options(yield_per=batch).execute(query)
         for row in rows.mappings():
@@ -265,23 +275,38 @@ def _next_link(row: dict[str, Any], last: Head) -> Head:
     return Head(seq, row["hash"])
 
 
-def _filtered(
-    query: Any,
-    key_ids: Sequence[str] | None,
-    actor: str | None,
-    actions: Collection[str] | None,
-    since: datetime | None,
-    until: datetime | None,
-) -> Any:
-    table = audit_events
-    if key_ids is not None:
-        query = query.where(table.c.object_type == "key", table.c.object_id.in_(key_ids))
-    if actor is not None:
-        query = query.where(table.c.actor == actor)
-    if actions is not None:
-        query = query.where(table.c.action.in_(sorted(actions)))
-    if since is not None:
-        query = query.where(table.c.at >= since)
-    if until is not None:
-        query = query.where(table.c.at < until)
-    return query
+def has_events(connection: Connection, wanted: Conditions) -> bool:
+    """Tell whether there is an event that *wanted* fits."""
+    query = select(audit_events.c.seq).where(*_conditions(wanted)).limit(1)
+    return connection.execute(query).first() is not None
+
+
+def _conditions(wanted: Conditions) -> list[ColumnElement[bool]]:
+    columns = audit_events.c
+    found: list[ColumnElement[bool]] = []
+    if wanted.key_ids is not None:
+        found.append(and_(columns.object_type == "key", columns.object_id.in_(wanted.key_ids)))
+    found += [_concerns(kind, object_id) for kind, object_id in wanted.concerning]
+    if wanted.object_id is not None:
+        found.append(matches(columns.object_id, wanted.object_id))
+    if wanted.actor is not None:
+        found.append(columns.actor == wanted.actor)
+    if wanted.actions is not None:
+        found.append(columns.action.in_(sorted(wanted.actions)))
+    if wanted.since is not None:
+        found.append(columns.at >= wanted.since)
+    if wanted.until is not None:
+        found.append(columns.at < wanted.until)
+    return found
+
+
+def _concerns(kind: str, object_id: str) -> ColumnElement[bool]:
+    """Return the condition that an event is about this object, or about what belongs to it."""
+    columns = audit_events.c
+    # As the canonical form writes it.
+    named = jsontext.canonical({f"{kind}_id": object_id})[1:-1]
+    return or_(
+        and_(columns.object_type == kind, columns.object_id == object_id),
+        contains(columns.before, named),
+        contains(columns.after, named),
+    )

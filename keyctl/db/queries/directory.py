@@ -6,6 +6,7 @@ from typing import Any, Final, TypeVar
 from sqlalchemy import Connection, Table, delete, insert, select, update
 
 from keyctl.db import rows
+from keyctl.db.queries.patterns import matches
 from keyctl.db.tables import keys, organization_members, organizations, team_members, teams, users
 from keyctl.errors import UnreadableRowError
 from keyctl.records import Organization, Principal, Team, User
@@ -41,6 +42,20 @@ def known(connection: Connection, kind: type[Principal], ids: Collection[str]) -
     """Return those of *ids* that exist, archived or not."""
     table = _TABLES[kind]
     return set(connection.execute(select(table.c.id).where(table.c.id.in_(ids))).scalars())
+
+
+def ids(connection: Connection, kind: type[Principal], *, limit: int) -> list[str]:
+    """Return the ids of those that are not archived, at most *limit*."""
+    table = _TABLES[kind]
+    query = select(table.c.id).where(table.c.deleted_at.is_(None)).order_by(table.c.id)
+    return list(connection.execute(query.limit(limit)).scalars())
+
+
+def matching(connection: Connection, kind: type[P], pattern: str) -> list[P]:
+    """Return those that *pattern* fits, archived or not; at most a hundred."""
+    table = _TABLES[kind]
+    query = select(table).where(matches(table.c.id, pattern)).order_by(table.c.id).limit(100)
+    return rows.every(connection, query, table, kind.of)
 
 
 def listed(

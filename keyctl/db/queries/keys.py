@@ -43,6 +43,12 @@ def find_key_by_alias(connection: Connection, alias: str, *, lock: bool = False)
     return rows.one(connection, query.with_for_update() if lock else query, keys, Key.of)
 
 
+def ids_by_alias(connection: Connection, alias: str) -> list[str]:
+    """Return the ids of every key that has this alias, archived or not."""
+    query = select(keys.c.id).where(keys.c.key_alias == alias).order_by(keys.c.created_at)
+    return list(connection.execute(query).scalars())
+
+
 def insert_key(connection: Connection, *records: Key) -> None:
     """Write new keys."""
     connection.execute(insert(keys), [record.columns() for record in records])

@@ -1,29 +1,34 @@
 """Ask for many keys: pages of them, their sums, the ones that are due."""
 
-from collections.abc import Container
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, fields
-from datetime import datetime
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, Final
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    Text,
     and_,
     func,
     literal,
     or_,
     select,
     tuple_,
+    type_coerce,
 )
 from sqlalchemy.exc import DBAPIError
 
+from keyctl import jsontext
 from keyctl.db import rows
-from keyctl.db.tables import claims, keys
+from keyctl.db.queries.patterns import lists, matches, mentions
+from keyctl.db.tables import claims, keys, organizations, teams, users
 from keyctl.errors import UnreadableRowError
 from keyctl.records import Claim, Key
 
 # A key that may be due and its claim; in the place of one that cannot be read its error.
 Due = tuple[Key | UnreadableRowError, Claim | None]
+NEVER: Final = datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +43,11 @@ class KeyFilter:
     expires_before: datetime | None = None
     unused_since: datetime | None = None
     due_at: datetime | None = None
+    created_after: datetime | None = None
+    search: str | None = None
+    tag: str | None = None
+    model: str | None = None
+    over_budget: bool = False
     visible: ColumnElement[bool] | None = None
 
 
@@ -70,7 +80,8 @@ def _conditions(wanted: KeyFilter, now: datetime) -> list[ColumnElement[bool]]:
     for name in ("team_id", "user_id", "organization_id", "key_alias"):
         value = getattr(wanted, name)
         if value is not None:
-            found.append(keys.c[name] == value)
+            found.append(matches(keys.c[name], value))
+    found += _finding(wanted)
     if wanted.state == "deleted":
         found.append(keys.c.deleted_at.is_not(None))
     else:
@@ -100,6 +111,95 @@ def _conditions(wanted: KeyFilter, now: datetime) -> list[ColumnElement[bool]]:
     if wanted.visible is not None:
         found.append(wanted.visible)
     return found
+
+
+def _finding(wanted: KeyFilter) -> list[ColumnElement[bool]]:
+    """Return the conditions for what people know of a key."""
+    found: list[ColumnElement[bool]] = []
+    if wanted.search is not None:
+        names = ("id", "key_alias", "team_id", "user_id", "organization_id")
+        # Tags are kept as JSON, where some characters are written otherwise.
+        written = jsontext.dumps(wanted.search)[1:-1]
+        found.append(
+            or_(
+                *(mentions(keys.c[name], wanted.search) for name in names),
+                mentions(keys.c.tags, written),
+            )
+        )
+    if wanted.tag is not None:
+        found.append(lists(keys.c.tags, wanted.tag))
+    if wanted.model is not None:
+        found.append(lists(keys.c.models, wanted.model))
+    if wanted.over_budget:
+        found.append(and_(keys.c.max_budget.is_not(None), keys.c.spend >= keys.c.max_budget))
+    if wanted.created_after is not None:
+        found.append(keys.c.created_at >= wanted.created_after)
+    return found
+
+
+def has_keys(
+    connection: Connection, wanted: KeyFilter, name: str, *, deleted: bool = False
+) -> bool:
+    """Tell whether the condition *name* of *wanted* alone fits a key that the caller may see."""
+    only = KeyFilter(
+        **{name: getattr(wanted, name)},
+        visible=wanted.visible,
+        state="deleted" if deleted else None,
+    )
+    # No state depends on the time here.
+    query = select(keys.c.id).where(*_conditions(only, NEVER)).limit(1)
+    return connection.execute(query).first() is not None
+
+
+def aliases(connection: Connection, *, limit: int) -> list[str]:
+    """Return the aliases of live keys, at most *limit*."""
+    query = select(keys.c.key_alias).where(
+        keys.c.key_alias.is_not(None), keys.c.deleted_at.is_(None)
+    )
+    return list(connection.execute(query.limit(limit)).scalars())
+
+
+def tags_in_use(connection: Connection, *, limit: int) -> set[str]:
+    """Return the tags of at most *limit* live keys."""
+    query = select(type_coerce(keys.c.tags, Text)).where(keys.c.deleted_at.is_(None))
+    return _listed(connection.execute(query.distinct().limit(limit)).scalars())
+
+
+def models_in_use(connection: Connection) -> set[str]:
+    """Return every model that a key, team, user or organization names."""
+    found: set[str] = set()
+    for table in (keys, teams, users, organizations):
+        query = select(type_coerce(table.c.models, Text)).where(table.c.deleted_at.is_(None))
+        found |= _listed(connection.execute(query.distinct()).scalars())
+    return found
+
+
+def _listed(texts: Iterable[Any]) -> set[str]:
+    """Return what stands in these lists; what is no list was not written by keyctl, and says nothing."""
+    found: set[str] = set()
+    for text in texts:
+        try:
+            names = jsontext.loads(text)
+        except (TypeError, ValueError, RecursionError):
+            continue
+        found.update(name for name in names if isinstance(name, str))
+    return found
+
+
+def keys_beginning(
+    connection: Connection, beginning: str, visible: ColumnElement[bool] | None, *, limit: int
+) -> list[tuple[str, str | None]]:
+    """Return the ids, and aliases, of the keys whose id begins so, archived or not, at most *limit*.
+
+    By `substr` and not LIKE: ids that differ in capital letters only are different ones.
+    """
+    query = select(keys.c.id, keys.c.key_alias).where(
+        func.substr(keys.c.id, 1, len(beginning)) == beginning
+    )
+    if visible is not None:
+        query = query.where(visible)
+    query = query.order_by(keys.c.id).limit(limit)
+    return [(row[0], row[1]) for row in connection.execute(query)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,6 +91,7 @@ def surroundings(
             raise OrganizationNotFoundError(
                 f"there is no organization {organization_id!r}",
                 hint="keyctl org list shows them; keyctl org create makes one",
+                given=organization_id,
             )
     if team is not None and lock:
         locked = _team(lookup, connection, team.id, lock=True)
@@ -103,6 +104,7 @@ def surroundings(
             raise UserNotFoundError(
                 f"there is no user {user_id!r}",
                 hint="keyctl user list shows them; keyctl user create makes one",
+                given=user_id,
             )
     return Surroundings(
         team=team,
@@ -240,6 +242,7 @@ def _team(lookup: Lookup, connection: Connection, team_id: str, *, lock: bool = 
         raise TeamNotFoundError(
             f"there is no team {team_id!r}",
             hint="keyctl team list shows them; keyctl team create makes one",
+            given=team_id,
         )
     return team
 

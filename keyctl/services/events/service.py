@@ -5,9 +5,12 @@ from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any, Final
 
+from sqlalchemy import Connection
+
 from keyctl.db import queries
 from keyctl.db.queries.outbox import Outgoing, Standing
-from keyctl.errors import EventNotFoundError, UsageError
+from keyctl.errors import EventNotFoundError, NotFoundError, UsageError
+from keyctl.nearest import meant
 from keyctl.services.callers import require_admin, require_overseer
 from keyctl.services.delivery import run_lock
 from keyctl.services.delivery.run_lock import Run
@@ -54,6 +57,8 @@ class EventService:
         """
         require_overseer(self.workspace, "the outbox", "event")
         with self.workspace.database.read() as connection:
+            if hook is not None:
+                self._require_hook(connection, hook)
             rows = queries.list_outgoing(
                 connection,
                 standing=standing,
@@ -64,6 +69,14 @@ class EventService:
         page = [_view(row) for row in rows[:limit]]
         last = rows[limit - 1] if len(rows) > limit else None
         return page, None if last is None else f"{last.seq}:{last.hook}"
+
+    def _require_hook(self, connection: Connection, hook: str) -> None:
+        known = places(self.workspace).keys() | queries.count_outgoing(connection).keys()
+        if hook not in known:
+            raise NotFoundError(
+                f"there is no hook {hook!r}, and no event waits for it",
+                hint=meant(hook, sorted(known), otherwise="keyctl config show has the hooks"),
+            )
 
     def retry(self, event_ids: Sequence[str] | None) -> Iterator[Sent]:
         """Send these failed events now, or all failed ones, whatever their pause.

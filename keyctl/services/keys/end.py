@@ -30,13 +30,17 @@ UNCHANGED: Final = "unchanged"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """What became of one key: a word for it, or why it failed."""
+    """What became of one key: a word for it, or why it failed.
+
+    `still_active` is the secret with which a key goes on working where nothing was revoked.
+    """
 
     given: str
     key_id: str | None = None
     result: str
     error: KeyctlError | None = None
     audit: dict[str, Any] | None = None
+    still_active: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +98,19 @@ class EndingService:
                 )
             return "revoked"
 
-        return self._end(given, "revoke", "rotate", step)
+        ended = self._end(given, "revoke", "rotate", step)
+        if ended.result != UNCHANGED or ended.key_id is None:
+            return ended
+        return replace(ended, still_active=self._active_secret(ended.key_id))
+
+    def _active_secret(self, key_id: str) -> str | None:
+        database = self.workspace.database
+        with database.read() as connection:
+            now = database.now(connection)
+            secrets = queries.secrets_of(connection, key_id)
+        return next(
+            (item.id for item in secrets if lifecycle.secret_state(item, now=now) == "active"), None
+        )
 
     def _end(self, given: str, verb: str, operation: Operation, step: _Step) -> Ended:
         """Carry *step* out if the rules allow *operation*; a refusal is on record as *verb*'s."""

@@ -9,15 +9,24 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, and_, false, or_
 
-from keyctl import durations, keystring, requests, views
+from keyctl import keystring, requests, views
 from keyctl.db import queries
 from keyctl.db.queries import KeyFilter
 from keyctl.db.tables import keys as table
-from keyctl.errors import KeyNotFoundError, UnreadableRowError, UsageError
+from keyctl.errors import (
+    AmbiguousKeyError,
+    KeyNotFoundError,
+    UnreadableRowError,
+    UsageError,
+)
 from keyctl.policy.facts import Caller
 from keyctl.records import Key, Secret
 from keyctl.services.workspace import Workspace
 
+# A beginning of an id stands for it from so many characters on, `key_` among them.
+SHORTEST_BEGINNING: Final = 8
+LENGTH_OF_ID: Final = 24
+_SHOWN: Final = 10
 OVERSEERS: Final = ("proxy_admin", "proxy_admin_viewer")
 
 
@@ -35,7 +44,7 @@ class KeyService:
         """
         database = self.workspace.database
         with database.read() as connection:
-            key = find(connection, given)
+            key = find(connection, given, caller=self.workspace.caller)
             if not may_see(self.workspace.caller, key):
                 raise not_found(given)
             secrets = queries.secrets_of(connection, key.id)
@@ -72,24 +81,19 @@ class KeyService:
         )
         return shown, _next_cursor(rows[:limit]) if len(rows) > limit else None
 
-    def since(
-        self, wanted: KeyFilter, *, expires_before: str | None, unused_for: str | None, due: bool
-    ) -> KeyFilter:
-        """Return *wanted* with lengths of time turned into instants, by the database's clock.
-
-        Raises:
-            InvalidDurationError: One is none.
-        """
-        ahead = None if expires_before is None else durations.parse_duration(expires_before)
-        back = None if unused_for is None else durations.parse_duration(unused_for)
+    def names(self, given: Sequence[str]) -> list[str]:
+        """Return what people call these keys: the alias where there is one; what is not there is left as it is."""
+        found = []
         with self.workspace.database.read() as connection:
-            now = self.workspace.database.now(connection)
-        return replace(
-            wanted,
-            expires_before=None if ahead is None else ahead.after(now),
-            unused_since=None if back is None else back.times(-1, now),
-            due_at=now if due else None,
-        )
+            for item in given:
+                try:
+                    key = find(connection, item, caller=self.workspace.caller)
+                except KeyNotFoundError:
+                    found.append("-" if keystring.looks_secret(item) else item)
+                else:
+                    visible = may_see(self.workspace.caller, key)
+                    found.append((key.key_alias or key.id) if visible else item)
+        return found
 
     def every(self, wanted: KeyFilter, *, batch: int = 500) -> Iterator[dict[str, Any]]:
         """Yield all keys, page by page, so that a million of them need no memory."""
@@ -101,15 +105,26 @@ class KeyService:
                 return
 
 
-def find(connection: Connection, given: str, *, lock: bool = False) -> Key:
-    """Return the key that *given* names: an id, an alias, ``sk-<id>``, or a key string read from stdin.
+def find(
+    connection: Connection,
+    given: str,
+    *,
+    lock: bool = False,
+    caller: Caller | None = None,
+) -> Key:
+    """Return the key that *given* names: an id or its beginning, an alias, ``sk-<id>``, a key string from stdin.
+
+    A beginning is compared with the ids of keys that *caller* may see, without one it names nothing.
 
     Raises:
         KeyNotFoundError: There is none.  A key string is not repeated.
+        AmbiguousKeyError: Several ids begin so.
     """
     key: Key | None
     if given.startswith("key_"):
         key = queries.find_key(connection, given, lock=lock)
+        if key is None and caller is not None and SHORTEST_BEGINNING <= len(given) < LENGTH_OF_ID:
+            key = _beginning(connection, given, caller, lock=lock)
     elif given.startswith("sk-"):
         handle, parsed = keystring.public_handle(given), keystring.parse(given)
         secret = None
@@ -125,11 +140,27 @@ def find(connection: Connection, given: str, *, lock: bool = False) -> Key:
     return key
 
 
+def _beginning(connection: Connection, given: str, caller: Caller, *, lock: bool) -> Key | None:
+    found = queries.keys_beginning(connection, given, visible_to(caller), limit=_SHOWN + 1)
+    if len(found) > 1:
+        names = [f"{key_id} ({alias})" if alias else key_id for key_id, alias in found]
+        more = ", …" if len(found) > _SHOWN else ""
+        raise AmbiguousKeyError(
+            f"several keys begin with {given!r}: {', '.join(names[:_SHOWN])}{more}",
+            hint="give more of the id",
+        )
+    if not found:
+        return None
+    return queries.find_key(connection, found[0][0], lock=lock)
+
+
 def not_found(given: str) -> KeyNotFoundError:
     """Return the error for a key that is not there, or not for the caller to see."""
     shown = "with that key string" if keystring.looks_secret(given) else repr(given)
     return KeyNotFoundError(
-        f"there is no key {shown}", hint="keyctl list shows them; deleted keys answer to their id"
+        f"there is no key {shown}",
+        hint="keyctl list shows them; deleted keys answer to their id",
+        given=given,
     )
 
 

@@ -26,6 +26,7 @@ from keyctl.requests import UpdateRequest, validate
 from keyctl.services import denials
 from keyctl.services.authorize import totals
 from keyctl.services.authorize.verdict import Adding, Lookup, Verdict, roles, surroundings
+from keyctl.services.keys.lists import resolved
 from keyctl.services.keys.read import find, may_see, not_found
 from keyctl.services.transaction import Unit, anchor, row_of, writing
 from keyctl.services.workspace import Workspace
@@ -70,7 +71,8 @@ class ChangeService:
     ) -> dict[str, Any]:
         """Change what *patch* names, null clearing a field, and return the key's view.
 
-        A JSON Merge Patch (RFC 7396) on the fields of a request.
+        A JSON Merge Patch (RFC 7396) on the fields of a request; a `ListEdit` as a value adds to
+        a list and takes from it.  `changes` of the view has each field that differs.
 
         Raises:
             MalformedRequestError: The patch is not well formed.
@@ -102,6 +104,7 @@ class ChangeService:
         head = unit.heads[-1]
         return {
             **views.info_view(verdict.key, secrets, now=unit.now),
+            "changes": views.changes(before, verdict.key, now=unit.now),
             "filled": [
                 {"field": item.field, "value": item.value, "source": item.source}
                 for item in verdict.filled
@@ -130,6 +133,7 @@ class ChangeService:
         now: datetime,
         lock: bool = True,
     ) -> Verdict:
+        patch = resolved(before, patch)
         merged = _merge(before, patch)
         request = validate(UpdateRequest, merged, what="the request", schema="update-request")
         values = resolve.given_values(request)
@@ -235,7 +239,7 @@ def live_key(connection: Connection, given: str, caller: Caller, *, lock: bool =
     Raises:
         KeyNotFoundError: There is none.
     """
-    key = find(connection, given, lock=lock)
+    key = find(connection, given, lock=lock, caller=caller)
     if not may_see(caller, key):
         raise not_found(given)
     if key.deleted_at is not None:

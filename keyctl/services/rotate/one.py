@@ -95,7 +95,7 @@ class RotateService:
         database = self.workspace.database
         with database.read() as connection:
             now = database.now(connection)
-            key = find(connection, order.given)
+            key = find(connection, order.given, caller=self.workspace.caller)
             if not may_see(self.workspace.caller, key):
                 raise not_found(order.given)
             attempt.object_id = key.id

@@ -1,0 +1,43 @@
+"""Read the one grammar for a point in time that every option takes.  Pure."""
+
+from collections.abc import Callable
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Final, Literal
+
+from keyctl.durations import parse_duration
+from keyctl.errors import InvalidDurationError, UsageError
+from keyctl.requests import parse_instant
+
+Sense = Literal["ahead", "ago"]
+
+ACCEPTED: Final = "7d, 2026-12-01, today, yesterday, or 2026-12-01T12:00:00Z"
+_DAYS: Final = {"yesterday": -1, "today": 0}
+
+
+def parse_moment(text: str, *, sense: Sense, now: Callable[[], datetime]) -> datetime:
+    """Return the instant that *text* says: a duration counts from now in the *sense*, a day begins at 00:00 UTC.
+
+    *now* is asked only where the answer depends on it.
+
+    Raises:
+        UsageError: It says none.
+    """
+    if text in _DAYS:
+        day = now().astimezone(UTC).date() + timedelta(days=_DAYS[text])
+        return datetime.combine(day, time(), UTC)
+    try:
+        length = parse_duration(text)
+    except InvalidDurationError:
+        return _absolute(text)
+    return length.times(1 if sense == "ahead" else -1, now())
+
+
+def _absolute(text: str) -> datetime:
+    try:
+        # Nothing but YYYY-MM-DD: `fromisoformat` also knows weeks and days without dashes.
+        if len(text) == len("2026-12-01") and text[4] == text[7] == "-":
+            return datetime.combine(date.fromisoformat(text), time(), UTC)
+        return parse_instant(text)
+    except ValueError:
+        shown = text if len(text) <= 40 else f"{text[:40]}…"
+        raise UsageError(f"{shown!r} is no point in time", hint=f"give {ACCEPTED}") from None

@@ -1,0 +1,82 @@
+"""Refuse a filter that names what does not exist: an empty answer would read as success."""
+
+from dataclasses import replace
+
+from sqlalchemy import Connection
+
+from keyctl.db.queries import KeyFilter, directory, listing
+from keyctl.errors import KeyNotFoundError, ModelNotFoundError, TagNotFoundError
+from keyctl.policy.facts import Caller
+from keyctl.records import Organization, Principal, Team, User
+from keyctl.services.directory import may_see, missing
+from keyctl.services.keys.read import visible_to
+from keyctl.services.workspace import Workspace
+
+_OWNERS: tuple[tuple[str, type[Principal]], ...] = (
+    ("team_id", Team),
+    ("user_id", User),
+    ("organization_id", Organization),
+)
+
+
+def checked(workspace: Workspace, wanted: KeyFilter) -> KeyFilter:
+    """Return *wanted*, limited to what the caller may see.
+
+    Raises:
+        NotFoundError: It names what does not exist.
+    """
+    limited = replace(wanted, visible=visible_to(workspace.caller))
+    with workspace.database.read() as connection:
+        _require_known(connection, workspace.caller, limited)
+    return limited
+
+
+def _require_known(connection: Connection, caller: Caller, wanted: KeyFilter) -> None:
+    """Check every name in *wanted*; what has a `*` in it may fit nothing, except owners.
+
+    Raises:
+        NotFoundError: The first that is not there, or not for the caller to see.
+    """
+    for name, kind in _OWNERS:
+        given = getattr(wanted, name)
+        if given is not None and not _is_known(connection, caller, wanted, name, kind):
+            raise missing(kind, given)
+    if wanted.key_alias is not None and "*" not in wanted.key_alias:
+        _require_alias(connection, wanted)
+    if wanted.tag is not None and not listing.has_keys(connection, wanted, "tag"):
+        raise TagNotFoundError(
+            f"no key has the tag {wanted.tag!r}",
+            hint="keyctl list --columns key_id,tags shows them",
+            given=wanted.tag,
+        )
+    if wanted.model is not None and wanted.model not in listing.models_in_use(connection):
+        raise ModelNotFoundError(
+            f"no key, team, user or organization names the model {wanted.model!r}",
+            hint="keyctl list --columns key_id,models shows them",
+            given=wanted.model,
+        )
+
+
+def _is_known(
+    connection: Connection, caller: Caller, wanted: KeyFilter, name: str, kind: type[Principal]
+) -> bool:
+    given = getattr(wanted, name)
+    found = directory.matching(connection, kind, given)
+    # Who administers a team may ask for its members' keys without seeing the members.
+    return any(may_see(caller, record) for record in found) or (
+        bool(found) and listing.has_keys(connection, wanted, name)
+    )
+
+
+def _require_alias(connection: Connection, wanted: KeyFilter) -> None:
+    if listing.has_keys(connection, wanted, "key_alias"):
+        return
+    if listing.has_keys(connection, wanted, "key_alias", deleted=True):
+        if wanted.state == "deleted":
+            return
+        hint = f"a deleted key had it: keyctl list --state deleted --alias {wanted.key_alias}"
+    else:
+        hint = "keyctl list shows them; with * in it, it is a pattern"
+    raise KeyNotFoundError(
+        f"there is no key {wanted.key_alias!r}", hint=hint, given=wanted.key_alias
+    )

@@ -1,0 +1,222 @@
+"""Finding keys and events by what people know of them, and no wrong word read as success."""
+
+import json
+
+import pytest
+from harness import Cli
+from inside import Inside
+
+
+@pytest.fixture(name="world")
+def _world(inside: Inside) -> Inside:
+    """Two teams, a user and keys with aliases, tags and models."""
+    inside("team", "create", "web", check=True)
+    inside("team", "create", "data", check=True)
+    inside("user", "create", "alice@example.com", check=True)
+    inside(
+        *("generate", "--alias", "Alice's notebook", "--team", "web", "--tag", "lab"),
+        *("--model", "gpt-4o", "--max-budget", "20"),
+        check=True,
+    )
+    inside("generate", "--alias", "notes_50%", "--team", "data", "--tag", 'a "b"', check=True)
+    inside("generate", "--alias", "checkout", "--user", "alice@example.com", check=True)
+    return inside
+
+
+class TestFilters:
+    def test_what_each_finds(self, world: Inside) -> None:
+        """Parts, patterns, tags, models, spent budgets and dates, on both databases alike."""
+        world("spend", "Alice's notebook", "--add", "20", check=True)
+        book, notes, checkout = "Alice's notebook", "notes_50%", "checkout"
+        wanted: dict[tuple[str, ...], set[str]] = {
+            ("--alias", "*note*"): {book, notes},
+            ("--alias", "NOTES_*"): {notes},
+            ("--alias", "*_5*"): {notes},
+            ("--team", "d*"): {notes},
+            ("--search", "ALICE"): {book, checkout},
+            ("--search", "lab"): {book},
+            ("--search", "nothing like it"): set(),
+            ("--tag", 'a "b"'): {notes},
+            ("--model", "gpt-4o"): {book},
+            ("--over-budget",): {book},
+            ("--created-after", "yesterday"): {book, notes, checkout},
+            ("--created-after", "2999-01-01"): set(),
+            ("--unused-for", "1h"): set(),
+        }
+        found = {
+            arguments: {
+                key["key_alias"]
+                for key in world("list", *arguments, "-o", "json", check=True).json["keys"]
+            }
+            for arguments in wanted
+        }
+
+        assert found == wanted
+
+    @pytest.mark.parametrize(
+        ("arguments", "status", "hint"),
+        [
+            (("list", "--team", "wbe"), 3, "did you mean web?"),
+            (("list", "--user", "alice@exmaple.com"), 3, "did you mean alice@example.com?"),
+            (("list", "--org", "acme"), 3, "keyctl org list"),
+            (("list", "--team", "x*"), 3, "keyctl team list"),
+            (("list", "--alias", "chekout"), 3, "did you mean checkout?"),
+            (("list", "--tag", "labs"), 3, "did you mean lab?"),
+            (("list", "--model", "gpt-4"), 3, "did you mean gpt-4o?"),
+            (("list", "--state", "blockd"), 2, "did you mean blocked?"),
+            (("list", "web"), 2, "keyctl list --team web"),
+            (("list", "alice@example.com"), 2, "--user alice@example.com"),
+            (("list", "lab"), 2, "--search lab"),
+            (("delete", "--user", "nobody", "--yes"), 3, "keyctl user list"),
+            (("block", "--team", "wbe", "--yes"), 3, "did you mean web?"),
+            (("info", "chekout"), 3, "did you mean checkout?"),
+            (("team", "info", "wbe"), 3, "did you mean web?"),
+            (("generate", "--team", "wbe"), 3, "did you mean web?"),
+            (("audit", "list", "--team", "wbe"), 3, "did you mean web?"),
+            (("audit", "list", "--key", "chekout"), 3, "did you mean checkout?"),
+            (("audit", "list", "--object", "nobody"), 3, "keyctl audit list"),
+            (("audit", "list", "--action", "key_generate"), 2, "did you mean key_generated"),
+            (("events", "list", "--hook", "siem"), 3, "keyctl config show"),
+            (("schema", "generate-reqest"), 2, "did you mean generate-request"),
+            (("team", "add-member", "web", "alice@example.com", "--role", "admn"), 2, "admin"),
+            (("user", "create", "bob", "--role", "proxy_admn"), 2, "did you mean proxy_admin"),
+            (("list", "--taem", "web"), 2, "keyctl list --help"),
+            (("lst",), 2, "keyctl --help"),
+        ],
+    )
+    @pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+    def test_no_wrong_word_is_success(
+        self, world: Inside, arguments: tuple[str, ...], status: int, hint: str
+    ) -> None:
+        """Exit 3, or 2 for a closed set, with the nearest name; stdout stays empty."""
+        result = world(*arguments, "-o", "json")
+
+        assert (result.exit_code, result.stdout) == (status, "")
+        assert hint in result.error["hint"]
+
+
+class TestBeginningsOfIds:
+    def test_a_unique_one_stands_for_the_id(self, world: Inside) -> None:
+        """Eight characters are enough, wherever a key is read."""
+        key_id = world("info", "checkout", "-o", "json", check=True).json["key_id"]
+
+        found = world("info", key_id[:12], "-o", "json", check=True).json
+
+        assert found["key_id"] == key_id
+        assert world("update", key_id[:12], "--rpm-limit", "5").exit_code == 0
+
+    def test_an_ambiguous_one_lists_what_fits(self, world: Inside, cli: Cli) -> None:
+        """Exit 2 with the ids and aliases."""
+        ids = ["key_aaaa" + "b" * 16, "key_aaaa" + "c" * 16]
+        for key_id in ids:
+            twin = world("generate", "-o", "json", check=True).json["key_id"]
+            cli.execute(f"DELETE FROM secrets WHERE key_id = '{twin}'")
+            cli.execute(f"UPDATE keys SET id = '{key_id}' WHERE id = '{twin}'")
+
+        result = world("info", "key_aaaa", "-o", "json")
+
+        assert (result.exit_code, result.error["code"]) == (2, "ambiguous_key")
+        assert all(key_id in result.error["message"] for key_id in ids)
+
+    @pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+    def test_nothing_ends_by_one_without_a_person(self, world: Inside) -> None:
+        """With --yes a key is named whole: another one may fit the beginning tomorrow."""
+        key_id = world("info", "checkout", "-o", "json", check=True).json["key_id"]
+
+        result = world("delete", key_id[:12], "--yes")
+
+        assert (result.exit_code, "whole id" in result.stderr) == (2, True)
+
+
+class TestTheAuditTrail:
+    def test_says_what_changed(self, world: Inside) -> None:
+        """In one line: money in dollars, what came to a list and what left it."""
+        world(
+            *("update", "Alice's notebook", "--max-budget", "50", "--models", "gpt-4o-mini"),
+            check=True,
+        )
+
+        shown = world("audit", "list", "--key", "Alice's notebook", "--action", "key_updated")
+
+        assert "max_budget $20 → $50" in shown.stdout
+        assert "models +gpt-4o-mini -gpt-4o" in shown.stdout
+
+    def test_has_money_as_numbers(self, world: Inside) -> None:
+        """Scripts add it up without parsing text."""
+        world("update", "Alice's notebook", "--max-budget", "50", check=True)
+
+        event = world("audit", "list", "--limit", "1", "-o", "json", check=True).json["events"][0]
+
+        assert (event["before"]["max_budget"], event["after"]["max_budget"]) == (20, 50)
+
+    def test_is_found_by_owner_object_and_deleted_alias(self, world: Inside) -> None:
+        """Whose a key was, what it was called, and part of an id."""
+        world("delete", "checkout", check=True)
+
+        def actions(*arguments: str) -> list[str]:
+            document = world("audit", "list", *arguments, "-o", "json", check=True).json
+            return [event["action"] for event in document["events"]]
+
+        assert actions("--key", "checkout") == ["key_deleted", "key_generated", "key_staged"]
+        assert actions("--team", "data") == ["key_generated", "key_staged", "team_created"]
+        assert actions("--user", "alice@example.com") == [
+            *("key_deleted", "key_generated", "key_staged", "user_created")
+        ]
+        assert actions("--object", "alice*") == ["user_created"]
+        assert actions("--since", "2999-01-01") == []
+
+    def test_folds_steps_for_people(self, world: Inside) -> None:
+        """A screen has one line for what a person did; a pipe has every event."""
+        shown = world("audit", "list", "--key", "checkout", terminal=120, check=True).stdout
+        piped = world("audit", "list", "--key", "checkout", check=True).stdout
+
+        assert ("key_generated" in shown, "key_staged" in shown) == (True, False)
+        assert ("key_generated" in piped, "key_staged" in piped) == (True, True)
+
+    def test_shows_every_field_with_diff(self, world: Inside) -> None:
+        """Before and after, a line each."""
+        world("update", "checkout", "--rpm-limit", "7", check=True)
+
+        shown = world("audit", "list", "--limit", "1", "--diff", check=True).stdout
+
+        assert "  + rpm_limit: 7\n" in shown
+
+
+@pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+class TestManyKeys:
+    def test_are_one_document(self, world: Inside) -> None:
+        """`-o json` is one document also with keys that were refused."""
+        result = world("generate", "--count", "3", "--alias", "ci-{n}", "-o", "json", check=True)
+
+        assert [key["key_alias"] for key in result.json["keys"]] == ["ci-1", "ci-2", "ci-3"]
+        assert (result.json["failed"], result.stderr) == ([], "")
+
+    def test_that_were_refused_are_in_it(self, world: Inside) -> None:
+        """Exit 9, and the document says which and why."""
+        world("generate", "--alias", "ci-2", check=True)
+
+        result = world("generate", "--count", "3", "--alias", "ci-{n}", "-o", "json")
+
+        assert result.exit_code == 9
+        assert [key["key_alias"] for key in result.json["keys"]] == ["ci-1", "ci-3"]
+        assert [item["key_alias"] for item in result.json["failed"]] == ["ci-2"]
+
+    def test_the_document_is_closed_when_interrupted(
+        self, world: Inside, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Ctrl-C between two batches leaves a document that a parser takes."""
+        from keyctl.services.issue import generate_many
+
+        monkeypatch.setattr(generate_many, "_SMALLEST_BATCH", 2)
+        monkeypatch.setattr(generate_many, "_LARGEST_BATCH", 2)
+        made = generate_many.BulkService._hand_over
+
+        def interrupted(*arguments: object) -> None:
+            made(*arguments)  # type: ignore[arg-type]
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(generate_many.BulkService, "_hand_over", interrupted)
+        result = world("generate", "--count", "6", "--alias", "ci-{n}", "-o", "json")
+
+        assert result.exit_code == 130
+        assert len(json.loads(result.stdout)["keys"]) == 2
