@@ -37,7 +37,7 @@ def is_past(moment: datetime | None, *, now: datetime) -> bool:
     return moment is not None and moment <= now
 
 
-def rejection(
+def suspension(
     secret: Secret,
     key: Key,
     *,
@@ -48,27 +48,9 @@ def rejection(
 ) -> str | None:
     """Return why a key whose secret matched is refused at *now*, or None: the first reason wins.
 
-    The order is LiteLLM's at request time with expiry right after block, so that an expired key
-    never gets a budget error.
+    Nothing of it has to do with what is asked for or spent.  The order is LiteLLM's at request time
+    with expiry right after block, so that an expired key never gets a budget error.
     """
-    reason = suspension(secret, key, team=team, organization=organization, user=user, now=now)
-    if reason is None and any(
-        record is not None and record.is_over_budget() for record in (key, team, organization, user)
-    ):
-        return "budget_exceeded"
-    return reason
-
-
-def suspension(
-    secret: Secret,
-    key: Key,
-    *,
-    team: Team | None,
-    organization: Organization | None,
-    user: User | None,
-    now: datetime,
-) -> str | None:
-    """Return the first reason of `rejection` that has nothing to do with what is asked for or spent."""
     if secret.state == "revoked" or key.deleted_at is not None:
         return "revoked"
     if key.blocked:

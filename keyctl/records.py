@@ -139,10 +139,6 @@ class Principal(Record):
     metadata: dict[str, Any] = field(default_factory=dict)
     blocked: bool = False
 
-    def is_over_budget(self) -> bool:
-        """Tell whether `spend` has reached `max_budget`."""
-        return self.max_budget is not None and self.spend >= self.max_budget
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Organization(Principal):
@@ -160,6 +156,7 @@ class User(Principal):
 
     email: str | None = None
     role: str = "internal_user"
+    budget_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,6 +173,49 @@ class Team(Principal):
 
 # In a key's `gateway` document: the routes of a key that names none, written when it was made.
 DEFAULT_ROUTES: Final = "default_routes"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tier(Record):
+    """A budget tier: limits kept in one place, for those who name it by `budget_id`."""
+
+    id: str
+    max_budget: int | None = None
+    soft_budget: int | None = None
+    budget_duration: str | None = None
+    budget_anchor_at: datetime | None = None
+    tpm_limit: int | None = None
+    rpm_limit: int | None = None
+    tpd_limit: int | None = None
+    max_parallel_requests: int | None = None
+    model_max_budget: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """A user in a team, and what its keys there may spend in sum."""
+
+    team_id: str
+    user_id: str
+    role: str
+    created_at: datetime
+    max_budget: int | None = None
+    budget_duration: str | None = None
+    budget_anchor_at: datetime | None = None
+    tpm_limit: int | None = None
+    rpm_limit: int | None = None
+    budget_id: str | None = None
+
+    @classmethod
+    def of(cls, row: Mapping[Any, Any]) -> Self:
+        """Return the member that *row* holds.
+
+        Raises:
+            ForeignValueError: A column holds what keyctl never writes there.
+        """
+        member = cls(**row)
+        check(member)
+        return member
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -239,9 +279,7 @@ class Key(Record):
         default: list[str] = self.gateway.get(DEFAULT_ROUTES) or []
         return self.allowed_routes or default
 
-    def is_over_budget(self) -> bool:
-        """Tell whether `spend` has reached `max_budget`."""
-        return self.max_budget is not None and self.spend >= self.max_budget
+    budget_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -287,3 +325,16 @@ class Claim:
     fingerprint: str | None
     staged_at: datetime
     deadline_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Presented:
+    """What the database knows about a presented key string."""
+
+    secret: Secret
+    key: Key
+    team: Team | None
+    organization: Organization | None
+    user: User | None
+    member: Member | None = None
+    tiers: Mapping[str, Tier] = field(default_factory=dict)

@@ -180,13 +180,39 @@ class BudgetWindow(Strict):
     max_budget: Dollars
 
 
+_OTHER_NAMES: Final = {"budget_limit": "max_budget", "time_period": "budget_duration"}
+
+
+def _publish_other_names(schema: dict[str, Any]) -> None:
+    properties = schema["properties"]
+    properties.update({given: properties[name] for given, name in _OTHER_NAMES.items()})
+
+
+def _own_names(value: Any) -> Any:
+    """Return a model's budget under the names of every other budget, where it has those of LiteLLM's manual."""
+    if not isinstance(value, dict):
+        return value
+    renamed = dict(value)
+    for given, name in _OTHER_NAMES.items():
+        if given in renamed:
+            if name in renamed:
+                raise refusal(f"give either {given} or {name}, not both")
+            renamed[name] = renamed.pop(given)
+    return renamed
+
+
 class ModelBudget(Strict):
-    """A budget of a key for one model."""
+    """A budget of a key for one model; `budget_limit` and `time_period` are understood too."""
 
     max_budget: Dollars | None = None
     budget_duration: PeriodText | None = None
     tpm_limit: Limit | None = None
     rpm_limit: Limit | None = None
+
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, json_schema_extra=_publish_other_names
+    )
+    _named = model_validator(mode="before")(_own_names)
 
 
 class ObjectPermission(Strict):

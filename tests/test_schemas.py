@@ -12,8 +12,8 @@ from keyctl.requests import GatewayFields, GenerateRequest
 
 # Scripts read these names: one that goes or changes breaks them.
 GENERATE_ANSWER = """
-    allowed_routes audit auto_rotate blocked blocked_by_admin budget_duration budget_fallbacks budget_limits
-    budget_reset_at created_at created_by deleted_at duration expires filled grace_period guardrails
+    allowed_routes audit auto_rotate blocked blocked_by_admin budget_duration budget_fallbacks budget_id budget_limits
+    budget_reset_at created_at created_by default_routes deleted_at duration expires filled grace_period guardrails
     key key_alias key_id key_name key_rotation_at key_type last_rotation_at last_used_at
     managed_by max_budget max_parallel_requests may_issue metadata model_max_budget model_rpm_limit model_tpm_limit
     models organization_id overrides permissions replayed rotation_count rotation_interval rpm_limit

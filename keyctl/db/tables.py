@@ -42,17 +42,17 @@ def _name(column: str, *, primary: bool = False) -> Column[str]:
     return Column(column, String(255), primary_key=primary)
 
 
-def _money(column: str, *, required: bool = False) -> list[Any]:
+def _money(column: str, *, required: bool = False, since: str | None = None) -> list[Any]:
     rest = {"nullable": False, "server_default": text("0")} if required else {"nullable": True}
     return [
-        Column(column, BigInteger, **rest),
+        Column(column, BigInteger, **rest, info=_since(since) if since else {}),
         CheckConstraint(f"{column} BETWEEN 0 AND {MAX_NANO}", name=column),
     ]
 
 
-def _limit(column: str) -> list[Any]:
+def _limit(column: str, *, since: str | None = None) -> list[Any]:
     return [
-        Column(column, BigInteger),
+        Column(column, BigInteger, info=_since(since) if since else {}),
         CheckConstraint(f"{column} >= 0", name=column),
     ]
 
@@ -116,6 +116,7 @@ users = Table(
     *_limit("rpm_limit"),
     Column("metadata", JsonText, nullable=False),
     _flag("blocked"),
+    Column("budget_id", String(255), info=_since("1_0006")),
     *_stamps(),
     CheckConstraint(
         "role IN ('proxy_admin', 'proxy_admin_viewer', 'org_admin', 'internal_user', 'internal_user_viewer')",
@@ -146,6 +147,24 @@ teams = Table(
     *_stamps(),
 )
 
+# Limits kept in one place, for keys, users and members that name them by `budget_id`: the amount is
+# one for all of them, what is spent of it is each one's own, in `meters`.
+budgets = Table(
+    "budgets",
+    metadata,
+    _name("id", primary=True),
+    *_money("max_budget"),
+    *_money("soft_budget"),
+    Column("budget_duration", String(16)),
+    Column("budget_anchor_at", UtcDateTime),
+    *_limit("tpm_limit"),
+    *_limit("rpm_limit"),
+    *_limit("tpd_limit"),
+    *_limit("max_parallel_requests"),
+    Column("model_max_budget", JsonText, nullable=False),
+    *_stamps(),
+)
+
 team_members = Table(
     "team_members",
     metadata,
@@ -153,6 +172,13 @@ team_members = Table(
     Column("user_id", String(255), ForeignKey("users.id"), primary_key=True, index=True),
     Column("role", String(16), nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
+    # What is spent of it is in `meters`, and outlives the membership.
+    *_money("max_budget", since="1_0006"),
+    Column("budget_duration", String(16), info=_since("1_0006")),
+    Column("budget_anchor_at", UtcDateTime, info=_since("1_0006")),
+    *_limit("tpm_limit", since="1_0006"),
+    *_limit("rpm_limit", since="1_0006"),
+    Column("budget_id", String(255), info=_since("1_0006")),
     CheckConstraint("role IN ('admin', 'user')", name="role"),
 )
 
@@ -223,6 +249,7 @@ keys = Table(
     _flag("send_invite_email"),
     Column("confirmed_at", UtcDateTime),
     Column("last_used_at", UtcDateTime),
+    Column("budget_id", String(255), info=_since("1_0006")),
     *_stamps(),
     CheckConstraint("rotation_count >= 0", name="rotation_count"),
     CheckConstraint("key_alias <> ''", name="key_alias"),

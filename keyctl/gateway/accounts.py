@@ -6,7 +6,7 @@ from math import inf
 from typing import Final
 
 from keyctl import durations
-from keyctl.db.queries import PurseName, Terms
+from keyctl.purses import Budget, PurseName, Terms
 
 _REMEMBERED: Final = 8
 # A process that has leased nothing yet may serve one part in so many of what is left at once: its
@@ -84,35 +84,28 @@ class Account:
         return None if self._has_forgotten else 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Budget:
-    """A budget as it was read: what it allows, what is spent of it, and when that begins anew."""
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """What a request may cost, or cost: nano-dollars, and tokens."""
 
-    name: PurseName
-    limit: int
-    spend: int
-    period: str | None
-    anchor: datetime
-    end: datetime | None
+    nano: int
+    tokens: int = 0
 
-    @property
-    def terms(self) -> Terms | None:
-        """Return what only the key's row says about it; None for the owner's own budget."""
-        return Terms(limit=self.limit, period=self.period) if self.name.meter else None
+    def of(self, name: PurseName) -> int:
+        """Return what that is to a budget."""
+        return self.tokens if name.counts_tokens else self.nano
 
 
 class Purse:
     """A budget: what the database says was spent, and what this process recorded since."""
 
-    __slots__ = ("_anchor", "_base", "_ends_at", "_period", "account", "limit")
+    __slots__ = ("_base", "_ends_at", "account", "budget")
 
     def __init__(self, account: Account, budget: Budget, *, recorded: int, now: datetime) -> None:
         """Begin with what was read, which includes what was *recorded* here up to then."""
         self.account = account
-        self.limit = budget.limit
+        self.budget = budget
         self._base = budget.spend - recorded
-        self._period = budget.period
-        self._anchor = budget.anchor
         self._ends_at = inf
         if budget.period is not None:
             # One without an end is due: nobody has begun its first period yet.
@@ -123,8 +116,10 @@ class Purse:
     def left(self, now: float) -> int:
         """Return what is left at *now*, in seconds since 1970, of what this process knows about."""
         if now >= self._ends_at:
-            self._begin(datetime.fromtimestamp(now, self._anchor.tzinfo), self.account.recorded)
-        return self.limit - self._base - self.account.recorded
+            self._begin(
+                datetime.fromtimestamp(now, self.budget.anchor.tzinfo), self.account.recorded
+            )
+        return self.budget.limit - self._base - self.account.recorded
 
     def is_far(self, nano: int, now: float) -> bool:
         """Tell whether so little more goes without a lease that nobody can miss it."""
@@ -134,7 +129,8 @@ class Purse:
     def _begin(self, now: datetime, recorded: int) -> None:
         """Begin a new period, of which nothing is spent; the database does the same with the next charge."""
         self._base = -recorded
-        following = durations.next_reset(str(self._period), anchor=self._anchor, now=now)
+        period = str(self.budget.period)
+        following = durations.next_reset(period, anchor=self.budget.anchor, now=now)
         self._ends_at = following.timestamp()
 
 

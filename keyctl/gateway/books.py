@@ -8,10 +8,11 @@ from uuid import uuid4
 from weakref import WeakValueDictionary
 
 from keyctl import money
-from keyctl.db.queries import PurseName, Terms, Usage
+from keyctl.db.queries import Usage
 from keyctl.errors import InvalidMoneyError, UnavailableError
-from keyctl.gateway.accounts import Account, Budget, Hold, Purse
+from keyctl.gateway.accounts import Account, Amount, Hold, Purse
 from keyctl.gateway.clock import Clock, ticks
+from keyctl.purses import Budget, PurseName, Terms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,16 +64,14 @@ class Books:
         self._has_begun = False
         self._is_closed = False
 
-    def add(self, charged: Iterable[Charged], cost: Decimal | float, hold: Hold | None) -> None:
-        """Add *cost* dollars, rounded up to a nano-dollar, to these objects, the key first, and settle *hold*.
+    def add(self, charged: Iterable[Charged], cost: Amount, hold: Hold | None) -> None:
+        """Add *cost* to these objects, the key first, and settle *hold*.
 
         By name: a verdict from before a fork charges the accounts of the process that it is used in.
 
         Raises:
-            ValueError: It is no amount of money.
             UnavailableError: The books are closed.
         """
-        nano = nano_of(cost)
         now = self.clock.now()
         with self.lock:
             if self._is_closed:
@@ -82,30 +81,30 @@ class Books:
             for item in charged:
                 account = self._account(item.name)
                 account.terms = item.terms or account.terms
-                account.add(nano)
+                account.add(cost.of(item.name))
                 self._unsent[account] = None
                 if account in self._leasing:
                     account.has_moved = True
                 if is_key:
                     account.used_at, is_key = now, False
 
-    def try_hold(self, purses: Sequence[Purse], nano: int) -> tuple[Hold, list[Purse]]:
-        """Hold *nano* of each purse that has so much, and return those that the database has to be asked about.
+    def try_hold(self, purses: Sequence[Purse], amount: Amount) -> tuple[Hold, list[Purse]]:
+        """Hold *amount* of each purse that has so much, and return those that the database has to be asked about.
 
         If there are any, nothing is held.
         """
         hold = Hold(self.id)
         with self.lock:
-            short = self._hold(hold, purses, nano)
+            short = self._hold(hold, purses, amount)
             if short:
                 hold.give_back()
         return hold, short
 
-    def hold_known(self, purses: Sequence[Purse], nano: int) -> tuple[Hold, list[Purse]]:
-        """Hold *nano* of each purse that has so much, and return the others."""
+    def hold_known(self, purses: Sequence[Purse], amount: Amount) -> tuple[Hold, list[Purse]]:
+        """Hold *amount* of each purse that has so much, and return the others."""
         hold = Hold(self.id)
         with self.lock:
-            short = self._hold(hold, purses, nano)
+            short = self._hold(hold, purses, amount)
         return hold, short
 
     def release(self, hold: Hold) -> None:
@@ -144,14 +143,21 @@ class Books:
             self._has_begun = True
 
     def purses(
-        self, budgets: Collection[Budget], *, asked: tuple[str | None, int], batch: int | None
+        self,
+        budgets: Collection[Budget],
+        *,
+        asked: tuple[str | None, int],
+        batch: int | None,
+        metered_batch: int | None,
     ) -> tuple[Purse, ...] | None:
-        """Return budgets, as read together with the number of the *batch*, with what was recorded since.
+        """Return budgets, with what was recorded since they were read.
 
+        The number of a *batch* was read with the owners' own, another one with the metered ones.
         None if what was read cannot be told from what was written meanwhile: read again.
         """
         asked_for, confirmed = asked
-        included = confirmed if batch is None else batch
+        own = confirmed if batch is None else batch
+        metered = confirmed if metered_batch is None else metered_batch
         now = self.clock.now()
         with self.lock:
             if asked_for is None and self._has_begun:
@@ -160,7 +166,7 @@ class Books:
             for budget in budgets:
                 account = self._account(budget.name)
                 account.terms = budget.terms or account.terms
-                recorded = account.recorded_until(included)
+                recorded = account.recorded_until(metered if budget.name.meter else own)
                 if recorded is None:
                     return None
                 purses.append(Purse(account, budget, recorded=recorded, now=now))
@@ -222,13 +228,14 @@ class Books:
             account = self._accounts[name] = Account(name)
         return account
 
-    def _hold(self, hold: Hold, purses: Sequence[Purse], nano: int) -> list[Purse]:
+    def _hold(self, hold: Hold, purses: Sequence[Purse], amount: Amount) -> list[Purse]:
         if self._leased_until is not None and ticks() >= self._leased_until:
             self._lapse()
         now = self.clock.seconds()
         short = []
         for purse in purses:
             account = purse.account
+            nano = amount.of(account.name)
             if account.room >= nano or purse.is_far(nano, now):
                 hold.take(account, nano)
                 self._leasing[account] = None
@@ -248,12 +255,18 @@ class Books:
             account.has_moved = True
 
 
-def nano_of(cost: Decimal | float) -> int:
-    """Return *cost* dollars as nano-dollars, rounded up.
+def amount_of(cost: Decimal | float, tokens: int) -> Amount:
+    """Return *cost* dollars, rounded up to a nano-dollar, and *tokens*.
 
     Raises:
-        ValueError: It is no amount of money.
+        ValueError: It is no amount of money, or no number of tokens.
     """
+    if type(tokens) is not int or not 0 <= tokens <= money.MAX_NANO:
+        raise ValueError(f"tokens are a whole number from 0, not {tokens!r}")
+    return Amount(_nano(cost), tokens)
+
+
+def _nano(cost: Decimal | float) -> int:
     if isinstance(cost, bool) or not isinstance(cost, (int, float, Decimal)):
         raise ValueError("a cost is a number of dollars")  # noqa: TRY004  # one error for all
     try:

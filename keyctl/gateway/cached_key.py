@@ -3,11 +3,11 @@
 from math import inf
 
 from keyctl import lifecycle, routes
-from keyctl.db.queries import Presented
 from keyctl.gateway.clock import Clock, ticks
 from keyctl.gateway.ledger import Tab
 from keyctl.gateway.verdict import Verdict
 from keyctl.policy import models
+from keyctl.records import Presented
 from keyctl.services.verify import names_of
 
 
@@ -18,6 +18,7 @@ class Entry:
         "_changes_at",
         "_clock",
         "_kind",
+        "_per_model",
         "_standing",
         "_tab",
         "found",
@@ -39,6 +40,7 @@ class Entry:
         self.is_refreshing = False
         self._clock = clock
         self._tab = tab
+        self._per_model = any(purse.budget.model is not None for purse in tab.purses)
         self._kind = kind
         self._stand()
 
@@ -61,10 +63,15 @@ class Entry:
             return self._verdict("model_denied")
         if route is not None and routes.is_discovery(route):
             return standing
-        for purse in self._tab.purses:
+        tab = self._tab
+        if not tab.purses:
+            return standing
+        if self._per_model:
+            tab = tab.of_model(model, self._meant(model))
+        for purse in tab.purses:
             if purse.left(now) <= 0:
                 return self._verdict("budget_exceeded")
-        return standing.for_request()
+        return standing.for_request(tab)
 
     def _stand(self) -> None:
         """Judge by time and state alone, and note when time will change it."""
@@ -87,11 +94,15 @@ class Entry:
         names = names_of(self.found, now=self._clock.now())
         return self._kind.about(self.found, self._tab, valid=reason is None, reason=reason, **names)
 
+    def _meant(self, model: str | None) -> str | None:
+        """Return the model that the key's alias stands for, or the model itself."""
+        aliases: dict[str, str] = self.found.key.gateway.get("aliases") or {}
+        return None if model is None else aliases.get(model, model)
+
     def _may_use(self, model: str) -> bool:
         found = self.found
-        aliases: dict[str, str] = found.key.gateway.get("aliases") or {}
         return models.may_use(
-            aliases.get(model, model),
+            self._meant(model) or model,
             found.key,
             team=found.team,
             organization=found.organization,

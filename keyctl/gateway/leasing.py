@@ -9,9 +9,10 @@ from typing import Final
 from sqlalchemy import Connection
 
 from keyctl.db import queries
-from keyctl.db.queries import Balance, PurseName
+from keyctl.db.queries import Balance
 from keyctl.gateway.accounts import Account
 from keyctl.gateway.books import Books
+from keyctl.purses import PurseName
 
 log = logging.getLogger("keyctl.gateway")
 

@@ -5,17 +5,17 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import CancelledError
 from contextlib import suppress
 from dataclasses import dataclass
-from decimal import Decimal
 
 from keyctl.db.database import Database
 from keyctl.errors import UnavailableError
-from keyctl.gateway.accounts import Hold, Purse
-from keyctl.gateway.books import Books, Charged, nano_of
+from keyctl.gateway.accounts import Amount, Hold, Purse
+from keyctl.gateway.books import Books, Charged
 from keyctl.gateway.clock import Clock
 from keyctl.gateway.leasing import Terms
 from keyctl.gateway.recorder import Recorder
 from keyctl.gateway.reserver import Answer, Reserver, Wish
 from keyctl.gateway.waiting import until_done
+from keyctl.purses import of_model
 
 
 class Ledger:
@@ -44,31 +44,27 @@ class Ledger:
         self._reserver.close()
         self.recorder.close()
 
-    def charge(
-        self, charged: Iterable[Charged], cost: Decimal | float, hold: Hold | None = None
-    ) -> None:
-        """Add *cost* dollars to what these objects have spent, and settle *hold*.
+    def charge(self, charged: Iterable[Charged], cost: Amount, hold: Hold | None = None) -> None:
+        """Add *cost* to what these objects have spent, and settle *hold*.
 
         Raises:
-            ValueError: It is no amount of money.
             UnavailableError: The verifier is closed.
         """
         self.books.add(charged, cost, hold)
         self.recorder.start()
 
-    def hold(self, purses: Sequence[Purse], amount: Decimal | float) -> Hold | Answer:
+    def hold(self, purses: Sequence[Purse], amount: Amount) -> Hold | Answer:
         """Return what a request holds of these budgets, or what will hold it once the database has decided.
 
         Raises:
-            ValueError: It is no amount of money.
             UnavailableError: Nobody can decide it.
         """
-        nano = nano_of(amount)
-        if not nano or not purses:
+        purses = [purse for purse in purses if amount.of(purse.account.name)]
+        if not purses:
             return Hold(self.books.id)
-        hold, short = self.books.try_hold(purses, nano)
+        hold, short = self.books.try_hold(purses, amount)
         if short:
-            wish = Wish(purses=purses, nano=nano)
+            wish = Wish(purses=purses, amount=amount)
             self._reserver.ask(wish)
             return wish.answer
         self.recorder.start()
@@ -121,3 +117,16 @@ class Tab:
     ledger: Ledger
     charged: tuple[Charged, ...]
     purses: tuple[Purse, ...]
+
+    def of_model(self, *names: str | None) -> "Tab":
+        """Return what a request for a model of one of these names is charged to."""
+        others = {
+            purse.budget.name
+            for purse in self.purses
+            if not any(of_model(purse.budget, name) for name in names)
+        }
+        return Tab(
+            self.ledger,
+            tuple(item for item in self.charged if item.name not in others),
+            tuple(purse for purse in self.purses if purse.budget.name not in others),
+        )

@@ -37,12 +37,11 @@ from litellm.proxy.common_utils.http_parsing_utils import _read_request_body
 from litellm.proxy.shutdown.graceful_shutdown_manager import GracefulShutdownManager
 
 from keyctl import routes
-from keyctl.db.queries import Presented
 from keyctl.errors import UnavailableError
 from keyctl.gateway.verdict import AsyncVerdict
 from keyctl.gateway.verifier import AsyncVerifier
 from keyctl.policy.models import INHERIT, NO_PERSONAL
-from keyctl.records import Key, Organization, Team, User
+from keyctl.records import Key, Organization, Presented, Team, User
 
 log = logging.getLogger("keyctl.gateway")
 

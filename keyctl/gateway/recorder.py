@@ -12,13 +12,14 @@ from sqlalchemy import Connection
 
 from keyctl.db import queries
 from keyctl.db.database import Database
-from keyctl.db.queries import Balance, PurseName
+from keyctl.db.queries import Balance
 from keyctl.db.schema import RECORDABLE, RESERVABLE
 from keyctl.errors import BusyError, DatabaseError, DatabaseLostError, UnavailableError
 from keyctl.gateway.accounts import Account
 from keyctl.gateway.books import Batch, Books
 from keyctl.gateway.clock import ticks
 from keyctl.gateway.leasing import Terms, end_leases_of_the_gone, take_stock, write_leases
+from keyctl.purses import PurseName
 
 log = logging.getLogger("keyctl.gateway")
 

@@ -11,14 +11,14 @@ from sqlalchemy import Connection
 
 from keyctl.db import queries
 from keyctl.db.database import Database
-from keyctl.db.queries import PurseName
 from keyctl.db.schema import RESERVABLE
 from keyctl.errors import BusyError, DatabaseError, DatabaseLostError, UnavailableError
-from keyctl.gateway.accounts import Account, Hold, Purse
+from keyctl.gateway.accounts import Account, Amount, Hold, Purse
 from keyctl.gateway.books import Books
 from keyctl.gateway.clock import ticks
 from keyctl.gateway.leasing import Stock, Terms, take_stock, write_leases
 from keyctl.gateway.recorder import Recorder
+from keyctl.purses import PurseName
 
 _AT_ONCE: Final = 100
 _ROOM: Final = 10_000
@@ -29,10 +29,10 @@ Answer = Future[Hold | None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wish:
-    """A request that wants to hold *nano* of each purse, and waits for its answer."""
+    """A request that wants to hold an amount of each purse, and waits for its answer."""
 
     purses: Sequence[Purse]
-    nano: int
+    amount: Amount
     answer: Answer = field(default_factory=Future)
 
 
@@ -128,7 +128,7 @@ class Reserver:
             if (pending := books.pending) is not None:
                 self._recorder.write(pending)  # first known what is spent, then what is left
             begun = ticks()
-            known = [books.hold_known(wish.purses, wish.nano) for wish in wishes]
+            known = [books.hold_known(wish.purses, wish.amount) for wish in wishes]
             holds: list[Hold | None] = [hold for hold, _ in known]
             short = [purses for _, purses in known]
             accounts = {purse.account.name: purse.account for purses in short for purse in purses}
@@ -170,7 +170,7 @@ class Reserver:
         )
         with books.lock:
             holds = [
-                _hold(hold, short, wish.nano, stocks)
+                _hold(hold, short, wish.amount, stocks)
                 for wish, (hold, short) in zip(wishes, known, strict=True)
             ]
             amounts: dict[PurseName, tuple[int, int]] = {}
@@ -185,7 +185,7 @@ class Reserver:
 
 
 def _hold(
-    hold: Hold, purses: Sequence[Purse], nano: int, stocks: dict[PurseName, Stock]
+    hold: Hold, purses: Sequence[Purse], amount: Amount, stocks: dict[PurseName, Stock]
 ) -> Hold | None:
     """Hold as much of each purse as is left, or nothing of any; the lock of the books is held."""
     for purse in purses:
@@ -195,5 +195,6 @@ def _hold(
         if left is not None and left <= 0:
             hold.give_back()
             return None
-        hold.take(purse.account, nano if left is None else min(nano, left))
+        asked = amount.of(purse.account.name)
+        hold.take(purse.account, asked if left is None else min(asked, left))
     return hold

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Final
 
+from keyctl import purses
 from keyctl.db import queries
 from keyctl.db.database import Database
 from keyctl.db.schema import VERIFIABLE
@@ -16,11 +17,12 @@ from keyctl.errors import (
     UnavailableError,
     UnreadableRowError,
 )
-from keyctl.gateway.budgets import budgets_of, charged_of
+from keyctl.gateway.books import Charged
 from keyctl.gateway.cached_key import Entry
 from keyctl.gateway.clock import ticks
 from keyctl.gateway.ledger import Ledger, Tab
 from keyctl.gateway.verdict import Verdict
+from keyctl.purses import PurseName
 
 log = logging.getLogger("keyctl.gateway")
 
@@ -83,20 +85,38 @@ class Source:
             asked_at = ticks()
             self._clock.set(self._database.now(connection), asked_at=asked_at)
             found, batch = queries.find_all_presented(connection, lookups, recorder=asked[0])
+            metered = {
+                budget.name
+                for presented in found.values()
+                if not isinstance(presented, UnreadableRowError)
+                for budget in purses.budgets(presented)
+                if budget.name.meter
+            }
+            meters, metered_batch = queries.find_meters(connection, metered, recorder=asked[0])
         entries: dict[str, Entry | UnavailableError] = {}
         for lookup, presented in found.items():
             if isinstance(presented, UnreadableRowError):
                 log.error("%s", presented.message)
                 entries[lookup] = UnavailableError(presented.message, hint=presented.hint)
                 continue
-            purses = self._ledger.books.purses(budgets_of(presented), asked=asked, batch=batch)
-            if purses is None:
+            budgets = purses.budgets(presented, meters)
+            kept = self._ledger.books.purses(
+                budgets, asked=asked, batch=batch, metered_batch=metered_batch
+            )
+            if kept is None:
                 return None
+            charged = [
+                *(
+                    Charged(PurseName(table, owner.id))
+                    for table, owner in purses.charged(presented)
+                ),
+                *(Charged(budget.name, budget.terms) for budget in budgets if budget.name.meter),
+            ]
             entries[lookup] = Entry(
                 presented,
                 loaded_at=loaded_at,
                 clock=self._clock,
-                tab=Tab(self._ledger, charged_of(presented), purses),
+                tab=Tab(self._ledger, tuple(charged), kept),
                 kind=self._kind,
             )
         return entries

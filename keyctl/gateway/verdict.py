@@ -4,9 +4,10 @@ from collections import deque
 from decimal import Decimal
 from typing import Any, Self
 
-from keyctl.db.queries import Presented
 from keyctl.gateway.accounts import Hold
+from keyctl.gateway.books import amount_of
 from keyctl.gateway.ledger import Tab
+from keyctl.records import Presented
 from keyctl.services import verify
 
 
@@ -29,14 +30,12 @@ class Verdict(verify.Verdict):
         object.__setattr__(verdict, "_holds", deque())
         return verdict
 
-    def for_request(self) -> Self:
+    def for_request(self, tab: Tab) -> Self:
         """Return the same verdict, for one more request: what each one reserves is its own."""
-        tab: Tab | None = getattr(self, "_tab", None)
-        if tab is None or not tab.purses:
-            return self
         copy: Self = object.__new__(type(self))
         for name in _COPIED:
             object.__setattr__(copy, name, getattr(self, name))
+        object.__setattr__(copy, "_tab", tab)
         object.__setattr__(copy, "_holds", deque())
         return copy
 
@@ -46,10 +45,10 @@ class Verdict(verify.Verdict):
         found: Presented | None = getattr(self, "_found", None)
         return found
 
-    def reserve(self, amount: Decimal | float) -> bool:
+    def reserve(self, amount: Decimal | float, *, tokens: int = 0) -> bool:
         """Hold *amount* dollars, or what is left if that is less, of every budget that the request is charged to.
 
-        All or none: False when one has nothing left, and the request is to be refused.  `record`
+        And *tokens*, of those that count tokens.  All or none: False when one has nothing left, and the request is to be refused.  `record`
         settles it, `release` gives it back.
 
         Raises:
@@ -57,22 +56,23 @@ class Verdict(verify.Verdict):
             UnavailableError: Nobody can tell what is left: answer 503.
         """
         tab = self._chargeable()
-        answer = tab.ledger.hold(tab.purses, amount)
+        answer = tab.ledger.hold(tab.purses, amount_of(amount, tokens))
         return self._kept(answer if isinstance(answer, Hold) else tab.ledger.wait(answer))
 
-    def record(self, cost: Decimal | float) -> None:
+    def record(self, cost: Decimal | float, *, tokens: int = 0) -> None:
         """Add *cost* dollars to what the key and its owners have spent, and settle what was reserved for it.
 
-        It counts at once, and is written with the next flush.  Zero is a use without a cost.
+        *tokens* are what it used of budgets that count tokens.  It counts at once, and is written with the next flush.  Zero is a use without a cost.
 
         Raises:
             ValueError: It is no amount of money, or no key matched.
             UnavailableError: The verifier is closed.
         """
         tab = self._chargeable()
+        amount = amount_of(cost, tokens)
         hold = self._taken()
         try:
-            tab.ledger.charge(tab.charged, cost, hold)
+            tab.ledger.charge(tab.charged, amount, hold)
         except BaseException:
             if hold is not None:
                 self._kept(hold)
@@ -112,19 +112,19 @@ class AsyncVerdict(Verdict):
     __slots__ = ()
 
     async def reserve(  # type: ignore[override]  # awaited, and else the same
-        self, amount: Decimal | float
+        self, amount: Decimal | float, *, tokens: int = 0
     ) -> bool:
-        """Hold *amount* dollars as `Verdict.reserve` does, without blocking the loop.
+        """Hold *amount* dollars and *tokens* as `Verdict.reserve` does, without blocking the loop.
 
         Raises:
             ValueError: It is no amount of money, or no key matched.
             UnavailableError: Nobody can tell what is left: answer 503.
         """
         tab = self._chargeable()
-        answer = tab.ledger.hold(tab.purses, amount)
+        answer = tab.ledger.hold(tab.purses, amount_of(amount, tokens))
         if not isinstance(answer, Hold):
             return self._kept(await tab.ledger.wait_on_loop(answer))
         return self._kept(answer)
 
 
-_COPIED = (*verify.Verdict.__slots__, "_found", "_tab")
+_COPIED = (*verify.Verdict.__slots__, "_found")

@@ -11,13 +11,13 @@ from typing import ClassVar, Final, Literal, Self, cast
 
 from keyctl import hashing
 from keyctl.db.database import Database
-from keyctl.db.queries import PurseName
-from keyctl.gateway.books import Charged
+from keyctl.gateway.books import Charged, amount_of
 from keyctl.gateway.checks import Matcher
 from keyctl.gateway.core import Core, Limits, Waiting
 from keyctl.gateway.leasing import Terms
 from keyctl.gateway.verdict import AsyncVerdict, Verdict
 from keyctl.gateway.waiting import until_done
+from keyctl.purses import PurseName
 
 _MAX_SECONDS: Final = 86_400.0
 _MAX_COUNT: Final = 10_000_000
@@ -119,7 +119,7 @@ class _Gateway:
             "organizations": organization_id,
         }
         charged = [Charged(PurseName(table, name)) for table, name in named.items() if name]
-        self._core.ledger.charge(charged, cost)
+        self._core.ledger.charge(charged, amount_of(cost, 0))
 
     @property
     def is_written(self) -> bool:

@@ -4,10 +4,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from keyctl import hashing, keystring, lifecycle
+from sqlalchemy import Connection
+
+from keyctl import hashing, keystring, lifecycle, purses
 from keyctl.db import queries
 from keyctl.db.database import Database
 from keyctl.db.schema import VERIFIABLE
+from keyctl.purses import Budget
+from keyctl.records import Presented
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +43,7 @@ def verify(database: Database, text: str) -> Verdict:
     return verdict
 
 
-def identify(database: Database, text: str) -> tuple[Verdict, queries.Presented | None]:
+def identify(database: Database, text: str) -> tuple[Verdict, Presented | None]:
     """Return the verdict on *text*, and what the database holds about it if it matched."""
     key_string = keystring.parse(text)
     if key_string is None:
@@ -47,9 +51,10 @@ def identify(database: Database, text: str) -> tuple[Verdict, queries.Presented 
     with database.read(oldest=VERIFIABLE) as connection:
         found = queries.find_presented(connection, key_string.lookup)
         now = database.now(connection)
+        budgets = [] if found is None else _budgets(connection, found)
     if found is None or not hashing.matches(key_string, hashed=found.secret.hash):
         return Verdict(valid=False, reason="unknown"), None
-    reason = lifecycle.rejection(
+    reason = lifecycle.suspension(
         found.secret,
         found.key,
         team=found.team,
@@ -57,10 +62,22 @@ def identify(database: Database, text: str) -> tuple[Verdict, queries.Presented 
         user=found.user,
         now=now,
     )
+    # Those of single models say nothing about the key.
+    if reason is None and any(
+        budget.is_spent(now=now) for budget in budgets if budget.model is None
+    ):
+        reason = "budget_exceeded"
     return Verdict(valid=reason is None, reason=reason, **names_of(found, now=now)), found
 
 
-def names_of(found: queries.Presented, *, now: datetime) -> dict[str, Any]:
+def _budgets(connection: Connection, found: Presented) -> list[Budget]:
+    """Return the budgets of a key and what is spent of each; one query more for those with meters."""
+    metered = [budget.name for budget in purses.budgets(found) if budget.name.meter]
+    meters, _ = queries.find_meters(connection, metered)
+    return purses.budgets(found, meters)
+
+
+def names_of(found: Presented, *, now: datetime) -> dict[str, Any]:
     """Return what a verdict tells about a key string that matched: whose it is, and until when."""
     return {
         "key_id": found.key.id,

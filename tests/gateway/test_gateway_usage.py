@@ -17,8 +17,9 @@ from gate import Gate
 
 from keyctl import money
 from keyctl.db import queries
-from keyctl.db.queries import PurseName, Usage
+from keyctl.db.queries import Usage
 from keyctl.gateway import AsyncVerifier, UnavailableError, Verifier
+from keyctl.purses import PurseName
 from keyctl.services.budgets import BudgetService
 
 NEVER: dict[str, Any] = {"flush_interval": 3600.0}

@@ -64,8 +64,7 @@ from keyctl.db.queries.outbox import (
 from keyctl.db.queries.purses import (
     Balance,
     Lease,
-    PurseName,
-    Terms,
+    find_meters,
     forget_leases,
     keep_leases,
     leases_of,
@@ -77,7 +76,6 @@ from keyctl.db.queries.purses import (
     write_lease,
 )
 from keyctl.db.queries.secrets import (
-    Presented,
     bound_secrets,
     delete_secret,
     find_all_presented,
@@ -103,10 +101,7 @@ __all__ = [
     "KeyFilter",
     "Lease",
     "Outgoing",
-    "Presented",
-    "PurseName",
     "RequestId",
-    "Terms",
     "Usage",
     "add_spend",
     "allocations",
@@ -126,6 +121,7 @@ __all__ = [
     "find_key",
     "find_key_by_alias",
     "find_keys",
+    "find_meters",
     "find_outgoing",
     "find_presented",
     "find_request_id",

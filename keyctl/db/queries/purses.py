@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import groupby
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from sqlalchemy import (
     ColumnElement,
@@ -24,28 +24,13 @@ from sqlalchemy import (
 from keyctl import durations
 from keyctl.db.tables import keys, leases, meters, organizations, recorders, teams, users
 from keyctl.money import MAX_NANO
+from keyctl.purses import Meter, PurseName, Terms
 
 # In the order that everybody takes locks in; meters come last.
 _OWNERS: Final[Mapping[str, Table]] = {
     table.name: table for table in (organizations, teams, users, keys)
 }
 _CHUNK: Final = 500
-
-
-class PurseName(NamedTuple):
-    """Which budget: the owner's table and id, and a meter's name for any but the owner's own."""
-
-    table: str
-    object_id: str
-    meter: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
-    """What a metered budget allows; the owner's own is read from its row.  Nano-dollars."""
-
-    limit: int | None
-    period: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +74,33 @@ def lock_purses(
     for chunk in _chunks(metered):
         found.update(_lock_meters(connection, chunk, purses, now, rollover))
     return found
+
+
+def find_meters(
+    connection: Connection, names: Collection[PurseName], *, recorder: str | None = None
+) -> tuple[dict[PurseName, Meter], int | None]:
+    """Return what is spent of these metered budgets, of those that ever were charged.
+
+    And, as of the same instant, the number of the last batch of usage that *recorder* has written.
+    """
+    found: dict[PurseName, Meter] = {}
+    batches: list[int | None] = []
+    for chunk in _chunks(sorted(names)):
+        query = select(meters).where(_among(meters, chunk))
+        if recorder is not None:
+            mine = select(recorders.c.batch).where(recorders.c.id == recorder).scalar_subquery()
+            query = query.add_columns(mine.label("recorded_batch"))
+        for row in connection.execute(query):
+            name = PurseName(row.object_table, row.object_id, row.meter)
+            found[name] = Meter(
+                spend=row.spend,
+                budget_duration=row.budget_duration,
+                budget_reset_at=row.budget_reset_at,
+            )
+            if recorder is not None:
+                batches.append(row.recorded_batch)
+    # The oldest of several: what is not surely in all that was read is told apart by it.
+    return found, min((batch for batch in batches if batch is not None), default=None)
 
 
 def spend_more(connection: Connection, amounts: Mapping[PurseName, int]) -> None:
@@ -240,26 +252,25 @@ def _lock_meters(
         rows = connection.execute(query).all()
     for row in rows:
         name = PurseName(row.object_table, row.object_id, row.meter)
-        given = terms[name] or Terms(limit=None)
+        given = terms[name]
+        if given is None:  # who charges it by name only knows no more than the meter does
+            given = Terms(limit=None, period=row.budget_duration, anchor=row.budget_anchor_at)
         balance = Balance(limit=given.limit, spend=row.spend)
-        anchor, end = row.budget_anchor_at, row.budget_reset_at
+        end = row.budget_reset_at
         if given.period != row.budget_duration:
-            anchor = now  # the period was set, or set to another length, and counts from now
-            end = _next(given.period, anchor, now)
-        elif (following := period_after(given.period, anchor=anchor, end=end, now=now)) is not None:
+            end = _next(given, now)  # set for the first time, or to another length
+        elif (
+            following := period_after(given.period, anchor=given.anchor, end=end, now=now)
+        ) is not None:
             end, balance = following, _begun(balance, rollover)
-        if (given.period, anchor, end) != (
-            row.budget_duration,
-            row.budget_anchor_at,
-            row.budget_reset_at,
-        ):
+        if (given.period, end) != (row.budget_duration, row.budget_reset_at):
             connection.execute(
                 update(meters)
                 .where(_named(meters, name), _same(meters, row.budget_reset_at))
                 .values(
                     spend=balance.spend,
                     budget_duration=given.period,
-                    budget_anchor_at=anchor,
+                    budget_anchor_at=given.anchor,
                     budget_reset_at=end,
                 )
             )
@@ -275,8 +286,10 @@ def period_after(
     return durations.next_reset(period, anchor=anchor, now=now)
 
 
-def _next(period: str | None, anchor: datetime, now: datetime) -> datetime | None:
-    return None if period is None else durations.next_reset(period, anchor=anchor, now=now)
+def _next(terms: Terms, now: datetime) -> datetime | None:
+    if terms.period is None:
+        return None
+    return durations.next_reset(terms.period, anchor=terms.anchor, now=now)
 
 
 def _begun(balance: Balance, rollover: bool) -> Balance:

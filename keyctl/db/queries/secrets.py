@@ -1,7 +1,7 @@
 """Ask for secrets, and for what is known of a presented key string."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cache
 from itertools import islice
@@ -20,24 +20,34 @@ from sqlalchemy.exc import DBAPIError
 
 from keyctl.db import rows
 from keyctl.db.schema import REVISION
-from keyctl.db.tables import keys, organizations, recorders, secrets, teams, users
+from keyctl.db.tables import (
+    budgets,
+    keys,
+    organizations,
+    recorders,
+    secrets,
+    team_members,
+    teams,
+    users,
+)
 from keyctl.errors import UnreadableRowError
-from keyctl.records import Key, Organization, Secret, Team, User
-
-
-@dataclass(frozen=True, slots=True)
-class Presented:
-    """What the database knows about a presented key string."""
-
-    secret: Secret
-    key: Key
-    team: Team | None
-    organization: Organization | None
-    user: User | None
-
+from keyctl.purses import budgets as budgets_of
+from keyctl.records import (
+    ForeignValueError,
+    Key,
+    Member,
+    Organization,
+    Presented,
+    Secret,
+    Team,
+    Tier,
+    User,
+)
 
 _PAGE: Final = 500
-_PARTS: Final = (secrets, keys, teams, organizations, users)
+_PARTS: Final = (secrets, keys, teams, organizations, users, team_members)
+# The revision from which on members have limits, and tiers are there.
+_TIERS_SINCE: Final = "1_0006"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +70,10 @@ def _reading(revision: str) -> _Reading:
         .outerjoin(teams, teams.c.id == keys.c.team_id)
         .outerjoin(organizations, organizations.c.id == keys.c.organization_id)
         .outerjoin(users, users.c.id == keys.c.user_id)
+        .outerjoin(
+            team_members,
+            (team_members.c.team_id == keys.c.team_id) & (team_members.c.user_id == keys.c.user_id),
+        )
     )
     return _Reading(query, [[column.name for column in part] for part in parts])
 
@@ -67,7 +81,7 @@ def _reading(revision: str) -> _Reading:
 def _presented(row: Sequence[Any], parts: Sequence[Sequence[str]]) -> Presented:
     # By position: a gateway reads many of these rows, and names cost more than all the rest.
     values = iter(row)
-    secret, key, team, organization, user = (
+    secret, key, team, organization, user, member = (
         dict(zip(names, islice(values, len(names)), strict=True)) for names in parts
     )
     return Presented(
@@ -76,7 +90,45 @@ def _presented(row: Sequence[Any], parts: Sequence[Sequence[str]]) -> Presented:
         Team.of(team) if team["id"] is not None else None,
         Organization.of(organization) if organization["id"] is not None else None,
         User.of(user) if user["id"] is not None else None,
+        Member.of(member) if member["team_id"] is not None else None,
     )
+
+
+def _completed(
+    connection: Connection, found: Sequence[Presented]
+) -> list[Presented | UnreadableRowError]:
+    """Return what was found with the tiers that it names; in the place of what cannot be read its error."""
+    named = {tier_id for presented in found for tier_id in _tiers_of(presented)}
+    tiers: dict[str, Tier | UnreadableRowError] = {}
+    if named and connection.info[REVISION] >= _TIERS_SINCE:
+        query = select(budgets).where(budgets.c.id.in_(named), budgets.c.deleted_at.is_(None))
+        for tier in rows.each(connection, query, budgets, Tier.of):
+            tiers[tier.object_id if isinstance(tier, UnreadableRowError) else tier.id] = tier
+    return [_complete(presented, tiers) for presented in found]
+
+
+def _complete(
+    found: Presented, tiers: Mapping[str, Tier | UnreadableRowError]
+) -> Presented | UnreadableRowError:
+    own: dict[str, Tier] = {}
+    for tier_id in _tiers_of(found):
+        tier = tiers.get(tier_id)
+        if isinstance(tier, UnreadableRowError):
+            return tier
+        if tier is not None:
+            own[tier_id] = tier
+    whole = replace(found, tiers=own) if own else found
+    try:
+        budgets_of(whole)
+    except ForeignValueError as error:
+        return rows.unreadable(keys, found.key.columns(), [error.column])
+    return whole
+
+
+def _tiers_of(found: Presented) -> Iterator[str]:
+    for holder in (found.key, found.user, found.member):
+        if holder is not None and holder.budget_id is not None:
+            yield holder.budget_id
 
 
 def find_presented(connection: Connection, lookup: str) -> Presented | None:
@@ -88,10 +140,16 @@ def find_presented(connection: Connection, lookup: str) -> Presented | None:
     reading = _reading(connection.info[REVISION])
     try:
         row = connection.execute(reading.query.where(secrets.c.lookup == lookup)).first()
-        return None if row is None else _presented(row, reading.names)
+        found = None if row is None else _presented(row, reading.names)
     except (DBAPIError, ValueError, TypeError):
         _find_spoiled(connection, lookup)
         raise
+    if found is None:
+        return None
+    whole = _completed(connection, [found])[0]
+    if isinstance(whole, UnreadableRowError):
+        raise whole
+    return whole
 
 
 def _find_spoiled(connection: Connection, lookup: str) -> None:
@@ -108,12 +166,18 @@ def _find_spoiled(connection: Connection, lookup: str) -> None:
         (users, User, key.user_id),
     ):
         rows.one(connection, select(table).where(table.c.id == name), table, kind.of)
+    member = select(team_members).where(
+        team_members.c.team_id == key.team_id, team_members.c.user_id == key.user_id
+    )
+    rows.one(connection, member, team_members, Member.of)
 
 
 def find_all_presented(
     connection: Connection, lookups: Sequence[str], *, recorder: str | None
 ) -> tuple[dict[str, Presented | UnreadableRowError], int | None]:
     """Return what `find_presented` does, by lookup, in one query; an error where that raises it.
+
+    Where tiers are named it is one query more.
 
     And, as of the same instant, the number of the last batch of usage that *recorder* has written:
     what it recorded up to there is in the spend that was read.
@@ -134,7 +198,10 @@ def find_all_presented(
         others, batch = find_all_presented(connection, rest, recorder=recorder)
         return {**others, **spoiled}, batch
     batch = lines[0].recorded_batch if lines and recorder is not None else None
-    return {presented.secret.lookup: presented for presented in found}, batch
+    return {
+        presented.secret.lookup: whole
+        for presented, whole in zip(found, _completed(connection, found), strict=True)
+    }, batch
 
 
 def _spoiled(

@@ -7,8 +7,9 @@ from typing import Final
 
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
-from keyctl.db.queries.purses import PurseName, spend_more
+from keyctl.db.queries.purses import spend_more
 from keyctl.db.tables import keys, recorders
+from keyctl.purses import PurseName
 
 _CHUNK: Final = 500
 

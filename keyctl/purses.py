@@ -1,0 +1,222 @@
+"""Tell which budgets a request with a key is charged to, and must find room in.  Pure.
+
+The budget of an owner's own row is named by its table and id.  Every other one, a window, a
+model's, a member's, a tier's, has a *meter* beside that: its spend is a row of the table `meters`.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from hashlib import sha256
+from typing import Any, Final, NamedTuple
+
+from keyctl import durations, money
+from keyctl.errors import KeyctlError
+from keyctl.records import ForeignValueError, Key, Member, Presented, Principal
+
+_LONGEST: Final = 300
+
+
+class PurseName(NamedTuple):
+    """Which budget: the owner's table and id, and a meter's name for any but the owner's own."""
+
+    table: str
+    object_id: str
+    meter: str = ""
+
+    @property
+    def counts_tokens(self) -> bool:
+        """Tell whether it counts tokens, not nano-dollars."""
+        return self.meter.startswith("tokens:")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What a metered budget allows; that of an owner's own is read from its row.  Nano-dollars or tokens."""
+
+    limit: int | None
+    period: str | None
+    anchor: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """A budget as it was read: what it allows, what is spent of it, and when that begins anew.
+
+    One of a *model* is for requests for that model only.
+    """
+
+    name: PurseName
+    limit: int
+    spend: int = 0
+    period: str | None
+    anchor: datetime
+    end: datetime | None = None
+    model: str | None = None
+
+    @property
+    def terms(self) -> Terms | None:
+        """Return what a charge must know of it; None where the owner's row tells."""
+        if not self.name.meter:
+            return None
+        return Terms(limit=self.limit, period=self.period, anchor=self.anchor)
+
+    def is_spent(self, *, now: datetime) -> bool:
+        """Tell whether nothing is left of it at *now*: a period that is over counts as new."""
+        is_over = self.period is not None and (self.end is None or self.end <= now)
+        return (0 if is_over else self.spend) >= self.limit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Meter:
+    """What is spent of a metered budget, in a period of this length that ends then."""
+
+    spend: int
+    budget_duration: str | None
+    budget_reset_at: datetime | None
+
+
+def charged(found: Presented) -> list[tuple[str, Key | Principal]]:
+    """Return the key and its owners, each with its table: whose spend every request adds to."""
+    owners = (
+        ("keys", found.key),
+        ("teams", found.team),
+        ("users", found.user),
+        ("organizations", found.organization),
+    )
+    return [(table, record) for table, record in owners if record is not None]
+
+
+def budgets(found: Presented, meters: Mapping[PurseName, Meter] | None = None) -> list[Budget]:
+    """Return every budget that requests with this key are charged to, with what is spent of each.
+
+    Without *meters*, nothing is spent of those that have one.
+
+    Raises:
+        ForeignValueError: A document of the key holds what keyctl never writes there.
+    """
+    result = [
+        Budget(
+            name=PurseName(table, record.id),
+            limit=record.max_budget,
+            spend=record.spend,
+            period=record.budget_duration,
+            anchor=record.budget_anchor_at or record.created_at,
+            end=record.budget_reset_at,
+        )
+        for table, record in charged(found)
+        if record.max_budget is not None
+    ]
+    for budget in _metered(found):
+        meter = (meters or {}).get(budget.name)
+        if meter is None or meter.budget_duration != budget.period:
+            result.append(budget)
+        else:
+            result.append(replace(budget, spend=meter.spend, end=meter.budget_reset_at))
+    return result
+
+
+def of_model(budget: Budget, model: str | None) -> bool:
+    """Tell whether requests for *model* are charged to the budget; a provider's prefix does not matter."""
+    if budget.model is None:
+        return True
+    return model is not None and budget.model in (model, model.rpartition("/")[2])
+
+
+def member_purse(team_id: str, user_id: str) -> PurseName:
+    """Return the name of what a member may spend with all keys of the team."""
+    return PurseName("teams", team_id, _meter(f"member:{user_id}"))
+
+
+def _meter(name: str) -> str:
+    """Return *name*, or what stands for it where ids and models make it too long for its column."""
+    if len(name) <= _LONGEST:
+        return name
+    return f"{name[:200]}#{sha256(name.encode()).hexdigest()}"
+
+
+def _metered(found: Presented) -> Iterator[Budget]:
+    key, member = found.key, found.member
+    for window in key.budget_limits:
+        limit, period = _limit("budget_limits", window)
+        if limit is None or period is None:
+            raise ForeignValueError("budget_limits")
+        yield Budget(
+            name=PurseName("keys", key.id, f"window:{period}"),
+            limit=limit,
+            period=period,
+            anchor=key.created_at,
+        )
+    yield from _of_models("keys", key.id, key.model_max_budget, key.created_at)
+    yield from _of_tokens("keys", key.id, "", key.tpd_limit, key.created_at)
+    yield from _of_tier(found, "keys", key.id, "", key.budget_id)
+    if found.user is not None:
+        yield from _of_tier(found, "users", found.user.id, "", found.user.budget_id)
+    if member is not None:
+        name = member_purse(member.team_id, member.user_id)
+        yield from _of_member(name, member)
+        yield from _of_tier(found, name.table, name.object_id, f"{name.meter}/", member.budget_id)
+
+
+def _of_member(name: PurseName, member: Member) -> Iterator[Budget]:
+    if member.max_budget is not None:
+        yield Budget(
+            name=name,
+            limit=member.max_budget,
+            period=member.budget_duration,
+            anchor=member.budget_anchor_at or member.created_at,
+        )
+
+
+def _of_models(
+    table: str, object_id: str, models: Mapping[str, Any], anchor: datetime, prefix: str = ""
+) -> Iterator[Budget]:
+    for model, budget in models.items():
+        limit, period = _limit("model_max_budget", budget)
+        if limit is not None:
+            yield Budget(
+                name=PurseName(table, object_id, _meter(f"{prefix}model:{model}")),
+                limit=limit,
+                period=period,
+                anchor=anchor,
+                model=model,
+            )
+
+
+def _limit(column: str, document: Any) -> tuple[int | None, str | None]:
+    """Return the amount and the period of a budget inside a document; amounts there are dollars."""
+    try:
+        amount, period = document.get("max_budget"), document.get("budget_duration")
+        if period is not None:
+            durations.parse_period(period)
+        return (None if amount is None else money.to_nano(amount)), period
+    except (AttributeError, TypeError, KeyctlError):
+        raise ForeignValueError(column) from None
+
+
+def _of_tokens(
+    table: str, object_id: str, prefix: str, limit: int | None, anchor: datetime
+) -> Iterator[Budget]:
+    if limit is not None:
+        name = PurseName(table, object_id, _meter(f"tokens:{prefix}daily"))
+        yield Budget(name=name, limit=min(limit, money.MAX_NANO), period="daily", anchor=anchor)
+
+
+def _of_tier(
+    found: Presented, table: str, object_id: str, prefix: str, tier_id: str | None
+) -> Iterator[Budget]:
+    """Yield what a tier allows one of those who name it; each has its own meters."""
+    tier = found.tiers.get(tier_id) if tier_id is not None else None
+    if tier is None:
+        return
+    anchor = tier.budget_anchor_at or tier.created_at
+    prefix = f"{prefix}tier:{tier.id}"
+    if tier.max_budget is not None:
+        yield Budget(
+            name=PurseName(table, object_id, _meter(prefix)),
+            limit=tier.max_budget,
+            period=tier.budget_duration,
+            anchor=anchor,
+        )
+    yield from _of_models(table, object_id, tier.model_max_budget, anchor, f"{prefix}/")
+    yield from _of_tokens(table, object_id, f"{prefix}/", tier.tpd_limit, anchor)

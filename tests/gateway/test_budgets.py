@@ -1,0 +1,264 @@
+"""Every kind of budget: each is held by the verifier, alone and with all its neighbours far away."""
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gate import Gate
+
+from keyctl.gateway import Verifier
+from keyctl.services import verify
+
+NEVER: dict[str, Any] = {"flush_interval": 3600.0}
+CENT = 10_000_000
+
+
+@pytest.fixture(name="gate")
+def _gate(database_url: str, tmp_path: Path) -> Iterator[Gate]:
+    """A database to make keys in."""
+    gate = Gate(database_url, tmp_path)
+    yield gate
+    gate.close()
+
+
+def tier(gate: Gate, budget: float, period: str | None = "1d") -> None:
+    """Make the tier `small`."""
+    gate.execute(
+        "INSERT INTO budgets (id, max_budget, budget_duration, model_max_budget, created_at,"
+        " created_by, updated_at, updated_by) VALUES ('small', :budget, :period, '{}',"
+        " '2026-01-01 00:00:00.000000', 't', '2026-01-01 00:00:00.000000', 't')",
+        budget=int(budget * 100) * CENT,
+        period=period,
+    )
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of budget of half a dollar, how to give it to a key, and where its spend is."""
+
+    request: Mapping[str, Any]
+    setup: Callable[[Gate], object] = lambda _: None
+    spent: str = "SELECT spend FROM meters"
+
+
+def column(table: str) -> Kind:
+    """Return the budget of an owner's own row."""
+    return Kind(
+        {},
+        lambda gate: gate.execute(f"UPDATE {table} SET max_budget = {50 * CENT}"),
+        f"SELECT spend FROM {table}",
+    )
+
+
+def of_tier(table: str) -> Kind:
+    """Return the budget of a tier that these name."""
+
+    def setup(gate: Gate) -> None:
+        tier(gate, 0.5)
+        gate.execute(f"UPDATE {table} SET budget_id = 'small'")
+
+    return Kind({}, setup)
+
+
+KINDS: dict[str, Kind] = {
+    "key": column("keys"),
+    "team": column("teams"),
+    "user": column("users"),
+    "organization": column("organizations"),
+    "member": Kind(
+        {},
+        lambda gate: gate.execute(f"UPDATE team_members SET max_budget = {50 * CENT}"),
+    ),
+    "window": Kind({"budget_limits": [{"budget_duration": "1d", "max_budget": 0.5}]}),
+    "model": Kind({"model_max_budget": {"gpt-4o": {"budget_limit": 0.5, "time_period": "1d"}}}),
+    "tier of a key": of_tier("keys"),
+    "tier of a user": of_tier("users"),
+    "tier of a member": of_tier("team_members"),
+}
+
+
+def made(gate: Gate, kind: Kind) -> str:
+    """Make a key with a budget of that kind."""
+    key = gate.key(**gate.owners(), **kind.request)
+    kind.setup(gate)
+    return key
+
+
+@pytest.mark.parametrize("name", KINDS)
+class TestEveryKind:
+    def test_is_filled_and_not_overrun(self, gate: Gate, name: str) -> None:
+        """Two workers, eight threads: of $0.50, requests of $0.30 get $0.60."""
+        kind = KINDS[name]
+        key = made(gate, kind)
+        with (
+            Verifier(gate.url) as one,
+            Verifier(gate.url) as other,
+            ThreadPoolExecutor(8) as threads,
+        ):
+            begin = threading.Barrier(8)
+
+            def work(verifier: Verifier) -> int:
+                begin.wait(30)
+                served = 0
+                for _ in range(3):
+                    verdict = verifier.verify(key, model="gpt-4o")
+                    if verdict.valid and verdict.reserve(0.3):
+                        verdict.record(0.3)
+                        served += 1
+                return served
+
+            workers = [threads.submit(work, (one, other)[n % 2]) for n in range(8)]
+            assert sum(worker.result(60) for worker in workers) == 2
+        assert gate.value(kind.spent) == 60 * CENT
+        assert gate.spends() == [60 * CENT] * 4
+        assert gate.value("SELECT count(*) FROM leases") == 0
+
+    def test_refuses_once_it_is_spent(self, gate: Gate, name: str) -> None:
+        """Also by who only records, and by a verifier that reads it for the first time."""
+        key = made(gate, KINDS[name])
+        with Verifier(gate.url, **NEVER) as verifier:
+            verifier.verify(key, model="gpt-4o").record(0.5)
+            assert verifier.verify(key, model="gpt-4o").reason == "budget_exceeded"
+        with Verifier(gate.url) as later:
+            assert later.verify(key, model="gpt-4o").reason == "budget_exceeded"
+        if name != "model":
+            assert verify.verify(gate.database, key).reason == "budget_exceeded"
+
+
+class TestPeriods:
+    def test_one_that_is_over_counts_as_new(self, gate: Gate) -> None:
+        """No cron runs; the next charge moves its end, by a compare-and-set, without an audit event."""
+        key = gate.key(max_budget=1, budget_duration="1d")
+        with Verifier(gate.url, **NEVER) as verifier:
+            verifier.verify(key).record(1)
+        gate.execute(
+            "UPDATE keys SET budget_anchor_at = '2026-01-01 00:00:00.000000',"
+            " budget_reset_at = '2026-01-02 00:00:00.000000'"
+        )
+        events = gate.value("SELECT count(*) FROM audit_events")
+        assert verify.verify(gate.database, key).valid
+        with Verifier(gate.url, **NEVER) as verifier:
+            verdict = verifier.verify(key)
+            assert verdict.reserve(0.7)
+            verdict.record(0.7)
+        assert gate.spends()[0] == 70 * CENT
+        assert str(gate.value("SELECT budget_reset_at FROM keys")) > "2026-11"
+        assert gate.value("SELECT count(*) FROM audit_events") == events
+
+    def test_a_cached_key_begins_its_period_at_once(self, gate: Gate) -> None:
+        """In the middle of being used, without being read again."""
+        key = gate.key(max_budget=1, budget_duration="1s")
+        with Verifier(gate.url, cache_ttl=3600, **NEVER) as verifier:
+            verifier.verify(key).record(1)
+            assert verifier.verify(key).reason == "budget_exceeded"
+            for _ in range(300):
+                if verifier.verify(key).valid:
+                    break
+                threading.Event().wait(0.01)
+            verdict = verifier.verify(key)
+            assert verdict.valid
+            verdict.record(0.25)
+            verifier.flush()
+        assert gate.spends()[0] in (25 * CENT, 125 * CENT)
+
+    def test_a_window_that_is_over_counts_as_new(self, gate: Gate) -> None:
+        """Each window by itself: the longer one goes on."""
+        windows = [
+            {"budget_duration": "1d", "max_budget": 1},
+            {"budget_duration": "1mo", "max_budget": 1.5},
+        ]
+        key = gate.key(budget_limits=windows)
+        with Verifier(gate.url, **NEVER) as verifier:
+            verifier.verify(key).record(1)
+            assert verifier.verify(key).reason == "budget_exceeded"
+        gate.execute(
+            "UPDATE meters SET budget_reset_at = '2026-01-02 00:00:00.000000'"
+            " WHERE meter = 'window:1d'"
+        )
+        with Verifier(gate.url, **NEVER) as verifier:
+            verdict = verifier.verify(key)
+            assert verdict.reserve(1)
+            verdict.record(0.5)
+            assert verifier.verify(key).reason == "budget_exceeded"
+        spends = [
+            gate.value(f"SELECT spend FROM meters WHERE meter = 'window:{period}'")
+            for period in ("1d", "1mo")
+        ]
+        assert spends == [50 * CENT, 150 * CENT]
+
+    def test_what_was_overspent_may_be_kept(self, gate: Gate) -> None:
+        """Where `budget_rollover` says so."""
+        key = gate.key(max_budget=1, budget_duration="1d", spend=1.25)
+        gate.execute("UPDATE keys SET budget_reset_at = '2026-01-02 00:00:00.000000'")
+        with Verifier(gate.url, budget_rollover=True, **NEVER) as verifier:
+            verifier.verify(key).record(0.5)
+        assert gate.spends()[0] == 75 * CENT
+
+
+class TestModels:
+    def test_other_models_are_not_charged(self, gate: Gate) -> None:
+        """Each model has a budget of its own; a provider's prefix and an alias do not get around it."""
+        key = gate.key(
+            model_max_budget={"gpt-4o": {"max_budget": 1}, "o1": {"max_budget": 1}},
+            aliases={"fast": "gpt-4o"},
+        )
+        with Verifier(gate.url, **NEVER) as verifier:
+            verifier.verify(key, model="gpt-4o").record(1)
+            spent = [
+                verifier.verify(key, model=model).reason
+                for model in ("gpt-4o", "openai/gpt-4o", "fast", "o1", "gpt-4o-mini", None)
+            ]
+        assert spent == ["budget_exceeded"] * 3 + [None] * 3
+
+    @pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+    def test_both_forms_are_one(self, gate: Gate) -> None:
+        """LiteLLM's manual has other names than its request."""
+        gate.key(model_max_budget={"o1": {"budget_limit": 0.01, "time_period": "1d"}})
+        stored = gate.value("SELECT model_max_budget FROM keys")
+        assert stored == '{"o1":{"max_budget":0.01,"budget_duration":"1d"}}'
+
+
+class TestTokens:
+    def test_a_day_has_so_many(self, gate: Gate) -> None:
+        """Reserved and recorded beside the money, by all processes together."""
+        key = gate.key(tpd_limit=1000)
+        with Verifier(gate.url, **NEVER) as one, Verifier(gate.url, **NEVER) as other:
+            first, second = one.verify(key), other.verify(key)
+            assert first.reserve(0.1, tokens=800)
+            assert second.reserve(0.1, tokens=800)
+            assert not one.verify(key).reserve(0.1, tokens=1)
+            first.record(0.1, tokens=700)
+            second.record(0.1, tokens=300)
+            one.flush()
+        assert gate.value("SELECT spend FROM meters WHERE meter = 'tokens:daily'") == 1000
+        with Verifier(gate.url) as later:
+            assert later.verify(key).reason == "budget_exceeded"
+
+    @pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+    def test_what_is_no_number_of_tokens_is_refused(self, gate: Gate) -> None:
+        """And nothing is recorded."""
+        key = gate.key(tpd_limit=1000)
+        with Verifier(gate.url) as verifier:
+            for nonsense in (-1, 0.5, True):
+                with pytest.raises(ValueError, match="tokens"):
+                    verifier.verify(key).record(1, tokens=nonsense)  # type: ignore[arg-type]
+        assert gate.spends()[0] == 0
+
+
+class TestTiers:
+    def test_each_one_who_names_it_has_spent_its_own(self, gate: Gate) -> None:
+        """The amount is in one place; a change of it is everybody's."""
+        tier(gate, 1)
+        keys = [gate.key(), gate.key()]
+        gate.execute("UPDATE keys SET budget_id = 'small'")
+        with Verifier(gate.url, cache_ttl=0.01, **NEVER) as verifier:
+            verifier.verify(keys[0]).record(1)
+            assert verifier.verify(keys[0]).reason == "budget_exceeded"
+            assert verifier.verify(keys[1]).valid
+            gate.execute(f"UPDATE budgets SET max_budget = {200 * CENT}")
+            threading.Event().wait(0.02)
+            assert verifier.verify(keys[0]).valid
