@@ -6,6 +6,15 @@ from typing import Final
 
 _OBJECTS: Final = ("team", "user", "organization")
 
+# What people are told in time: nothing was changed.
+REMINDERS: Final = (
+    "key_expiring",
+    "key_expired",
+    "rotation_overdue",
+    "budget_soft_exceeded",
+    "budget_exceeded",
+    "budget_at_percent",
+)
 # Every action of the audit trail, under LiteLLM's name where it has one.  A test holds the code to it.
 ACTIONS: Final = frozenset(
     {
@@ -52,7 +61,9 @@ ACTIONS: Final = frozenset(
         "key_unblocked",
         "key_update_denied",
         "key_updated",
+        "reminder_denied",
         "rule_overridden",
+        *REMINDERS,
         "secret_revoked",
         *(
             f"{word}_{done}"
@@ -74,8 +85,9 @@ ACTIONS: Final = frozenset(
 )
 # What stands for every refusal: until 1.0 the refusals of the directory were recorded under this name.
 DENIED: Final = "denied"
-# What a hook gets that does not say which: the changes of a key that LiteLLM tells about.
+# What a hook gets that does not say which: the changes of a key that LiteLLM tells about, and reminders.
 USUAL: Final = (
+    *REMINDERS,
     "key_generated",
     "key_updated",
     "key_rotated",

@@ -105,6 +105,7 @@ LIBRARIES: dict[str, set[str]] = {
     "hvac": {"sinks"},
     "kubernetes": {"sinks"},
     "platformdirs": {"config"},
+    "prometheus_client": {"services"},
     "psycopg": {"db"},
     "pydantic": {"config", "fleetfile", "policy", "principals", "requests", "schemas"},
     "pydantic_core": {"requests"},

@@ -38,6 +38,8 @@ COMMANDS: Final = {
     "import": ("importing", "Take over another gateway's keys."),
     "audit": ("audit", "The audit trail: who changed what."),
     "events": ("events", "The outbox: events on their way to hooks."),
+    "metrics": ("watching", "Print numbers for a monitoring system, as OpenMetrics text."),
+    "remind": ("watching", "Tell hooks what ends, is late or is spent, each once."),
     "db": ("database", "The database: its schema, and what crashes left."),
     "config": ("config", "The configuration."),
     "schema": ("schema", "Print the JSON Schema of a request, an answer or the policy."),

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from keyctl import actions
 from keyctl.config.sinks import Function, Server, Template, Timeout
-from keyctl.requests import Email, Name, Strict, refusal
+from keyctl.requests import DurationText, Email, Name, Strict, refusal
 
 
 def _path(text: str) -> str:
@@ -58,7 +58,23 @@ class PythonHook(HookSettings):
     function: Function
 
 
-AnyHook = Annotated[WebhookHook | MailHook | PythonHook, Field(discriminator="type")]
+class CommandHook(HookSettings):
+    """A hook that runs a command with each event as JSON on its standard input."""
+
+    type: Literal["command"]
+    argv: Annotated[list[Name], Field(min_length=1, max_length=100)]
+
+
+AnyHook = Annotated[WebhookHook | MailHook | PythonHook | CommandHook, Field(discriminator="type")]
+
+
+class Reminders(Strict):
+    """When `keyctl remind` tells: so long before a key ends, and at these percentages of a budget."""
+
+    key_expiring: DurationText = "7d"
+    budget_at_percent: Annotated[list[Annotated[int, Field(ge=1, le=99)]], Field(max_length=20)] = (
+        Field(default_factory=lambda: [80])
+    )
 
 
 class Smtp(Strict):

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from keyctl import hashing
 from keyctl.config.folders import config_folder
-from keyctl.config.hooks import AnyHook, HookName, Smtp
+from keyctl.config.hooks import AnyHook, HookName, Reminders, Smtp
 from keyctl.config.sinks import AnySink, Function, Timeout
 from keyctl.errors import ConfigurationError, MalformedRequestError
 from keyctl.policy.documents import (
@@ -63,6 +63,7 @@ class Settings(Strict):
     default_sink: Name | None = None
     hooks: dict[HookName, AnyHook] = Field(default_factory=dict)
     smtp: Smtp | None = None
+    reminders: Reminders = Reminders()
 
     @model_validator(mode="after")
     def _whole(self) -> Self:

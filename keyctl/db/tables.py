@@ -389,3 +389,15 @@ leases = Table(
     Column("unsettled_at", UtcDateTime),
     *_money("charged"),
 )
+
+# What people have been reminded of.  `about` is the moment or the amount that it was about: when that
+# changes they are told again.
+reminders = Table(
+    "reminders",
+    metadata,
+    Column("object_type", String(32), primary_key=True),
+    Column("object_id", String(255), primary_key=True),
+    Column("kind", String(64), primary_key=True),
+    Column("about", String(255), nullable=False),
+    Column("reminded_at", UtcDateTime, nullable=False),
+)

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
+from keyctl import jsontext
+
 
 class HookFailedError(Exception):
     """The hook did not take the event, or nobody knows; it is sent again later."""
@@ -35,6 +37,11 @@ class Hook(Protocol):
         Raises:
             HookFailedError: It did not, or nobody knows.
         """
+
+
+def as_json(message: Message) -> bytes:
+    """Return the event as one JSON document: `id`, `type`, `timestamp` and `data`."""
+    return jsontext.dumps({"id": message.id, **jsontext.loads(message.body)}).encode()
 
 
 def secret_in(path: str) -> str:

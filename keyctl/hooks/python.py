@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from keyctl import jsontext
-from keyctl.hooks.base import HookFailedError, Message
+from keyctl.hooks.base import HookFailedError, Message, as_json
 from keyctl.sinks.base import NotTakenError, UnknownError
 from keyctl.sinks.command import hand_over
 from keyctl.sinks.python import RETURNED, WITHHELD, imported
@@ -26,13 +26,12 @@ class PythonHook:
 
     def send(self, message: Message, *, sent_at: datetime, timeout: float) -> None:
         """Call the function with the event: `id`, `type`, `timestamp` and `data`."""
-        event = {"id": message.id, **jsontext.loads(message.body)}
         try:
             hand_over(
                 self._name,
                 # -P: never from the current folder.
                 [sys.executable, "-P", "-c", _CHILD, self._function],
-                jsontext.dumps(event).encode(),
+                as_json(message),
                 timeout=timedelta(seconds=timeout),
                 lock=message.lock,
                 environment={

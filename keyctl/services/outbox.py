@@ -133,6 +133,8 @@ def _data(event: Event, head: Head, key: Key | None, *, now: datetime) -> dict[s
         # Of what is new there is no before: it is told whole, as the key.
         "changes": {} if event.before is None else dict(_changes(event.before, event.after or {})),
     }
+    if event.action in actions.REMINDERS:
+        data["reminder"] = event.after
     if key is not None:
         secret_id = (event.after or {}).get("secret_id")
         data["key"] = views.key_view(key, now=now, public_id=secret_id)

@@ -59,7 +59,7 @@ class CommandSink:
             rendered(parcel, self._form, env_var=self._env_var),
             timeout=self.timeout,
             lock=parcel.lock,
-            environment={name: os.environ[name] for name in _KEPT if name in os.environ},
+            environment=pruned_environment(),
         )
 
     def _argument(self, template: str, target: Target) -> str:
@@ -70,6 +70,11 @@ class CommandSink:
                 hint=f"let something stand before {template!r} in argv, such as --name={template}",
             )
         return argument
+
+
+def pruned_environment() -> dict[str, str]:
+    """Return what a command is given of the environment: nothing that could be a credential."""
+    return {name: os.environ[name] for name in _KEPT if name in os.environ}
 
 
 def hand_over(

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from keyctl import durations
-from keyctl.config.hooks import AnyHook, PythonHook, Smtp, WebhookHook
+from keyctl.config.hooks import AnyHook, CommandHook, PythonHook, Smtp, WebhookHook
 from keyctl.config.sinks import STORES
 from keyctl.errors import UsageError
 from keyctl.hooks.base import Hook, HookFailedError, Message
@@ -79,6 +79,10 @@ def _hook_for(name: str, hook: AnyHook, smtp: Smtp | None) -> Callable[[Message]
             from keyctl.hooks.python import PythonHook as Function  # noqa: PLC0415
 
             return Function(f"hook {name}", hook.function)
+        if isinstance(hook, CommandHook):
+            from keyctl.hooks.command import CommandHook as Command  # noqa: PLC0415
+
+            return Command(f"hook {name}", hook.argv)
         if smtp is None:
             raise ValueError("the settings refuse mail without a server")
         return _mail(smtp, hook.to, message)

@@ -1,0 +1,134 @@
+"""Tell a monitoring system how the keys are, in OpenMetrics' text."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+
+from sqlalchemy import Connection
+
+from keyctl.db.queries import audit, metrics
+from keyctl.services.callers import require_overseer
+from keyctl.services.repair import CheckService
+from keyctl.services.workspace import Workspace
+
+if TYPE_CHECKING:
+    from prometheus_client.metrics_core import GaugeMetricFamily
+
+_WITHIN: Final = {"1d": timedelta(days=1), "7d": timedelta(days=7), "30d": timedelta(days=30)}
+# Hooks of which the outbox holds nothing are shown too, so that an alert can tell 0 from absent.
+_STATES: Final = ("open", "failed", "delivered")
+_FINDINGS: Final = "What keyctl db check lists: keys and secrets that a crash left behind."
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsService:
+    """Reads all numbers in one snapshot."""
+
+    workspace: Workspace
+
+    def text(self) -> str:
+        """Return every metric as OpenMetrics text."""
+        from prometheus_client import CollectorRegistry  # noqa: PLC0415  # for this command only
+        from prometheus_client.openmetrics.exposition import generate_latest  # noqa: PLC0415
+
+        require_overseer(self.workspace, "the metrics", "database")
+        findings = len(CheckService(self.workspace).check()["left"])
+        with self.workspace.database.read(snapshot=True) as connection:
+            families = [*self._families(connection), _one("check_findings", _FINDINGS, findings)]
+        registry = CollectorRegistry()
+        registry.register(_Collected(families))
+        return str(generate_latest(registry).decode())  # type: ignore[no-untyped-call]
+
+    def _families(self, connection: Connection) -> "Iterator[GaugeMetricFamily]":
+        database = self.workspace.database
+        now = database.now(connection)
+        yield _many(
+            "keys",
+            "Keys by state and team; a key without a team has an empty one.",
+            ("state", "team"),
+            metrics.count_keys(connection, now=now).items(),
+        )
+        yield _many(
+            "keys_expiring",
+            "Live keys that expire within this time.",
+            ("within",),
+            (
+                ((name,), metrics.count_expiring(connection, now=now, until=now + length))
+                for name, length in _WITHIN.items()
+            ),
+        )
+        yield _one(
+            "rotation_overdue_keys",
+            "Keys whose rotation is due and that are not rotated yet.",
+            metrics.count_overdue(connection, now=now),
+        )
+        yield _one(
+            "rotation_failed_keys",
+            "Keys with a secret that a rotation left behind, or a sink that may hold an older one.",
+            metrics.count_failed_rotations(connection, now=now),
+        )
+        yield _many(
+            "budget_used_ratio",
+            "How much of its budget an object has spent: 1 is all of it.",
+            ("object_type", "object_id"),
+            (
+                ((used.object_type, used.object_id), used.spend / used.max_budget)
+                for used in metrics.budgets_used(connection, now=now)
+            ),
+        )
+        counts = metrics.count_outbox(connection)
+        hooks = {f"hooks.{name}" for name in self.workspace.settings.hooks} | {
+            hook for hook, _ in counts
+        }
+        yield _many(
+            "outbox_events",
+            "Events in the outbox by hook; failed ones are tried again.",
+            ("hook", "state"),
+            (
+                ((hook, state), counts.get((hook, state), 0))
+                for hook in sorted(hooks)
+                for state in _STATES
+            ),
+        )
+        yield _one(
+            "audit_head_seq",
+            "The number of the newest audit event.",
+            audit.find_head(connection).seq,
+        )
+        yield _one(
+            "collected_timestamp_seconds",
+            "When these numbers were read, in seconds since 1970.",
+            now.timestamp(),
+        )
+
+
+class _Collected:
+    """What the library asks for its numbers."""
+
+    def __init__(self, families: "Sequence[GaugeMetricFamily]") -> None:
+        self._families = families
+
+    def collect(self) -> "Iterator[GaugeMetricFamily]":
+        """Yield them."""
+        yield from self._families
+
+
+def _one(name: str, text: str, value: float) -> "GaugeMetricFamily":
+    from prometheus_client.metrics_core import GaugeMetricFamily  # noqa: PLC0415
+
+    return GaugeMetricFamily(f"keyctl_{name}", text, value=value)
+
+
+def _many(
+    name: str,
+    text: str,
+    labels: Sequence[str],
+    values: Iterable[tuple[Sequence[str], float]],
+) -> "GaugeMetricFamily":
+    from prometheus_client.metrics_core import GaugeMetricFamily  # noqa: PLC0415
+
+    family = GaugeMetricFamily(f"keyctl_{name}", text, labels=labels)
+    for label, value in values:
+        family.add_metric(label, value)
+    return family
