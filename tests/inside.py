@@ -29,7 +29,10 @@ class Inside:
         self.capture.readouterr()
         extra = {"COLUMNS": str(terminal), "TERM": "xterm"} if terminal else {}
         with _environment({**self.environment, **extra, **(environment or {})}), _screen(terminal):
-            status = run(list(arguments), closed=frozenset())
+            try:
+                status = run(list(arguments), closed=frozenset())
+            except SystemExit as ended:  # as Typer ends a completion
+                status = int(ended.code or 0)
         out, err = self.capture.readouterr()
         if check and status != 0:
             raise AssertionError((arguments, status, out, err))

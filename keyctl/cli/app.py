@@ -76,6 +76,14 @@ class Root(TyperGroup):
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
 
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """Say where examples are, and how the shell completes."""
+        formatter.write_paragraph()
+        formatter.write_text(
+            "keyctl help COMMAND shows examples, groups of options and exit codes;"
+            " keyctl --install-completion makes the shell complete commands, values and names."
+        )
+
     def main(
         self,
         args: Sequence[str] | None = None,
@@ -166,7 +174,8 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    # As wide as the terminal, up to what an eye follows.
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
 
 

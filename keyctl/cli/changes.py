@@ -85,8 +85,8 @@ def add_to(app: typer.Typer) -> None:
         ended = EndingService(session.workspace).revoke(named(key), secrets or ())
         _report(session, [ended])
         if ended.still_active is not None:
-            session.console.note(
-                f"warning: nothing was revoked, and key {ended.key_id} goes on working with"
+            session.console.warn(
+                f"nothing was revoked, and key {ended.key_id} goes on working with"
                 f" sk-{ended.still_active}…; keyctl rotate {ended.key_id} --grace none replaces"
                 f" that secret, keyctl block stops the key, keyctl delete ends it"
             )

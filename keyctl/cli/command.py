@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from keyctl.cli import listing
+from keyctl.cli import completion, listing
 from keyctl.cli.choices import require_one_of
+from keyctl.cli.helping import Described
 from keyctl.cli.listing import Page
 from keyctl.cli.session import Common, Session
 from keyctl.cli.tables import Layout
@@ -74,7 +75,9 @@ def command(
             arguments = {item.name: values[item.name] for item in own}
             if layout:
                 arguments["page"] = Page(**{item.name: values[item.name] for item in paging})
-            console = replace(context.obj, reads=reads or layout is not None)
+            console = replace(
+                context.obj, reads=reads or layout is not None, quiet=bool(common.quiet)
+            )
             can_override = any(item.name == "override" for item in own)
             with Session(common, console, forms, can_override=can_override) as session:
                 if fields:
@@ -88,13 +91,16 @@ def command(
             item.replace(kind=inspect.Parameter.KEYWORD_ONLY)
             for item in (*own, *options, *paging, *shared)
         ]
+        for item in parameters:
+            info = item.annotation.__metadata__[0]
+            info.autocompletion = info.autocompletion or completion.completes(info)
         # So one declaration serves every command.
         signature = inspect.Signature([context, *parameters])
         run.__signature__ = signature  # type: ignore[attr-defined]  # Typer reads it
         run.__annotations__ = {item.name: item.annotation for item in (context, *parameters)}
         run.__doc__ = function.__doc__
         run.__name__ = function.__name__
-        app.command(name)(run)
+        app.command(name, cls=Described)(run)
         return function
 
     return declare
@@ -181,6 +187,8 @@ def _pairs(item: FieldOption, values: Sequence[str]) -> dict[str, Any]:
 def _option(item: FieldOption) -> inspect.Parameter:
     words = f"{'|'.join(item.choices)}." if item.choices else item.help
     option = typer.Option(item.flags, help=words, show_default=False)
+    if item.choices:
+        option.autocompletion = completion.words(item.choices)
     return inspect.Parameter(
         item.parameter,
         inspect.Parameter.KEYWORD_ONLY,
@@ -202,7 +210,24 @@ def _shared(outputs: Sequence[str]) -> list[inspect.Parameter]:
             name,
             inspect.Parameter.KEYWORD_ONLY,
             default=None,
-            annotation=Annotated[str | None, typer.Option(*flags, help=text, show_default=False)],
+            annotation=Annotated[
+                str | None,
+                typer.Option(
+                    *flags,
+                    help=text,
+                    show_default=False,
+                    autocompletion=completion.words(outputs) if name == "output" else None,
+                ),
+            ],
         )
         for name, flags, text in declared
+    ] + [
+        inspect.Parameter(
+            "quiet",
+            inspect.Parameter.KEYWORD_ONLY,
+            default=False,
+            annotation=Annotated[
+                bool, typer.Option("--quiet", "-q", help="Only failures speak, for cron.")
+            ],
+        )
     ]

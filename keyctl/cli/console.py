@@ -31,6 +31,7 @@ class Console:
     colour: bool = False
     ascii: bool = False
     reads: bool = False
+    quiet: bool = False
 
     @classmethod
     def of(
@@ -84,6 +85,8 @@ class Console:
             DeliveryError: It cannot be written.
             ReaderGone: Its reader has closed it, and the command has only read.
         """
+        if self.quiet and not self.reads and self.output in ("auto", "table"):
+            return
         rest = memoryview(text.encode() if isinstance(text, str) else text)
         try:
             while rest:
@@ -115,6 +118,14 @@ class Console:
 
     def note(self, text: str) -> None:
         """Say something to a person: on stderr, so that stdout carries only the payload."""
+        if not self.quiet:
+            self._talk(text)
+
+    def warn(self, text: str) -> None:
+        """Say what went wrong although the command goes on, also with --quiet."""
+        self._talk(f"warning: {text}")
+
+    def _talk(self, text: str) -> None:
         sys.stderr.write(keystring.redact(text) + "\n")
 
     def fail(self, error: KeyctlError) -> int:

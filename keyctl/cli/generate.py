@@ -134,5 +134,5 @@ def _generate(session: Session, order: "Order", sink: "Sink") -> None:
 
     outcome = GenerateService(session.workspace).generate(order, sink)
     for warning in outcome.answer.get("warnings", ()):
-        session.console.note(f"warning: {warning}")
+        session.console.warn(f"{warning}")
     delivery.show_answer(session, outcome.answer, sink, replayed=outcome.replayed)

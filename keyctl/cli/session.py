@@ -47,6 +47,7 @@ class Common:
     config: str | None
     caller_key_file: str | None
     changed_by: str | None
+    quiet: bool = False
 
 
 class Session:
@@ -84,7 +85,7 @@ class Session:
             if not (self.console.wants_json and isinstance(error, KeyctlError)):
                 self._warn(waiting)
                 for warning in dict.fromkeys(self.workspace.warnings):
-                    self.console.note(f"warning: {warning}")
+                    self.console.warn(f"{warning}")
         if "database" in self.__dict__:
             self.database.engine.dispose()
         if error is None or isinstance(error, (BatchError, typer.Exit)):
@@ -141,7 +142,7 @@ class Session:
 
     def _warn(self, waiting: dict[str, str]) -> None:
         for hook, reason in waiting.items():
-            self.console.note(f"warning: {hook}: {reason}; tried again by keyctl events deliver")
+            self.console.warn(f"{hook}: {reason}; tried again by keyctl events deliver")
 
     @property
     def wants_json(self) -> bool:

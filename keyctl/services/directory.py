@@ -147,6 +147,14 @@ class DirectoryService:
             )
         return {f"{word}_id": object_id, "deleted": True, "audit": anchor(unit.heads[-1])}
 
+    def beginning(self, kind: type[P], text: str, *, limit: int) -> list[str]:
+        """Return the ids that begin so, of those that are not archived and that the caller may see."""
+        with self.workspace.database.read() as connection:
+            found = directory.matching(connection, kind, f"{text}*")
+        caller = self.workspace.caller
+        seen = [item.id for item in found if item.deleted_at is None and may_see(caller, item)]
+        return [item for item in seen if item.startswith(text)][:limit]
+
     def check_delete(self, kind: type[P], object_id: str) -> None:
         """Refuse what `delete` would refuse, and write nothing.
 

@@ -1,0 +1,138 @@
+"""What the help says, what the shell completes, and what is silent with --quiet."""
+
+import shlex
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import typer
+from harness import Cli
+from inside import Inside
+
+from keyctl.cli.app import app
+from keyctl.cli.examples import EXAMPLES
+from keyctl.cli.helping import Described
+
+pytestmark = pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+
+
+def commands(group: Any = None, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every command with the words that name it."""
+    group = group or typer.main.get_command(app)
+    for name in group.commands:
+        command, words = group.commands[name], f"{path} {name}".strip()
+        if hasattr(command, "commands"):
+            yield from commands(command, words)
+        else:
+            yield words, command
+
+
+class TestHelp:
+    def test_every_command_has_an_example(self, kind: str) -> None:
+        """Also in the help of the newest one; `help` is its own."""
+        assert {words for words, _ in commands()} - {"help"} == set(EXAMPLES)
+
+    def test_every_example_is_understood(self, kind: str) -> None:
+        """Its options exist and take such values: the parser says so."""
+        known = dict(commands())
+        for words, lines in EXAMPLES.items():
+            for line in lines:
+                assert f"keyctl {words}" in line
+                tail = line.partition(f"keyctl {words}")[2].split(" <")[0].split(" >")[0]
+                arguments = shlex.split(tail.removesuffix(")"))
+                context = known[words].make_context(words, arguments, obj=None)
+                assert context.params is not None
+
+    def test_options_stand_in_groups(self, inside: Inside) -> None:
+        """Whose, limits, life, delivery, safety, shown, caller: in this order."""
+        shown = inside("generate", "--help", environment={"COLUMNS": "100"}).stdout
+
+        headings = [line for line in shown.splitlines() if line.endswith(":") and line[0] != " "]
+        assert headings == [
+            "Whose it is:",
+            "Limits:",
+            "How long it lives:",
+            "Where the key goes:",
+            "What is written beside:",
+            "Safety:",
+            "How it is shown:",
+            "Who acts, and on what:",
+            "Options:",
+            "Examples:",
+            "Environment:",
+            "Exit codes:",
+        ]
+
+    def test_every_command_s_help_is_of_this_kind(self, kind: str) -> None:
+        """Nobody declares one past the others."""
+        assert {type(command) for words, command in commands() if words != "help"} == {Described}
+
+
+class TestCompletion:
+    @pytest.mark.parametrize(
+        ("line", "found"),
+        [
+            ("keyctl sta", ["status"]),
+            ("keyctl list --state bl", ["blocked"]),
+            ("keyctl list -o js", ["json", "jsonl"]),
+            ("keyctl schema rul", ["rules"]),
+            ("keyctl user create bob --role org", ["org_admin"]),
+            ("keyctl list --team w", ["web"]),
+            ("keyctl team info w", ["web"]),
+            ("keyctl team add-member web al", ["alice@example.com"]),
+            ("keyctl info ch", ["checkout"]),
+            ("keyctl info nothing", []),
+        ],
+    )
+    def test_words_and_names(self, inside: Inside, line: str, found: list[str]) -> None:
+        """Closed sets, and what is in the database."""
+        inside("team", "create", "web", check=True)
+        inside("user", "create", "alice@example.com", check=True)
+        inside("generate", "--alias", "checkout", check=True)
+
+        assert completed(inside, line) == found
+
+    def test_is_silent_where_the_database_is_away(self, inside: Inside) -> None:
+        """Neither an error nor a long wait."""
+        away = {"KEYCTL_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none"}
+
+        assert completed(inside, "keyctl list --team w", away) == []
+
+
+def completed(inside: Inside, line: str, extra: dict[str, str] | None = None) -> list[str]:
+    """Return what bash would offer at the end of *line*."""
+    asked = {
+        "_KEYCTL_COMPLETE": "complete_bash",
+        "COMP_WORDS": line,
+        "COMP_CWORD": str(len(line.split()) - 1),
+    }
+    shown = inside(environment={**asked, **(extra or {})})
+    assert shown.stderr == ""
+    return shown.stdout.split()
+
+
+class TestQuiet:
+    def test_cron_hears_nothing_of_what_went_well(self, cli: Cli) -> None:
+        """Neither stdout nor stderr, so that nobody gets a mail."""
+        cli("generate", "--alias", "a", check=True)
+        silent = ("", "")
+
+        for command in (
+            ("rotate", "--due", "-q"),
+            ("budget", "reset", "--due", "-q"),
+            ("events", "deliver", "-q"),
+            ("block", "a", "--quiet"),
+        ):
+            done = cli(*command, check=True)
+            assert (done.stdout, done.stderr) == silent
+
+    def test_the_key_is_still_delivered(self, inside: Inside) -> None:
+        """What was asked for is no talk."""
+        made = inside("generate", "-q", check=True)
+
+        assert made.stdout.startswith("sk-")
+        assert made.stderr == ""
+
+    def test_failures_speak(self, inside: Inside) -> None:
+        """An error is an error."""
+        assert inside("info", "nobody", "-q").stderr.startswith("error: ")
