@@ -256,6 +256,18 @@ class FileTakenError(ConflictError):
     code = "file_exists"
 
 
+class NotManagedError(ConflictError):
+    """A fleet file describes an object that its fleet does not have."""
+
+    code = "not_managed"
+
+
+class PlanOutdatedError(ConflictError):
+    """The world moved on since a plan was saved."""
+
+    code = "plan_outdated"
+
+
 # --- 6: database
 
 

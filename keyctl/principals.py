@@ -76,6 +76,11 @@ _EMPTY: Final[dict[str, Any]] = {
 }
 
 
+def owner_fields(kind: type[Principal]) -> list[str]:
+    """Return the fields that an owner of this kind can be given, its id apart."""
+    return [name for name in _MODELS[kind][0].model_fields if name != "id"]
+
+
 def principal_values(
     kind: type[Principal], object_id: str, document: Mapping[str, Any]
 ) -> dict[str, Any]:

@@ -35,6 +35,15 @@ COMMANDS: Final = {
     "team": ("directory", "Teams: who shares models, budgets and a policy."),
     "user": ("directory", "Users: who owns keys, and with which role."),
     "org": ("directory", "Organizations: what teams belong to."),
+    "plan": (
+        "plan",
+        "Show what apply would change; exit 10 if anything, 4 if a rule is against it.",
+    ),
+    "apply": (
+        "apply",
+        "Make what files describe so: owners and changes at once, then new keys in batches.",
+    ),
+    "export": ("export", "Write what is stored as a fleet file: what apply would take."),
     "import": ("importing", "Take over another gateway's keys."),
     "audit": ("audit", "The audit trail: who changed what."),
     "events": ("events", "The outbox: events on their way to hooks."),

@@ -71,7 +71,7 @@ class DirectoryService:
                 updated_by=caller.actor,
                 **values,
             )
-            record = _with_period(record, None, unit.now)
+            record = with_period(record, None, unit.now)
             try:
                 created = directory.create(unit.connection, record)
             except ConstraintError:
@@ -97,7 +97,7 @@ class DirectoryService:
             _check_organization(unit.connection, values)
             before = require(unit.connection, kind, object_id, lock=True)
             after = replace(before, updated_at=unit.now, updated_by=caller.actor, **values)
-            after = _with_period(after, before, unit.now)
+            after = with_period(after, before, unit.now)
             changed = {
                 item.name: getattr(after, item.name)
                 for item in fields(after)
@@ -321,7 +321,7 @@ def _check_organization(connection: Connection, values: Mapping[str, Any]) -> No
         require(connection, Organization, organization_id, lock=True)
 
 
-def _with_period(record: P, before: Principal | None, now: datetime) -> P:
+def with_period(record: P, before: Principal | None, now: datetime) -> P:
     """Start the budget period when it is first set, or set to another length."""
     if before is not None and before.budget_duration == record.budget_duration:
         return record

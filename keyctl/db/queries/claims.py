@@ -28,6 +28,13 @@ def runs_with_claims(connection: Connection, run_ids: Collection[str]) -> set[st
     return set(connection.execute(query).scalars())
 
 
+def keys_claimed_by(connection: Connection, run_id: str) -> set[str]:
+    """Return the ids of the keys that this run has a claim on."""
+    return set(
+        connection.execute(select(claims.c.key_id).where(claims.c.run_id == run_id)).scalars()
+    )
+
+
 def insert_claim(connection: Connection, *records: Claim) -> None:
     """Write new claims."""
     connection.execute(

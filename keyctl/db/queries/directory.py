@@ -1,6 +1,6 @@
 """Ask for organizations, users, teams and their members."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final, TypeVar
 
 from sqlalchemy import Connection, Table, delete, insert, select, update
@@ -32,10 +32,20 @@ def find_all(
 ) -> dict[str, P]:
     """Return those of *ids* that are not archived, by id; locked in that order."""
     table = _TABLES[kind]
-    query = select(table).where(table.c.id.in_(ids), table.c.deleted_at.is_(None))
-    query = query.order_by(table.c.id)
-    found = rows.every(connection, query.with_for_update() if lock else query, table, kind.of)
-    return {record.id: record for record in found}
+    found: dict[str, P] = {}
+    for part in _portions(ids):
+        query = select(table).where(table.c.id.in_(part), table.c.deleted_at.is_(None))
+        query = query.order_by(table.c.id)
+        read = rows.every(connection, query.with_for_update() if lock else query, table, kind.of)
+        found.update({record.id: record for record in read})
+    return found
+
+
+def managed(connection: Connection, kind: type[P], fleets: Collection[str]) -> list[P]:
+    """Return the live ones that files of these fleets described, by id."""
+    table = _TABLES[kind]
+    query = select(table).where(table.c.managed_by.in_(fleets), table.c.deleted_at.is_(None))
+    return list(rows.every(connection, query.order_by(table.c.id), table, kind.of))
 
 
 def known(connection: Connection, kind: type[Principal], ids: Collection[str]) -> set[str]:
@@ -108,6 +118,39 @@ def has_live_keys(connection: Connection, **where: str) -> bool:
     return connection.execute(query).first() is not None
 
 
+def live_keys_of(connection: Connection, column: str, object_id: str) -> set[str]:
+    """Return the ids of the keys that are not archived and name this owner in *column*."""
+    query = select(keys.c.id).where(keys.c.deleted_at.is_(None), keys.c[column] == object_id)
+    return set(connection.execute(query).scalars())
+
+
+def owners_of_keys(connection: Connection, team_ids: Collection[str], column: str) -> set[str]:
+    """Return the owners that live keys of these teams name in *column*."""
+    query = select(keys.c[column]).where(
+        keys.c.team_id.in_(team_ids), keys.c.deleted_at.is_(None), keys.c[column].is_not(None)
+    )
+    return set(connection.execute(query.distinct()).scalars())
+
+
+def fleets(connection: Connection) -> set[str]:
+    """Return the names of the fleets that live objects belong to."""
+    found: set[str] = set()
+    for table in (*_TABLES.values(), keys):
+        query = select(table.c.managed_by).where(
+            table.c.managed_by.is_not(None), table.c.deleted_at.is_(None)
+        )
+        found |= set(connection.execute(query.distinct()).scalars())
+    return found
+
+
+def teams_of(connection: Connection, organization_id: str) -> set[str]:
+    """Return the ids of the live teams of an organization."""
+    query = select(teams.c.id).where(
+        teams.c.organization_id == organization_id, teams.c.deleted_at.is_(None)
+    )
+    return set(connection.execute(query).scalars())
+
+
 def has_teams(connection: Connection, organization_id: str) -> bool:
     """Tell whether a live team belongs to the organization."""
     query = select(teams.c.id).where(
@@ -144,6 +187,19 @@ def member_roles(
         table.c[column].in_(ids), table.c.user_id.in_(user_ids)
     )
     return {(row[0], row[1]): row[2] for row in connection.execute(query)}
+
+
+def roles_in(
+    connection: Connection, kind: type[Principal], ids: Collection[str]
+) -> dict[tuple[str, str], str]:
+    """Return the roles of all members of these teams or organizations, by both ids."""
+    table, column = _MEMBERS[kind]
+    found: dict[tuple[str, str], str] = {}
+    for part in _portions(ids):
+        query = select(table.c[column], table.c.user_id, table.c.role)
+        rows = connection.execute(query.where(table.c[column].in_(part)))
+        found.update({(row[0], row[1]): row[2] for row in rows})
+    return found
 
 
 def members(connection: Connection, kind: type[Principal], object_id: str) -> dict[str, str]:
@@ -197,3 +253,10 @@ def leave_all(connection: Connection, user_id: str) -> None:
     """End every membership of a user."""
     for table in (team_members, organization_members):
         connection.execute(delete(table).where(table.c.user_id == user_id))
+
+
+def _portions(ids: Collection[str], size: int = 500) -> Iterator[list[str]]:
+    """Yield *ids* sorted, so many at a time: a database takes only so many values in one question."""
+    ordered = sorted(ids)
+    for start in range(0, len(ordered), size):
+        yield ordered[start : start + size]

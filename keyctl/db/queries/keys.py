@@ -1,6 +1,6 @@
 """Ask for single keys."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -76,6 +76,44 @@ def keys_by_alias(connection: Connection, aliases: Sequence[str]) -> list[Key]:
     """Return the live keys that have one of these aliases, locked."""
     query = select(keys).where(keys.c.key_alias.in_(aliases), keys.c.deleted_at.is_(None))
     return rows.every(connection, query.with_for_update(), keys, Key.of)
+
+
+def managed_keys(connection: Connection, fleets: Collection[str]) -> Iterator[Key]:
+    """Yield the live keys that files of these fleets described, by id, without holding them all."""
+    after = ""
+    while True:
+        query = select(keys).where(
+            keys.c.managed_by.in_(fleets), keys.c.deleted_at.is_(None), keys.c.id > after
+        )
+        page = rows.every(connection, query.order_by(keys.c.id).limit(1000), keys, Key.of)
+        yield from page
+        if len(page) < 1000:
+            return
+        after = page[-1].id
+
+
+def keys_named(connection: Connection, aliases: Collection[str], *, batch: int = 500) -> list[Key]:
+    """Return the live keys that have one of these aliases, asked for in batches."""
+    ordered = sorted(aliases)
+    found: list[Key] = []
+    for start in range(0, len(ordered), batch):
+        query = select(keys).where(
+            keys.c.key_alias.in_(ordered[start : start + batch]), keys.c.deleted_at.is_(None)
+        )
+        found += rows.every(connection, query, keys, Key.of)
+    return found
+
+
+def update_keys(connection: Connection, changes: Mapping[str, Mapping[str, Any]]) -> None:
+    """Set columns of many keys, by id: one statement for all that set the same columns."""
+    alike: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for key_id, values in changes.items():
+        row = {f"new_{name}": value for name, value in values.items()}
+        alike.setdefault(tuple(values), []).append({"changed_id": key_id, **row})
+    for names, changed in alike.items():
+        values = {name: bindparam(f"new_{name}", type_=keys.c[name].type) for name in names}
+        query = update(keys).where(keys.c.id == bindparam("changed_id"))
+        connection.execute(query.values(values), changed)
 
 
 def confirm_keys(connection: Connection, run_id: str, *, at: datetime) -> None:

@@ -214,6 +214,7 @@ def facts_of(
     operation: Operation,
     *,
     now: datetime,
+    lookup: Lookup = directory,
 ) -> Facts:
     """Return the facts around a key as it is, for asking who may do *operation* to it."""
     owners = {
@@ -221,7 +222,7 @@ def facts_of(
         "user_id": key.user_id,
         "organization_id": key.organization_id,
     }
-    around = surroundings(connection, settings, owners, lock=False)
+    around = surroundings(connection, settings, owners, lock=False, lookup=lookup)
     return Facts(
         operation=operation,
         key=key,
@@ -232,7 +233,7 @@ def facts_of(
         user=around.user,
         layers=around.layers,
         now=now,
-        **roles(connection, around),
+        **roles(connection, around, lookup=lookup),
     )
 
 

@@ -3,17 +3,14 @@
 Each key goes through the protocol of a single one; a batch shares its transactions.
 """
 
-import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import islice
 from typing import Any, Final
 
 from sqlalchemy.exc import IntegrityError as ConstraintError
 
-from keyctl import hashing, views
+from keyctl import views
 from keyctl.db import queries
 from keyctl.db.failures import broken_constraint
 from keyctl.db.queries.audit import Head
@@ -36,6 +33,7 @@ from keyctl.services.delivery import run_lock
 from keyctl.services.delivery.confirm import Written, check_written, persist, uninterrupted
 from keyctl.services.delivery.run_lock import Run
 from keyctl.services.denials import Attempt
+from keyctl.services.issue.minting import batch_size, minted
 from keyctl.services.issue.order import (
     Order,
     answer_of,
@@ -43,14 +41,11 @@ from keyctl.services.issue.order import (
     record_staging,
     staged_secret,
 )
+from keyctl.services.issue.takeover import taken_aliases
 from keyctl.services.transaction import Unit, archive_pending, row_of, writing
 from keyctl.services.workspace import Workspace
 from keyctl.sinks.base import NotTakenError, UnknownError
 
-_LARGEST_BATCH: Final = 1000
-_SMALLEST_BATCH: Final = 50
-_CHEAP: Final = 6  # the bcrypt cost up to which a batch is as large as it gets
-_CHUNK: Final = 10
 _TRIES: Final = 20
 
 
@@ -118,53 +113,29 @@ class BulkService:
         _check(order)
         engine.check_overrides(order.overrides)
         done = refused = 0
-        cost = self.workspace.settings.bcrypt_cost
         with (
             denials.recorded(self.workspace, "key_denied", "key", order.request.key_alias or ""),
             run_lock.begun(self.workspace.runs_folder) as run,
         ):
             decide(self.workspace.settings, order.request, self.workspace.caller)
-            size = batch or max(_SMALLEST_BATCH, _LARGEST_BATCH >> max(0, cost - _CHEAP))
-            for minted in self._minted(order, count, size):
-                staged = self._stage_until_done(order, minted, run)
+            size = batch or batch_size(self.workspace)
+            for named in self._minted(order, count, size):
+                staged = self._stage_until_done(order, named, run)
                 self._hand_over(staged, deliver, run)
                 done += len(staged.secrets)
                 refused += len(staged.made) - len(staged.secrets)
         return done, refused
 
     def _minted(self, order: Order, count: int, batch: int) -> Iterator[list[_Minted]]:
-        """Yield batches of hashed keys; all cores go on hashing while a batch is written."""
-        cost = self.workspace.settings.bcrypt_cost
-        template = order.request.key_alias
-        cores = os.cpu_count() or 1
-
-        def mint(number: int) -> _Minted:
-            key = self.workspace.mint()
-            alias = None if template is None else template.replace("{n}", str(number))
-            # bcrypt releases the GIL, so threads are enough for all cores.
-            return _Minted(alias=alias, key=key, hash=hashing.hash_key(key, cost=cost))
-
-        def mint_all(numbers: range) -> list[_Minted]:
-            return [mint(number) for number in numbers]
-
-        # A future for each key would cost more than it takes to write one.
-        chunk = min(_CHUNK, batch)
-        chunks = iter(
-            range(first, min(first + chunk, count + 1)) for first in range(1, count + 1, chunk)
-        )
-        wanted = -(-batch // chunk)
-        with ThreadPoolExecutor(cores) as pool:
-            ahead: list[Future[list[_Minted]]] = []
-            try:
-                while True:
-                    missing = 2 * wanted - len(ahead)
-                    ahead += [pool.submit(mint_all, part) for part in islice(chunks, missing)]
-                    if not ahead:
-                        return
-                    yield [item for future in ahead[:wanted] for item in future.result()]
-                    ahead = ahead[wanted:]
-            finally:
-                pool.shutdown(cancel_futures=True)
+        """Yield batches of hashed keys with the aliases of the template."""
+        template, number = order.request.key_alias, 0
+        for keys in minted(self.workspace, count, batch):
+            named = []
+            for item in keys:
+                number += 1
+                alias = None if template is None else template.replace("{n}", str(number))
+                named.append(_Minted(alias=alias, key=item.key, hash=item.hash))
+            yield named
 
     def _stage_until_done(self, order: Order, minted: Sequence[_Minted], run: Run) -> _Batch:
         for attempt in range(_TRIES):
@@ -193,7 +164,7 @@ class BulkService:
                 overrides=order.overrides,
                 now=unit.now,
             )
-            taken = self._taken(unit, [item.alias for item in minted if item.alias], run)
+            taken = taken_aliases(unit, [item.alias for item in minted if item.alias], run)
             judged = _judged(bench, minted, taken)
             accepted = [item for item in judged if isinstance(item, _Accepted)]
             for one, item in zip(minted, judged, strict=True):
@@ -248,17 +219,6 @@ class BulkService:
             for one, item in zip(minted, judged, strict=True)
         ]
         return _Batch(made=made, secrets=rows, staged_at=unit.now, heads=unit.heads)
-
-    def _taken(self, unit: Unit, aliases: Sequence[str], run: Run) -> set[str]:
-        """Return which aliases living keys have; pending keys of dead runs make way."""
-        taken = set()
-        for key in queries.keys_by_alias(unit.connection, aliases):
-            claim = queries.find_claim(unit.connection, key.id)
-            if key.confirmed_at is None and not (claim and run.is_alive(claim, now=unit.now)):
-                archive_pending(unit, key, reason="another request took its place")
-            elif key.key_alias is not None:
-                taken.add(key.key_alias)
-        return taken
 
     def _hand_over(self, batch: _Batch, deliver: Deliver, run: Run) -> None:
         try:

@@ -1,7 +1,7 @@
 """Find what earlier runs left under a new key's alias, key string, request id or file, and take it over or clear it."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -172,6 +172,18 @@ class Predecessors:
     def _is_claimed(self, key_id: str) -> bool:
         claim = queries.find_claim(self.connection, key_id)
         return claim is not None and self.run.is_alive(claim, now=self.now)
+
+
+def taken_aliases(unit: Unit, aliases: Sequence[str], run: Run) -> set[str]:
+    """Return which aliases living keys have; pending keys of dead runs make way."""
+    taken = set()
+    for key in queries.keys_by_alias(unit.connection, aliases):
+        claim = queries.find_claim(unit.connection, key.id)
+        if key.confirmed_at is None and not (claim and run.is_alive(claim, now=unit.now)):
+            archive_pending(unit, key, reason="another request took its place")
+        elif key.key_alias is not None:
+            taken.add(key.key_alias)
+    return taken
 
 
 def alias_taken(alias: str, *, seen: bool = False) -> AliasTakenError:

@@ -233,6 +233,16 @@ def _leaving(
     return engine.evaluate_caller(left)
 
 
+def empty_value(name: str) -> Any:
+    """Return what the column *name* is when it is cleared."""
+    return _EMPTY.get(name)
+
+
+def emptied(key: Key, names: frozenset[str], *, now: datetime) -> Key:
+    """Return *key* with these fields emptied, and what follows from that."""
+    return _changed(key, {}, names, now=now)
+
+
 def live_key(connection: Connection, given: str, caller: Caller, *, lock: bool = True) -> Key:
     """Return the key that *given* names, unless it is deleted or the caller may not see it.
 

@@ -1,0 +1,232 @@
+"""Declare keyctl apply."""
+
+import os
+import stat
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from keyctl import jsontext
+from keyctl.cli import fleets, inputs
+from keyctl.cli.command import command
+from keyctl.cli.console import error_document
+from keyctl.cli.session import Session
+from keyctl.errors import BatchError, DeliveryError, ExitCode, KeyctlError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from keyctl.db.queries.audit import Head
+    from keyctl.services.fleet.model import Plan
+    from keyctl.services.fleet.planner import FleetOrder
+    from keyctl.services.fleet.service import Applied
+    from keyctl.sinks.base import Sink, Target
+
+_LARGEST_PLAN = 256 * 1024 * 1024
+
+
+def add_to(app: typer.Typer) -> None:
+    """Declare the command."""
+
+    @command(app, "apply")
+    def apply(
+        session: Session,
+        files: fleets.Files = None,
+        plan: Annotated[
+            str | None, typer.Option("--plan", help="A plan saved with plan -o json, or -.")
+        ] = None,
+        prune: fleets.Prune = False,
+        expect_count: Annotated[
+            int | None,
+            typer.Option("--expect-count", min=0, help="Refuse if --prune ends not so many."),
+        ] = None,
+        out_dir: Annotated[
+            str | None,
+            typer.Option("--out-dir", help="New keys without deliver: a file each, made 0700."),
+        ] = None,
+        yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    ) -> None:
+        """Make what files describe so: owners and changes at once, then new keys in batches.
+
+        Killed anywhere it goes on when run again; run again when all is done it does nothing.
+        """
+        from keyctl.services.fleet.service import FleetService
+
+        head = None
+        if plan is not None:
+            if files or prune:
+                raise UsageError(
+                    "--plan says it all: give neither files nor --prune", hint="apply --plan FILE"
+                )
+            order, head, saved = _saved(plan)
+        else:
+            order, saved = fleets.order_of(files or (), prune=prune), None
+
+        def agreed(found: "Plan") -> None:
+            if saved is not None:
+                _compare(saved, found, order)
+            elif not session.wants_json:
+                session.console.note("\n".join(fleets.diff_lines(found, order)))
+            if saved is None and found.does_something:
+                _ask(found, yes=yes)
+
+        applied = FleetService(session.workspace).apply(
+            order,
+            head=head,
+            ends=expect_count,
+            sink_of=None if out_dir is None else folder_sink(session, Path(out_dir)),
+            agreed=agreed,
+        )
+        _show(session, applied, order)
+
+
+def _saved(path: str) -> "tuple[FleetOrder, Head, list[Any]]":
+    """Return the order, the audit head and the changes of a saved plan.
+
+    Raises:
+        UsageError: It is none.
+    """
+    from keyctl.db.queries.audit import Head
+    from keyctl.fleetfile.described import Source, read_fleet
+    from keyctl.services.fleet.planner import FleetOrder
+
+    document = inputs.read_document(path, what="the plan", most=_LARGEST_PLAN)
+    try:
+        sources = [Source(name=item["name"], text=item["text"]) for item in document["files"]]
+        only = [tuple(text.split("/", 1)) for text in document["only"]]
+        head = Head(document["head"]["seq"], document["head"]["head"])
+        prune, changes = document["prune"], document["changes"]
+    except (KeyError, TypeError, AttributeError):
+        raise UsageError(
+            f"{path} is no plan of this version", hint="make it with keyctl plan … -o json"
+        ) from None
+    order = FleetOrder(
+        fleet=read_fleet(sources),
+        prune=prune is True,
+        only=tuple((word, name) for word, name in only),
+    )
+    return order, head, list(changes)
+
+
+def _compare(saved: "list[Any]", found: "Plan", order: "FleetOrder") -> None:
+    """Refuse a saved plan that is not what would be done.
+
+    Raises:
+        PlanOutdatedError: It is not.
+    """
+    from keyctl.errors import PlanOutdatedError
+
+    now = jsontext.load_value(
+        jsontext.dumps(fleets.plan_document(found, order)["changes"]), what="the plan"
+    )
+    if [_but_time(change) for change in saved] != [_but_time(change) for change in now]:
+        raise PlanOutdatedError(
+            "the saved plan is not what would be done now; nothing was written",
+            hint="make a new plan, review it, and apply that one",
+        )
+
+
+def _but_time(change: Any) -> Any:
+    """Return a change without what counts from now."""
+    if not isinstance(change, dict) or not isinstance(change.get("fields"), dict):
+        return change
+    fields = {name: value for name, value in change["fields"].items() if name != "expires"}
+    return {**change, "fields": fields}
+
+
+def _ask(found: "Plan", *, yes: bool) -> None:
+    if yes:
+        return
+    if sys.stdin.isatty() and sys.stderr.isatty():
+        if not typer.confirm("apply this?", err=True):
+            raise typer.Exit(int(ExitCode.INTERRUPTED))
+        return
+    ends = found.summary()["delete"]
+    if ends:
+        raise UsageError(
+            f"{ends} objects would end: not without --yes", hint="look with keyctl plan"
+        )
+
+
+def folder_sink(session: Session, folder: Path) -> "Callable[[Target], Sink]":
+    """Return what makes a file of 0600 for each key in *folder*, named by its alias.
+
+    Raises:
+        DeliveryError: The folder cannot be made, or others may read it.
+    """
+    from keyctl.services.delivery.overwrite import replaceable
+    from keyctl.services.delivery.sinks import ENV_VAR
+    from keyctl.sinks.file import FileSink
+    from keyctl.sinks.templates import encoded
+
+    _make_folder(folder)
+    may_go = replaceable(session.workspace)
+
+    def sink_of(target: "Target") -> "Sink":
+        path = folder / encoded(target.alias or target.key_id or "")
+        return FileSink(
+            path,
+            form="key",
+            force=False,
+            replaceable=may_go,
+            env_var=ENV_VAR,
+            warn=session.workspace.warnings.append,
+        )
+
+    return sink_of
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        mode = stat.S_IMODE(folder.stat().st_mode)
+    except OSError as error:
+        raise DeliveryError(
+            f"{folder} cannot be made: {os.strerror(error.errno or 0)}", hint="check the path"
+        ) from error
+    if mode & 0o077:
+        raise DeliveryError(
+            f"others may look into {folder}, where keys would be", hint=f"chmod 700 {folder}"
+        )
+
+
+def _show(session: Session, applied: "Applied", order: "FleetOrder") -> None:
+    """Make the keys, and say of each what became of it."""
+    made: list[dict[str, Any]] = []
+    failed: list[dict[str, Any]] = []
+    for done in applied.keys:
+        name = done.job.alias or done.job.key_id
+        if done.error is not None:
+            failed.append(_failure(session, name, done.error))
+        elif done.answer is not None:
+            made.append(done.answer)
+            _say(session, f"key {name} made ({done.job.key_id}), delivered to {done.job.sink.name}")
+    for name, answer in applied.rotated:
+        if isinstance(answer, KeyctlError):
+            failed.append(_failure(session, name, answer))
+        else:
+            _say(session, f"key {name} rotated")
+    if session.wants_json:
+        document = fleets.plan_document(applied.plan, order)
+        del document["files"]
+        session.console.json({**document, "keys": made, "failed": failed})
+    elif not applied.plan.changes:
+        _say(session, "nothing to do")
+    else:
+        _say(session, f"applied: {fleets.summary_line(applied.plan)}")
+    if failed:
+        raise BatchError(
+            f"{len(failed)} keys failed", hint="mend the cause, and run the same command again"
+        )
+
+
+def _failure(session: Session, name: str, error: KeyctlError) -> dict[str, Any]:
+    session.console.note(f"failed: {name}: {error.message}")
+    return {"key_alias": name, **error_document(error)}
+
+
+def _say(session: Session, text: str) -> None:
+    if not session.wants_json:
+        session.console.write(f"{text}\n")

@@ -1,0 +1,250 @@
+"""Read fleet files from disk, and show a plan: as a diff for people, as Markdown, as JSON."""
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from keyctl import jsontext
+from keyctl.cli.console import one_line, told
+from keyctl.cli.tables import cell
+from keyctl.errors import UsageError, Violation
+
+if TYPE_CHECKING:
+    from keyctl.fleetfile.described import Source
+    from keyctl.services.fleet.model import Change, Plan, Warned
+    from keyctl.services.fleet.planner import FleetOrder
+
+Files = Annotated[
+    list[str] | None, typer.Argument(metavar="FILE|DIR…", help="Fleet files, folders, or -.")
+]
+Prune = Annotated[bool, typer.Option("--prune", help="End what no file describes any more.")]
+
+ENDINGS: Final = (".yaml", ".yml", ".json")
+_LARGEST: Final = 64 * 1024 * 1024
+_TYPES: Final = {
+    "org": "organization",
+    "organization": "organization",
+    "team": "team",
+    "user": "user",
+    "key": "key",
+}
+_SIGNS: Final = {"create": "+", "update": "~", "delete": "-", "adopt": "="}
+_WORDS: Final = {
+    "create": "to create",
+    "update": "to change",
+    "delete": "to end",
+    "adopt": "to adopt",
+}
+_LONGEST_VALUE: Final = 60
+
+
+def read_files(paths: Sequence[str]) -> "list[Source]":
+    """Return the fleet files that *paths* name; a folder is all that are in it, folders in it included.
+
+    Raises:
+        UsageError: One cannot be read, or a folder holds none.
+    """
+    from keyctl.fleetfile.described import Source
+
+    if not paths:
+        raise UsageError("name a fleet file or a folder of them", hint="such as fleet.yaml, or -")
+    found: dict[str, Source] = {}
+    for given in paths:
+        if given == "-":
+            found.setdefault(
+                "-", Source(name="-", text=_text("-", sys.stdin.buffer.read(_LARGEST + 1)))
+            )
+            continue
+        path = Path(given)
+        for file in _files_of(path):
+            found.setdefault(os.path.realpath(file), Source(name=str(file), text=_read(file)))
+    return list(found.values())
+
+
+def _files_of(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    files = sorted(
+        file
+        for file in path.rglob("*")
+        if file.suffix in ENDINGS
+        and file.is_file()
+        and not any(part.startswith(".") for part in file.relative_to(path).parts)
+    )
+    if not files:
+        raise UsageError(f"{path} holds no fleet files", hint=f"they end with {', '.join(ENDINGS)}")
+    return files
+
+
+def _read(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return _text(str(path), file.read(_LARGEST + 1))
+    except OSError as error:
+        raise UsageError(
+            f"{path} cannot be read: {os.strerror(error.errno or 0)}", hint="check the path"
+        ) from error
+
+
+def _text(name: str, data: bytes) -> str:
+    if len(data) > _LARGEST:
+        raise UsageError(f"{name} is larger than 64 MiB", hint="split it; a folder is one fleet")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise UsageError(f"{name} is not UTF-8 text", hint="save it as UTF-8") from None
+
+
+def order_of(paths: Sequence[str], *, prune: bool, only: Sequence[str] = ()) -> "FleetOrder":
+    """Return what is to be planned of the files.
+
+    Raises:
+        UsageError: A file cannot be read, or `--only` names nothing that is described.
+        MalformedRequestError: With every fault of every file.
+    """
+    from keyctl.fleetfile.described import read_fleet
+    from keyctl.services.fleet.planner import FleetOrder
+
+    chosen = tuple(_selector(text) for text in only)
+    order = FleetOrder(fleet=read_fleet(read_files(paths)), prune=prune, only=chosen)
+    picked = order.chosen()
+    if only and not (picked.owners or picked.keys or prune):
+        raise UsageError(
+            f"--only {' '.join(only)}: no file describes that", hint="such as --only team/web"
+        )
+    return order
+
+
+def _selector(text: str) -> tuple[str, str]:
+    word, slash, name = text.partition("/")
+    if not slash or not name or word not in _TYPES:
+        raise UsageError(
+            f"--only takes TYPE/NAME, not {text!r}", hint="such as --only team/web or key/checkout"
+        )
+    return _TYPES[word], name
+
+
+def plan_document(plan: "Plan", order: "FleetOrder") -> dict[str, Any]:
+    """Return a plan as scripts read it, and as `apply --plan` takes it back."""
+    places = {
+        id(change): place
+        for change, place in zip(plan.changes, _places(plan.changes, order), strict=True)
+    }
+    return {
+        "changes": [_change_document(change, places[id(change)]) for change in plan.changes],
+        "summary": plan.summary(),
+        "head": {"seq": plan.head.seq, "head": plan.head.hash},
+        "warnings": warning_lines(plan, order),
+        "prune": order.prune,
+        "only": [f"{word}/{name}" for word, name in order.only],
+        "files": [{"name": item.name, "text": item.text} for item in order.fleet.sources],
+    }
+
+
+def _places(changes: "Sequence[Change]", order: "FleetOrder") -> list[Any]:
+    wanted = [(change.entry, "") for change in changes if change.entry is not None]
+    found = iter(order.fleet.places(wanted))
+    return [None if change.entry is None else next(found) for change in changes]
+
+
+def _change_document(change: "Change", place: Any) -> dict[str, Any]:
+    return {
+        "action": change.action,
+        "object_type": change.object_type,
+        "object_id": change.object_id,
+        "key_id": change.key_id,
+        "fields": {
+            name: {"before": before, "after": after}
+            for name, (before, after) in change.fields.items()
+        },
+        "violations": [asdict(item) for item in change.violations],
+        "file": None if place is None else place.file,
+        "line": None if place is None else place.line,
+    }
+
+
+def diff_lines(plan: "Plan", order: "FleetOrder") -> Iterator[str]:
+    """Yield a plan as a person reads it: what is made, changed and ended, and what speaks against it."""
+    for change in plan.changes:
+        known = f" ({change.key_id})" if change.key_id else ""
+        name = one_line(change.object_id)
+        yield f"{_SIGNS[change.action]} {change.object_type} {name}{known}"
+        if change.action in ("create", "update"):
+            width = max((len(field) for field in change.fields), default=0)
+            for field, (before, after) in change.fields.items():
+                shown = _value(after)
+                if change.action == "update":
+                    shown = f"{_value(before)} -> {shown}"
+                yield f"    {field.ljust(width)}  {shown}"
+    yield from _denial_lines(plan, order)
+    for line in warning_lines(plan, order):
+        yield f"warning: {line}"
+    yield summary_line(plan)
+
+
+def _denial_lines(plan: "Plan", order: "FleetOrder") -> Iterator[str]:
+    from keyctl.services.fleet.service import placed_violations
+
+    denied = placed_violations(order, plan.changes)
+    if denied:
+        yield "denied:"
+    for item in denied:
+        where = f"{item.pop('file')}:{item.pop('line')}"
+        named = f"{item.pop('object_type')}s.{item.pop('object_id')}"
+        yield f"  {where}: {one_line(named)}: {item['rule']}: {one_line(told(Violation(**item)))}"
+
+
+def warning_lines(plan: "Plan", order: "FleetOrder") -> list[str]:
+    """Return what a person should know, each with its place."""
+    placed: list[Warned] = [item for item in plan.warnings if item.entry is not None]
+    wanted = [(item.entry, item.field) for item in placed if item.entry is not None]
+    places = iter(order.fleet.places(wanted))
+    return [
+        item.message if item.entry is None else f"{next(places)}: {item.message}"
+        for item in plan.warnings
+    ]
+
+
+def summary_line(plan: "Plan") -> str:
+    """Return how much would change, in words."""
+    counts = plan.summary()
+    parts = [f"{counts[action]} {words}" for action, words in _WORDS.items() if counts[action]]
+    return ", ".join([*parts, f"{counts['unchanged']} unchanged"])
+
+
+def markdown(plan: "Plan", order: "FleetOrder") -> str:
+    """Return a plan as the comment of a pull request."""
+    lines = list(diff_lines(plan, order))
+    title = (
+        "denied" if plan.is_denied else "nothing to do" if not plan.does_something else lines[-1]
+    )
+    # A fence longer than any in the text, so that nothing ends it early.
+    fence = "`" * max(3, 1 + max((_run_of_ticks(line) for line in lines), default=0))
+    body = "\n".join(lines)
+    return f"### keyctl plan: {title}\n\n{fence}diff\n{body}\n{fence}\n"
+
+
+def _run_of_ticks(text: str) -> int:
+    longest = current = 0
+    for character in text:
+        current = current + 1 if character == "`" else 0
+        longest = max(longest, current)
+    return longest
+
+
+def _value(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, (list, dict)):
+        text = jsontext.dumps(value)
+    elif isinstance(value, bool):
+        text = "true" if value else "false"
+    else:
+        text = cell(value)
+    text = one_line(text)
+    return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 1] + "…"

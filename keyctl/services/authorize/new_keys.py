@@ -1,0 +1,93 @@
+"""Judge many different new keys in one transaction, each on facts that count the ones before it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import Connection
+
+from keyctl.policy.facts import Caller
+from keyctl.services.authorize.totals import Ledger
+from keyctl.services.authorize.verdict import Bench, Lookup, Verdict, gather
+from keyctl.services.keys.update import emptied
+from keyctl.services.workspace import Workspace
+
+# Said to be empty, these keep a default from being filled in; the others are emptied after it.
+_OWNERS: Final = frozenset({"team_id", "user_id", "organization_id"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewKey:
+    """What a new key is to be: column values, and the fields that are to be empty whatever the defaults.
+
+    Keys that share one of these, but for their alias, are judged on facts that are gathered once.
+    """
+
+    values: Mapping[str, Any]
+    cleared: frozenset[str] = frozenset()
+
+    def owners(self, name: str) -> set[str]:
+        """Return the owner that `team_id`, `user_id` or `organization_id` names, if one is."""
+        value = self.values.get(name)
+        return set() if value is None else {value}
+
+
+@dataclass(slots=True, kw_only=True)
+class NewKeys:
+    """Judges new keys, one after the other."""
+
+    connection: Connection
+    workspace: Workspace
+    caller: Caller
+    lookup: Lookup
+    ledger: Ledger
+    now: datetime
+    lock: bool
+    overrides: Sequence[str] = ()
+    _benches: dict[int, tuple[NewKey, Bench]] = field(default_factory=dict)
+
+    def verdict(self, wanted: NewKey, key_id: str, alias: str | None) -> Verdict:
+        """Return the verdict on one more key; one without violations counts from here on.
+
+        Raises:
+            MalformedRequestError, NotFoundError: Before any rule can be asked.
+        """
+        bench = self._bench(wanted, named=alias is not None)
+        bench.facts = self.ledger.read(self.connection, bench.facts)
+        verdict = bench.verdict(key_id, alias)
+        if not verdict.violations:
+            self.ledger.count(verdict.key)
+        return verdict
+
+    def _bench(self, wanted: NewKey, *, named: bool) -> Bench:
+        known = self._benches.get(id(wanted))
+        if known is not None:
+            return known[1]
+        values = dict(wanted.values)
+        service_account = bool(values.pop("service_account", False))
+        values.update(dict.fromkeys(wanted.cleared & _OWNERS))
+        bench = gather(
+            self.connection,
+            self.workspace.settings,
+            self.caller,
+            values,
+            service_account=service_account,
+            overrides=self.overrides,
+            lookup=self.lookup,
+            adding=self.ledger,
+            lock=self.lock,
+            now=self.now,
+        )
+        given = frozenset(wanted.values) | ({"key_alias"} if named else set())
+        cleared = wanted.cleared - _OWNERS
+        bench.facts = replace(
+            bench.facts,
+            key=emptied(bench.facts.key, cleared, now=self.now) if cleared else bench.facts.key,
+            given=(bench.facts.given - wanted.cleared) | given,
+            cleared=cleared,
+        )
+        bench.filled = [item for item in bench.filled if item.field not in cleared]
+        # Kept with it, so that no other gets its address.
+        self._benches[id(wanted)] = wanted, bench
+        return bench

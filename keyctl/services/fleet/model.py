@@ -1,0 +1,109 @@
+"""Say what a plan is: the changes, what speaks against them, and the state that they start from."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+from keyctl.db.queries.audit import Head
+from keyctl.errors import KeyctlError, Violation
+from keyctl.fleetfile.described import Entry, KeyTemplate
+from keyctl.records import Key, Principal
+from keyctl.sinks.base import Target
+
+Action = Literal["create", "update", "delete", "adopt"]
+ACTIONS: Final[tuple[Action, ...]] = ("create", "update", "delete", "adopt")
+Fields = Mapping[str, tuple[Any, Any]]
+
+
+@dataclass(slots=True, kw_only=True)
+class Change:
+    """One object that would change: its fields before and after, and the rules it would break.
+
+    `object_id` is the name by which files call the object; `key_id` is set for keys that exist.
+    """
+
+    action: Action
+    object_type: str
+    object_id: str
+    key_id: str | None = None
+    entry: Entry | None = None
+    fields: Fields = field(default_factory=dict)
+    violations: Sequence[Violation] = ()
+
+
+@dataclass(slots=True, kw_only=True)
+class OwnerChange(Change):
+    """An owner that is made, changed, adopted or ended; `roles` are the members it gets."""
+
+    before: Principal | None = None
+    after: Principal
+    roles: Mapping[str, tuple[str | None, str]] = field(default_factory=dict)
+
+
+@dataclass(slots=True, kw_only=True)
+class KeyChange(Change):
+    """A key that is changed, adopted or ended.  `moves_place` tells that its sink keeps it elsewhere then."""
+
+    before: Key
+    after: Key
+    moves_place: bool = False
+    rotates: bool = False
+
+
+@dataclass(slots=True, kw_only=True)
+class NewKeyChange(Change):
+    """A key that is made."""
+
+    template: KeyTemplate
+    target: Target
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """Something that no plan can be carried out with, and where it is written."""
+
+    error: KeyctlError
+    entry: Entry
+    field: str
+    rule: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Warned:
+    """Something that a person should know, and where it is written."""
+
+    entry: Entry | None
+    field: str = ""
+    message: str
+
+
+@dataclass(slots=True, kw_only=True)
+class Plan:
+    """Everything that files would change, from the state at the audit head on.
+
+    `abandoned` are keys that dead runs left half made under a described name: they make way.
+    """
+
+    changes: list[Change] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    warnings: list[Warned] = field(default_factory=list)
+    abandoned: list[Key] = field(default_factory=list)
+    unchanged: int = 0
+    head: Head
+
+    @property
+    def is_denied(self) -> bool:
+        """Tell whether a rule speaks against a change."""
+        return any(change.violations for change in self.changes)
+
+    @property
+    def does_something(self) -> bool:
+        """Tell whether anything but the mark of a fleet would change."""
+        return any(change.action != "adopt" for change in self.changes)
+
+    def summary(self) -> dict[str, int]:
+        """Return how many changes there are of each kind, and how many objects stay as they are."""
+        counts: dict[str, int] = dict.fromkeys(ACTIONS, 0)
+        for change in self.changes:
+            counts[change.action] += 1
+        return {**counts, "unchanged": self.unchanged}

@@ -1,0 +1,186 @@
+"""Make a plan: what some files would change, judged on the state as it would be."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from sqlalchemy import Connection
+
+from keyctl.db.queries import audit, directory
+from keyctl.errors import DeliveryError, KeyctlError, PolicyDeniedError, UsageError
+from keyctl.fleetfile.described import Entry, Fleet, KeyTemplate, OwnerEntry
+from keyctl.policy.facts import Caller
+from keyctl.records import Principal
+from keyctl.requests import GenerateRequest
+from keyctl.services.authorize import totals
+from keyctl.services.authorize.custom_hook import decide
+from keyctl.services.delivery.run_lock import Run
+from keyctl.services.delivery.sinks import named_sink
+from keyctl.services.directory import WORD
+from keyctl.services.fleet.keys import KeyPlanner
+from keyctl.services.fleet.match import restricted
+from keyctl.services.fleet.model import NewKeyChange, Plan, Problem, Warned
+from keyctl.services.fleet.owners import OwnerPlanner
+from keyctl.services.fleet.world import World
+from keyctl.services.workspace import Workspace
+
+_ORDER = ("organization", "user", "team", "key")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetOrder:
+    """What is to be planned: the files' content, whether to end what they describe no more, and of what.
+
+    `only` names objects by type and name: they, and what belongs to them.
+    """
+
+    fleet: Fleet
+    prune: bool = False
+    only: tuple[tuple[str, str], ...] = ()
+
+    def chosen(self) -> Fleet:
+        """Return what is planned of the files."""
+        if not self.only:
+            return self.fleet
+        return replace(
+            self.fleet,
+            owners=[item for item in self.fleet.owners if _names(item) & set(self.only)],
+            keys=[item for item in self.fleet.keys if _names(item) & set(self.only)],
+        )
+
+
+def make_plan(
+    connection: Connection,
+    workspace: Workspace,
+    order: FleetOrder,
+    run: Run,
+    *,
+    lock: bool,
+    standing: bool,
+    now: datetime,
+) -> Plan:
+    """Return what *order* would change, judged as an admin.
+
+    With *lock* nobody changes owners before the transaction ends; with *standing* there is a
+    warning for each rule that an unchanged key breaks.
+    """
+    # A viewer may plan what an admin will apply.
+    caller = (
+        workspace.caller
+        if workspace.caller.is_admin
+        else Caller(actor=workspace.caller.actor, role="proxy_admin")
+    )
+    fleet = order.chosen()
+    plan = Plan(head=audit.find_head(connection))
+    if lock:
+        totals.lock_everywhere(connection, workspace.settings)
+    world = World.of(connection, fleet, lock=lock)
+    owners = OwnerPlanner(
+        connection=connection, world=world, plan=plan, actor=caller.actor, now=now
+    )
+    for entry in fleet.owners:
+        owners.compare(entry)
+    keys = KeyPlanner(
+        connection=connection,
+        workspace=workspace,
+        caller=caller,
+        world=world,
+        plan=plan,
+        run=run,
+        now=now,
+        lock=lock,
+        standing=standing,
+    )
+    found = keys.match(fleet)
+    left = restricted(found.left, order.only)
+    left_owners = _left_owners(connection, order, fleet)
+    if order.prune:
+        keys.end(left)
+        ended = {key.id for key in left}
+        keys.judge(found, ended)
+        owners.prune(left_owners, keys_ended=ended)
+    else:
+        keys.judge(found, set())
+        _warn_of_left(plan, len(left) + len(left_owners))
+    plan.changes.sort(key=lambda change: (_ORDER.index(change.object_type), change.object_id))
+    return plan
+
+
+def check_places(workspace: Workspace, plan: Plan) -> None:
+    """Ask the custom hook about each new key, and its sink whether it could take it; note what they say.
+
+    Outside of every transaction: both may take their time.  Where a dead run left a key half made
+    its sink may hold that one, which is in nobody's way.
+    """
+    abandoned = {key.key_alias for key in plan.abandoned}
+    for change in plan.changes:
+        if not isinstance(change, NewKeyChange):
+            continue
+        try:
+            decide(workspace.settings, _request(change), workspace.caller)
+        except PolicyDeniedError as error:
+            change.violations = [*change.violations, *error.violations]
+        name = change.template.entry.deliver
+        if name is None:
+            continue
+        try:
+            sink = named_sink(workspace, name)
+            if change.target.alias not in abandoned:
+                sink.check(change.target)
+        except KeyctlError as error:
+            rule = "fleet.sink" if isinstance(error, UsageError) else "fleet.place"
+            if not isinstance(error, UsageError):
+                error = DeliveryError(error.message, hint=error.hint)
+            plan.problems.append(
+                Problem(error=error, entry=change.template, field="deliver", rule=rule)
+            )
+
+
+def _request(change: NewKeyChange) -> GenerateRequest:
+    """Return the request that the custom hook is asked about: the entry as a request for one key."""
+    own = change.template.entry.model_dump(
+        exclude_none=True, include=set(GenerateRequest.model_fields)
+    )
+    request = GenerateRequest.model_construct(**own)
+    return request.model_copy(update={"key_alias": change.target.alias})
+
+
+def _left_owners(connection: Connection, order: FleetOrder, fleet: Fleet) -> list[Principal]:
+    described = {(owner.kind, owner.name) for owner in order.fleet.owners}
+    wanted = set(order.only)
+    return [
+        record
+        for kind in WORD
+        for record in directory.managed(connection, kind, fleet.names)
+        if (kind, record.id) not in described and (not wanted or (WORD[kind], record.id) in wanted)
+    ]
+
+
+def _warn_of_left(plan: Plan, count: int) -> None:
+    if count:
+        objects = "1 object is" if count == 1 else f"{count} objects are"
+        plan.warnings.append(
+            Warned(
+                entry=None, message=f"{objects} described no more; --prune ends what is not needed"
+            )
+        )
+
+
+def _names(entry: Entry) -> set[tuple[str, str]]:
+    return set(_own_names(entry))
+
+
+def _own_names(entry: Entry) -> Iterator[tuple[str, str]]:
+    if isinstance(entry, OwnerEntry):
+        yield WORD[entry.kind], entry.name
+    elif isinstance(entry, KeyTemplate):
+        yield "key", entry.name
+    for word in ("team", "user", "organization"):
+        value = entry.values.get(f"{word}_id")
+        if value is not None:
+            yield word, value
+
+
+def first_error(problems: Sequence[Problem]) -> KeyctlError:
+    """Return the error that says best why there is no plan: what is malformed, missing, taken, closed."""
+    return min((problem.error for problem in problems), key=lambda error: error.exit_code)
