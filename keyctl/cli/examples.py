@@ -85,6 +85,8 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     "db check": ("keyctl db check", "keyctl db check --repair"),
     "db backup": ("keyctl db backup /backup/keyctl.db",),
     "db copy": ("keyctl db copy --target-url postgresql://keyctl@db/keyctl",),
+    "metrics": ("keyctl metrics --out-file /var/lib/node_exporter/keyctl.prom",),
+    "remind": ("keyctl remind --dry-run", "keyctl remind --quiet"),
     "config show": ("keyctl config show",),
     "config path": ("keyctl config path",),
     "schema": ("keyctl schema generate-request", "keyctl schema rules"),
