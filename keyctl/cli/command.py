@@ -53,12 +53,12 @@ def command(
     outputs: Sequence[str] = ("auto", "json", "table"),
     layout: Layout | None = None,
     limit: int = 100,
-    reads: bool = False,
+    reads: bool | None = None,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Declare a command whose function takes a `Session` first.
 
     It takes a `document` if it has *fields*, and a `page` if it is a list with a *layout*.  With
-    *reads* it changes nothing: a reader that closes stdout early ends it without a word.
+    *reads*, as lists do, it changes nothing: a reader that closes stdout early ends it without a word.
     """
 
     def declare(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -76,7 +76,9 @@ def command(
             if layout:
                 arguments["page"] = Page(**{item.name: values[item.name] for item in paging})
             console = replace(
-                context.obj, reads=reads or layout is not None, quiet=bool(common.quiet)
+                context.obj,
+                reads=layout is not None if reads is None else reads,
+                quiet=bool(common.quiet),
             )
             can_override = any(item.name == "override" for item in own)
             with Session(common, console, forms, can_override=can_override) as session:

@@ -154,6 +154,8 @@ def sink_for(
     """
     if name is not None and out_file is not None:
         raise UsageError("give either --deliver or --out-file", hint="a key goes to one place")
+    if session.output == "github":
+        return _github(session, name or out_file, env_var)
     if name is None and out_file is None:
         return _stdout(session, env_var, about or {})
     if session.wants_json:
@@ -173,6 +175,19 @@ def sink_for(
         env_var=env_var,
         warn=session.workspace.warnings.append,
     )
+
+
+def _github(session: Session, elsewhere: str | None, env_var: str) -> "Sink":
+    import os
+
+    from keyctl.sinks.github import GithubSink
+
+    if elsewhere is not None:
+        raise UsageError(
+            "-o github is a place for the key, as --deliver and --out-file are",
+            hint="a key goes to one place",
+        )
+    return GithubSink(os.environ, env_var=env_var, is_open=session.console.has_stdout)
 
 
 def _stdout(session: Session, env_var: str, about: dict[str, Any]) -> "Sink":
@@ -217,7 +232,7 @@ def show_answer(
 
             place = None if sink.shows_answer else sink.name
             console.write(key_panel({**(about or {}), **answer}, None, console, place=place))
-    if session.output in ("key", "env") or (session.output == "auto" and not on_terminal):
+    if session.output in ("key", "env", "github") or (session.output == "auto" and not on_terminal):
         console.note(_summary(answer, sink))
 
 

@@ -9,6 +9,7 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
         "keyctl generate --alias worker --out-file /run/keys/worker --rpm-limit 100",
         "keyctl generate --count 20 --alias 'ci-{n}' --team ci -o jsonl",
         "keyctl generate --team web --model gpt-4o --dry-run",
+        "keyctl generate --team ci --duration 1h -o github --env-var OPENAI_API_KEY",
     ),
     "verify": (
         'printf %s "$KEY" | keyctl verify -',
@@ -85,6 +86,9 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     "db check": ("keyctl db check", "keyctl db check --repair"),
     "db backup": ("keyctl db backup /backup/keyctl.db",),
     "db copy": ("keyctl db copy --target-url postgresql://keyctl@db/keyctl",),
+    "plan": ("keyctl plan fleet/", "keyctl plan fleet/ --prune -o json > plan.json"),
+    "apply": ("keyctl apply fleet/", "keyctl apply --plan plan.json --yes"),
+    "export": ("keyctl export --team web > web.yaml",),
     "metrics": ("keyctl metrics --out-file /var/lib/node_exporter/keyctl.prom",),
     "remind": ("keyctl remind --dry-run", "keyctl remind --quiet"),
     "config show": ("keyctl config show",),

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from keyctl.services.issue.order import Order
     from keyctl.sinks.base import Sink
 
-OUTPUTS = ("auto", "json", "jsonl", "key", "env", "table")
+OUTPUTS = ("auto", "json", "jsonl", "key", "env", "table", "github")
 
 
 def add_to(app: typer.Typer) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from keyctl.services.rotate.due_keys import Line
 
-OUTPUTS = ("auto", "json", "jsonl", "key", "env", "table")
+OUTPUTS = ("auto", "json", "jsonl", "key", "env", "table", "github")
 
 
 def add_to(app: typer.Typer) -> None:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from keyctl.services.workspace import Workspace
 
 
-OUTPUTS: Final = ("auto", "json", "jsonl", "csv", "key", "env", "table", "wide")
+OUTPUTS: Final = ("auto", "json", "jsonl", "csv", "key", "env", "table", "wide", "github")
 
 
 @dataclass(frozen=True, slots=True)

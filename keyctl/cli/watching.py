@@ -44,7 +44,7 @@ def add_to(app: typer.Typer) -> None:
 
         write_report(Path(absolute(out_file)), text, begins="# HELP keyctl_")
 
-    @command(app, "remind", layout=REMINDERS, limit=10_000)
+    @command(app, "remind", reads=False, layout=REMINDERS, limit=10_000)
     def remind(
         session: Session,
         page: Page,
