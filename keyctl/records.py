@@ -338,3 +338,25 @@ class Presented:
     user: User | None
     member: Member | None = None
     tiers: Mapping[str, Tier] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderObject:
+    """What a provider made for a key and knows under an id: a batch, a background answer, a file.
+
+    `charged_to` lists the budgets that its cost is charged to: table, id, meter, what is reserved
+    of it and, for a metered one, limit, period and when that began to count.
+    `reserved` and `cost` are nano-dollars; for a file they are what a batch of it may cost, None
+    where nobody can tell.
+    """
+
+    id: str
+    deployment: str
+    kind: str
+    provider_id: str
+    key_id: str
+    charged_to: list[list[Any]]
+    reserved: int
+    cost: int | None
+    created_at: datetime
+    charged_at: datetime | None

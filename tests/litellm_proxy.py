@@ -10,7 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,23 @@ MODELS = [
     }
     for name, answer in (("gpt-4o", "Hello"), ("claude", "Bonjour"))
 ]
+
+
+def models_of(provider: str) -> list[dict[str, Any]]:
+    """Return models that the provider at this URL answers: one at a cent a token, a free one, one without a price."""
+    prices: dict[str, dict[str, float]] = {
+        "gpt-4o": {"input_cost_per_token": 0.01, "output_cost_per_token": 0.01},
+        "free": {"input_cost_per_token": 0.0, "output_cost_per_token": 0.0},
+        "unpriced": {},
+    }
+    return [
+        {
+            "model_name": name,
+            "litellm_params": {"model": f"openai/{name}", "api_key": "none", "api_base": provider},
+            "model_info": price,
+        }
+        for name, price in prices.items()
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +72,15 @@ def proxy(
     custom_auth: str = ADAPTER,
     callbacks: str | None = "keyctl.gateway.litellm.logger",
     environment: Mapping[str, str] | None = None,
+    models: Sequence[Mapping[str, Any]] = MODELS,
+    settings: Mapping[str, Any] | None = None,
 ) -> Iterator[Proxy]:
-    """Run a proxy in a process group of its own until the block ends."""
+    """Run a proxy in a process group of its own until the block ends; *settings* are more `litellm_settings`."""
     folder.mkdir(parents=True, exist_ok=True)
     config, log = folder / "proxy.yaml", folder / "proxy.log"
-    config.write_text(json.dumps(configuration(custom_auth, callbacks)))  # which is YAML too
+    document = {**configuration(custom_auth, callbacks), "model_list": list(models)}
+    document["litellm_settings"] |= settings or {}
+    config.write_text(json.dumps(document))  # which is YAML too
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -103,7 +124,7 @@ def configuration(custom_auth: str, callbacks: str | None) -> dict[str, Any]:
     shown: dict[str, Any] = yaml.safe_load(fenced("proxy"))
     shown["general_settings"]["custom_auth"] = custom_auth
     shown["litellm_settings"]["callbacks"] = [] if callbacks is None else [callbacks]
-    return {**shown, "model_list": MODELS}
+    return shown
 
 
 def _await_start(running: Proxy) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from keyctl.errors import BeingMovedError, BusyError, SchemaError
 
 # The newest revision under migrations/versions; a test compares the two.
-HEAD: Final = "1_0007"
+HEAD: Final = "1_0008"
 # The oldest revision that keys can be verified on: a column that came later says `since` when, and
 # has its record's default before.
 VERIFIABLE: Final = "1_0001"
@@ -24,6 +24,8 @@ _REVISION_AND_TIME: Final = text("SELECT version_num, clock_timestamp() FROM ale
 RECORDABLE: Final = "1_0002"
 # The oldest revision that budgets can be reserved in: it has the tables of leases and meters.
 RESERVABLE: Final = "1_0005"
+# The oldest revision that batches and background answers can be kept in: it has their table.
+KEEPABLE: Final = "1_0008"
 
 
 # What is said of a database that is moved, and what helps.

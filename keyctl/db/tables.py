@@ -19,6 +19,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    UniqueConstraint,
     false,
     text,
 )
@@ -400,4 +401,24 @@ reminders = Table(
     Column("kind", String(64), primary_key=True),
     Column("about", String(255), nullable=False),
     Column("reminded_at", UtcDateTime, nullable=False),
+)
+
+# What a gateway answered with an id that is asked for later: a batch, a background answer, a file.
+# Who made it may read it and is charged for it, once.  `charged_to` are the budgets, as they were
+# when it was made; what is reserved of them is leased to its id, as to a process of its own.
+provider_objects = Table(
+    "provider_objects",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("deployment", String(255), nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("provider_id", String(255), nullable=False),
+    Column("key_id", String(32), nullable=False, index=True),
+    Column("charged_to", JsonText, nullable=False),
+    *_money("reserved", required=True),
+    *_money("cost"),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("charged_at", UtcDateTime),
+    CheckConstraint("kind IN ('batch', 'response', 'file')", name="kind"),
+    UniqueConstraint("deployment", "kind", "provider_id", name="uq_provider_objects_provider_id"),
 )

@@ -1,7 +1,7 @@
 """Count what this process has recorded and holds of each budget, in memory."""
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from math import inf
 from typing import Final
 
@@ -121,6 +121,11 @@ class Purse:
             )
         return self.budget.limit - self._base - self.account.recorded
 
+    def ends_at(self, now: float) -> datetime | None:
+        """Return when the period ends that is going on at *now*; None for a budget without one."""
+        self.left(now)  # begins the period that is now
+        return None if self.budget.period is None else datetime.fromtimestamp(self._ends_at, UTC)
+
     def is_far(self, nano: int, now: float) -> bool:
         """Tell whether so little more goes without a lease that nobody can miss it."""
         account = self.account
@@ -147,6 +152,12 @@ class Hold:
         account.asked = max(account.asked, nano)
         account.has_moved = True
         self.parts.append((account, nano))
+
+    def hand_over(self) -> None:
+        """Give back what is held, and as much of the lease: somebody else holds it from now on."""
+        for account, nano in self.parts:
+            account.leased = max(0, account.leased - nano)
+        self.give_back()
 
     def give_back(self) -> None:
         """Hold nothing any more."""

@@ -1,14 +1,28 @@
 """Say what a verification found, and take what it is to be charged."""
 
 from collections import deque
+from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
 from typing import Any, Self
 
 from keyctl.gateway.accounts import Hold
 from keyctl.gateway.books import amount_of
 from keyctl.gateway.ledger import Tab
+from keyctl.purses import PurseName, Terms
 from keyctl.records import Presented
 from keyctl.services import verify
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Left:
+    """What is left of one budget, in nano-dollars or tokens; without a period it is left for good."""
+
+    name: PurseName
+    limit: int
+    left: int
+    period: str | None
+    resets_at: datetime | None
 
 
 class Verdict(verify.Verdict):
@@ -44,6 +58,26 @@ class Verdict(verify.Verdict):
         """Return the key, its secret and its owners as the database held them; None if no key matched."""
         found: Presented | None = getattr(self, "_found", None)
         return found
+
+    @property
+    def budgets(self) -> dict[PurseName, Terms | None]:
+        """Return what a request with the key is charged to, with the terms of what has its own."""
+        return {charged.name: charged.terms for charged in self._chargeable().charged}
+
+    def left(self) -> list[Left]:
+        """Return what is left of each budget that the request is charged to, as far as this process knows."""
+        tab = self._chargeable()
+        now = tab.ledger.books.clock.seconds()
+        return [
+            Left(
+                name=purse.account.name,
+                limit=purse.budget.limit,
+                left=max(0, purse.left(now) - purse.account.held),
+                period=purse.budget.period,
+                resets_at=purse.ends_at(now),
+            )
+            for purse in tab.purses
+        ]
 
     def reserve(self, amount: Decimal | float, *, tokens: int = 0) -> bool:
         """Hold *amount* dollars, or what is left if that is less, of every budget that the request is charged to.
@@ -82,6 +116,11 @@ class Verdict(verify.Verdict):
         """Give back what was reserved: the request costs nothing."""
         if (hold := self._taken()) is not None:
             self._chargeable().ledger.books.release(hold)
+
+    def hand_over(self) -> None:
+        """Give back what was reserved to what holds it in the database from now on, and not to other requests."""
+        if (hold := self._taken()) is not None:
+            self._chargeable().ledger.books.hand_over(hold)
 
     def _chargeable(self) -> Tab:
         tab: Tab | None = getattr(self, "_tab", None)

@@ -15,6 +15,7 @@ from keyctl.gateway.books import Charged, amount_of
 from keyctl.gateway.checks import Matcher
 from keyctl.gateway.core import Core, Limits, Waiting
 from keyctl.gateway.leasing import Terms
+from keyctl.gateway.objects import Objects
 from keyctl.gateway.verdict import AsyncVerdict, Verdict
 from keyctl.gateway.waiting import until_done
 from keyctl.purses import PurseName
@@ -87,8 +88,10 @@ class _Gateway:
             charges_unsettled=unsettled == "charge",
             budget_rollover=budget_rollover,
         )
+        database = Database(database_url, patience=patience)
+        self.objects = Objects(database)
         self._core = Core(
-            Database(database_url, patience=patience),
+            database,
             limits,
             terms,
             kind=self._kind,

@@ -65,6 +65,13 @@ from keyctl.db.queries.outbox import (
     sink_of_last_rotation,
     sinks_of_rotations,
 )
+from keyctl.db.queries.provider_objects import (
+    Address,
+    charge_object,
+    charged_to,
+    find_object,
+    keep_object,
+)
 from keyctl.db.queries.purses import (
     Balance,
     Lease,
@@ -100,6 +107,7 @@ from keyctl.db.queries.secrets import (
 from keyctl.db.queries.usage import Usage, forget_recorders, record_usage
 
 __all__ = [
+    "Address",
     "Allocation",
     "Balance",
     "KeyFilter",
@@ -112,6 +120,8 @@ __all__ = [
     "begin_period",
     "bound_secrets",
     "budgets_due",
+    "charge_object",
+    "charged_to",
     "claim_outgoing",
     "confirm_keys",
     "count_budgets_due",
@@ -126,6 +136,7 @@ __all__ = [
     "find_key_by_alias",
     "find_keys",
     "find_meters",
+    "find_object",
     "find_outgoing",
     "find_presented",
     "find_request_id",
@@ -144,6 +155,7 @@ __all__ = [
     "insert_request_id",
     "insert_secret",
     "keep_leases",
+    "keep_object",
     "keys_beginning",
     "keys_by_alias",
     "keys_claimed_by",

@@ -1,0 +1,21 @@
+"""The adapter for LiteLLM's proxy: keyctl's keys as its `custom_auth`, and what they spend as a callback.
+
+```yaml
+general_settings:
+  custom_auth: keyctl.gateway.litellm.user_api_key_auth
+  custom_auth_run_common_checks: true
+litellm_settings:
+  enable_post_custom_auth_checks: true
+  callbacks: keyctl.gateway.litellm.logger
+```
+
+The proxy enforces from what `user_api_key_auth` returns: requests and tokens a minute, parallel requests
+of a key, routes and models.  It enforces neither blocks nor ends nor budgets of keys that are not in
+its own database, nor knows who made a batch, so this package does.  Tried with LiteLLM 1.109.1 and
+1.110.2.
+"""
+
+from keyctl.gateway.litellm.auth import user_api_key_auth
+from keyctl.gateway.litellm.callback import logger
+
+__all__ = ["logger", "user_api_key_auth"]

@@ -1,0 +1,214 @@
+"""Answer whether a request may run: LiteLLM's `custom_auth`."""
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from functools import cache
+from pathlib import Path
+from typing import Any, Final, cast
+
+from fastapi import Request
+from litellm.proxy._types import UserAPIKeyAuth
+from litellm.proxy.auth.auth_utils import get_request_route
+from litellm.proxy.common_utils.http_parsing_utils import _read_request_body
+
+from keyctl import money, routes
+from keyctl.errors import UnavailableError
+from keyctl.gateway.litellm import prices, refusals, requests
+from keyctl.gateway.litellm.handed_on import handed_on
+from keyctl.gateway.litellm.prices import Estimate, UnknownPriceError
+from keyctl.gateway.litellm.under_way import Request as Asked
+from keyctl.gateway.litellm.under_way import UnderWay
+from keyctl.gateway.verdict import AsyncVerdict
+from keyctl.gateway.verifier import AsyncVerifier
+from keyctl.records import Key, ProviderObject
+
+log = logging.getLogger("keyctl.gateway")
+
+_OPTIONS: Final = {
+    "KEYCTL_GATEWAY_CACHE_TTL": "cache_ttl",
+    "KEYCTL_GATEWAY_OUTAGE_GRACE": "outage_grace",
+    "KEYCTL_GATEWAY_FLUSH_INTERVAL": "flush_interval",
+    "KEYCTL_GATEWAY_LEASE": "lease",
+}
+_UNKNOWN_COST: Final = "KEYCTL_GATEWAY_UNKNOWN_COST"
+
+under_way = UnderWay()
+
+
+async def user_api_key_auth(request: Request, api_key: str | None) -> UserAPIKeyAuth:
+    """Return what the key that a request presents may do; LiteLLM's `custom_auth`.
+
+    Raises:
+        ProxyException: 401 for a key that is not valid, 403 for a route, a model or an object that
+            is not its own, 429 when a budget is spent, 503 when nobody can tell, 400 for a list
+            of models.
+    """
+    route = get_request_route(request)
+    key = (api_key or "").removeprefix("Bearer ")
+    body = await _read_request_body(request=request)
+    models = requests.models_of(request, route, body)
+    verdict = await _verified(key, models, route)
+    provider = requests.provider_of(request, body)
+    asked = Asked(verdict=verdict, model=models[0], provider=provider, began_at=time.monotonic())
+    if body.get("background") and body.get("stream"):
+        raise refusals.malformed("a background answer is not served as a stream", "stream")
+    named = await _its_own(request, body, asked)
+    if routes.is_discovery(route):
+        return handed_on(verdict, route, None, None)
+    if requests.may_cost(request, route):
+        _refuse_missing(body, _key_of(verdict))
+        await _reserve(asked, models, route, body, request, named)
+    return handed_on(verdict, route, under_way.begin(asked), asked.object_id)
+
+
+async def _verified(key: str, models: Sequence[str | None], route: str) -> AsyncVerdict:
+    """Return the verdict on the first of *models*, if the key is valid for every one of them."""
+    first: AsyncVerdict | None = None
+    for model in models:
+        try:
+            verdict = await verifier().verify(key, model=model, route=route)
+        except UnavailableError as error:
+            log.warning("a key cannot be verified: %s", error)
+            raise refusals.unavailable() from None
+        except Exception:
+            # LiteLLM would answer 401 with its text, such as for a wrong database URL.
+            log.exception("a key cannot be verified")
+            raise refusals.unavailable() from None
+        spent = verdict.reason == "budget_exceeded"
+        if not verdict.valid and not (spent and prices.is_free(models)):
+            raise refusals.refusal(verdict, str(verdict.reason), model=model, route=route)
+        first = first or verdict
+    if first is None:
+        raise ValueError("a request is for one model or for none, which is asked about too")
+    return first
+
+
+async def _its_own(
+    request: Request, body: Mapping[str, Any], asked: Asked
+) -> Sequence[ProviderObject]:
+    """Return the provider's objects that a request names, if its key made them all; admins need not have."""
+    addresses = requests.addresses_of(request, body, asked.provider)
+    if not addresses:
+        return ()
+    found = await _in_thread(lambda: verifier().objects.find(addresses))
+    user = asked.verdict.found.user if asked.verdict.found else None
+    is_admin = user is not None and user.role == "proxy_admin"
+    for address in addresses:
+        record = found.get(address)
+        if not is_admin and (record is None or record.key_id != asked.verdict.key_id):
+            raise refusals.not_its_own(address.kind, asked.verdict)
+    in_path = found.get(addresses[0])
+    if in_path is not None:
+        asked.maker = in_path.key_id
+        asked.object_id = in_path.id if in_path.kind != "file" else None
+    return list(found.values())
+
+
+def _refuse_missing(body: Mapping[str, Any], key: Key) -> None:
+    """Refuse a request without what the key demands of it; LiteLLM does so only with a licence."""
+    for path in key.gateway.get("enforced_params") or ():
+        value: Any = body
+        for name in path.split("."):
+            value = value.get(name) if isinstance(value, Mapping) else None
+        if value is None:
+            raise refusals.malformed(f"the key demands {path} in each request", path)
+
+
+async def _reserve(
+    asked: Asked,
+    models: Sequence[str | None],
+    route: str,
+    body: Mapping[str, Any],
+    request: Request,
+    named: Sequence[ProviderObject],
+) -> None:
+    """Hold what the request may cost, and note it."""
+    verdict, key = asked.verdict, _key_of(asked.verdict)
+    try:
+        if route.endswith("/files"):
+            asked.estimate = await _estimate_of_upload(body, key)
+            return
+        if route.endswith("/batches"):
+            estimate = Estimate(_of_batch(named))
+        elif asked.model is None or asked.object_id is not None:
+            return
+        else:
+            length = int(request.headers.get("content-length") or len(str(body)))
+            estimate = prices.most(models, body, key, length)
+    except UnknownPriceError:
+        configured = os.environ.get(_UNKNOWN_COST)
+        if configured is None and verdict.left():
+            raise refusals.unpriced(asked.model or "of this batch", verdict) from None
+        estimate = Estimate(Decimal(configured or 0))
+    try:
+        is_granted = await verdict.reserve(estimate.cost, tokens=estimate.tokens)
+    except UnavailableError as error:
+        log.warning("nothing can be reserved: %s", error)
+        raise refusals.unavailable("nothing can be reserved now") from None
+    if not is_granted:
+        raise refusals.refusal(verdict, "budget_exceeded", model=asked.model, route=route)
+    asked.reserved = estimate
+
+
+def _of_batch(named: Sequence[ProviderObject]) -> Decimal:
+    """Return what a batch of this file may cost.
+
+    Raises:
+        UnknownPriceError: Nobody could tell when it was uploaded.
+    """
+    for record in named:
+        if record.kind == "file" and record.cost is not None:
+            return Decimal(money.dollars(record.cost))
+    raise UnknownPriceError
+
+
+async def _estimate_of_upload(body: Mapping[str, Any], key: Key) -> int | None:
+    """Return what a batch of the file may cost that is uploaded, in nano-dollars; None when nobody can tell."""
+    file: Any = body.get("file")
+    if body.get("purpose") != "batch" or not hasattr(file, "read") or not hasattr(file, "seek"):
+        return None
+    content = cast("bytes", await file.read())
+    await file.seek(0)
+    most = await asyncio.to_thread(prices.most_of_batch, content, key)
+    return None if most is None else money.round_up(most)
+
+
+def _key_of(verdict: AsyncVerdict) -> Key:
+    if verdict.found is None:
+        raise ValueError("a key that is valid was found")
+    return verdict.found.key
+
+
+async def _in_thread(work: Any) -> Any:
+    """Ask the database without blocking the loop."""
+    try:
+        return await asyncio.to_thread(work)
+    except UnavailableError as error:
+        log.warning("it cannot be told who made what: %s", error)
+        raise refusals.unavailable() from None
+
+
+@cache
+def verifier() -> AsyncVerifier:
+    """Return the process's verifier, made from the environment at the first request.
+
+    One for all, in forked workers too: it begins anew in a child by itself.
+    """
+    options: dict[str, Any] = {
+        option: float(os.environ[name]) for name, option in _OPTIONS.items() if name in os.environ
+    }
+    return AsyncVerifier(_database_url(), **options)
+
+
+def _database_url() -> str:
+    """Return the URL in KEYCTL_DATABASE_URL, or in the file that KEYCTL_DATABASE_URL_FILE names."""
+    url = os.environ.get("KEYCTL_DATABASE_URL")
+    if not url and (path := os.environ.get("KEYCTL_DATABASE_URL_FILE")):
+        url = Path(path).read_text(encoding="utf-8").strip()
+    if not url:
+        raise RuntimeError("set KEYCTL_DATABASE_URL or KEYCTL_DATABASE_URL_FILE")
+    return url

@@ -1,0 +1,172 @@
+"""Tell what a request may cost at most, by LiteLLM's price table and the tokens that the request allows."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Final
+
+import litellm
+from litellm.proxy.auth.auth_checks import is_model_cost_zero
+
+from keyctl.records import Key
+
+# Tokens that an answer is taken to have when neither the request nor the key says.
+_OUTPUT: Final = 4096
+# Bytes of text that are at least one token; counted exactly only where that is quick.
+_BYTES_PER_TOKEN: Final = 3
+_COUNTED_UP_TO: Final = 20_000
+# Bytes of a second of sound, at the least: what a recording may last.
+_BYTES_PER_SECOND: Final = 2_000
+_BOUNDS: Final = (
+    "max_completion_tokens",
+    "max_output_tokens",
+    "max_tokens",
+    "max_tokens_to_sample",
+)
+_PRICED_BY: Final = ("input_cost_per", "output_cost_per", "ocr_cost_per")
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a request may cost at most: dollars, and tokens that go in and come out."""
+
+    cost: Decimal
+    tokens: int = 0
+
+
+class UnknownPriceError(Exception):
+    """Nobody knows what a model costs."""
+
+
+def is_free(models: Iterable[str | None]) -> bool:
+    """Tell whether each of these models costs nothing, by a price that somebody gave it."""
+    from litellm.proxy.proxy_server import llm_router  # noqa: PLC0415  # it is set when the proxy has started
+
+    return all(name is not None and is_model_cost_zero(name, llm_router) for name in models)
+
+
+def most(models: Sequence[str | None], body: Mapping[str, Any], key: Key, length: int) -> Estimate:
+    """Return what a request with this *body*, of *length* bytes, may cost.
+
+    Of several models it is the dearest one.
+
+    Raises:
+        UnknownPriceError: One of them has no price.
+    """
+    estimates = [_of_model(name, body, key, length) for name in models if name is not None]
+    return max(estimates, key=lambda estimate: estimate.cost)
+
+
+def most_of_batch(content: bytes, key: Key) -> Decimal | None:
+    """Return what a batch with these lines may cost in dollars; None when nobody can tell."""
+    total = Decimal(0)
+    try:
+        for line in content.splitlines():
+            if line.strip():
+                body = json.loads(line)["body"]
+                total += _of_model(str(body["model"]), body, key, len(line)).cost
+    except (ValueError, KeyError, TypeError, UnknownPriceError):
+        return None
+    return total
+
+
+def _of_model(model: str, body: Mapping[str, Any], key: Key, length: int) -> Estimate:
+    prices = _prices(key.gateway.get("aliases", {}).get(model, model))
+    estimates = [_by(price, model, body, key, length) for price in prices]
+    return max(estimates, key=lambda estimate: estimate.cost, default=Estimate(Decimal(0)))
+
+
+def _by(
+    price: Mapping[str, Any], model: str, body: Mapping[str, Any], key: Key, length: int
+) -> Estimate:
+    """Return the most that one deployment charges, whatever it charges by."""
+    answers = _whole(body.get("n")) or 1
+    given = _input_tokens(model, body, length)
+    output = _output_tokens(price, model, body, key) * answers
+    amounts = {
+        "input_cost_per_token": given,
+        "output_cost_per_token": output,
+        "input_cost_per_character": length,
+        "input_cost_per_second": length / _BYTES_PER_SECOND,
+        "output_cost_per_second": _whole(body.get("seconds")) or 60,
+        "input_cost_per_query": 1,
+        "output_cost_per_image": answers,
+        "input_cost_per_image": answers,
+        "ocr_cost_per_page": 1 + length // 10_000,
+    }
+    if "output_cost_per_token" not in price:
+        # Images may be charged by the token, and speech by the token of sound.
+        amounts["output_cost_per_image_token"] = output
+        amounts["output_cost_per_audio_token"] = output
+    total = Decimal(0)
+    for name, amount in amounts.items():
+        total += Decimal(repr(float(price.get(name) or 0.0))) * Decimal(repr(float(amount)))
+    return Estimate(total, given + output)
+
+
+def _prices(model: str) -> list[Mapping[str, Any]]:
+    """Return the price of each deployment that may serve *model*.
+
+    Raises:
+        UnknownPriceError: One has none.
+    """
+    from litellm.proxy.proxy_server import llm_router  # noqa: PLC0415  # it is set when the proxy has started
+
+    registry = None if llm_router is None else llm_router.registry()
+    deployments = [] if registry is None else list(registry.deployments(model) or ())
+    if registry is not None and not deployments:
+        deployments = list(registry.patterns().get_deployments_by_pattern(model=model) or ())
+    if not deployments:
+        # The proxy answers that there is no such model, or passes the name on to a provider.
+        return [price] if (price := _known(model)) else []
+    return [_price(deployment) for deployment in deployments]
+
+
+def _price(deployment: Mapping[str, Any]) -> Mapping[str, Any]:
+    info = deployment.get("model_info") or {}
+    asked = str(deployment["litellm_params"]["model"])
+    found = _known(str(info.get("id"))) or _known(str(info.get("base_model") or asked))
+    if found is None:
+        raise UnknownPriceError
+    return found
+
+
+def _known(name: str) -> Mapping[str, Any] | None:
+    """Return the entry of LiteLLM's table under *name*, or under it without its provider, if it has a price."""
+    for candidate in (name, name.partition("/")[2]):
+        entry: Mapping[str, Any] = litellm.model_cost.get(candidate) or {}
+        if any(field.startswith(_PRICED_BY) for field in entry):
+            return entry
+    return None
+
+
+def _input_tokens(model: str, body: Mapping[str, Any], length: int) -> int:
+    messages = body.get("messages")
+    if isinstance(messages, list) and length <= _COUNTED_UP_TO:
+        try:
+            return int(
+                litellm.token_counter(model=model, messages=messages, tools=body.get("tools"))
+            )
+        except Exception:  # noqa: BLE001, S110  # whatever it stumbles over, bytes can be counted
+            pass
+    return length // _BYTES_PER_TOKEN + 1
+
+
+def _output_tokens(price: Mapping[str, Any], model: str, body: Mapping[str, Any], key: Key) -> int:
+    config = body.get("generationConfig")
+    bounds = [_whole(body.get(name)) for name in _BOUNDS]
+    if isinstance(config, Mapping):
+        bounds.append(_whole(config.get("maxOutputTokens")))
+    per_model = key.gateway.get("default_estimated_output_tokens_per_model") or {}
+    given = (
+        max((bound for bound in bounds if bound is not None), default=None)
+        or per_model.get(model)
+        or key.gateway.get("default_estimated_output_tokens")
+    )
+    most = _whole(price.get("max_output_tokens")) or _OUTPUT
+    return int(given) if given else min(most, _OUTPUT)
+
+
+def _whole(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None

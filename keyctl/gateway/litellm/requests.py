@@ -1,0 +1,97 @@
+"""Read from a request which models it may reach, and which of the provider's objects it names."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from fastapi import Request
+from litellm.proxy.auth.auth_utils import (
+    fallback_target_model_name,
+    get_model_from_request,
+    iter_request_fallback_targets,
+)
+from litellm.proxy.common_utils.openai_endpoint_utils import (
+    get_custom_llm_provider_from_request_headers,
+    get_custom_llm_provider_from_request_query,
+)
+from litellm.proxy.hooks.responses_id_security import ResponsesIDSecurity
+from litellm.proxy.openai_files_endpoints.common_utils import (
+    decode_model_from_file_id,
+    get_original_file_id,
+)
+from litellm.responses.utils import ResponsesAPIRequestUtils
+
+from keyctl.db.queries import Address
+from keyctl.gateway.litellm.refusals import malformed
+
+# By which name a path holds the id of which kind of object.
+_IN_PATH: Final = {"batch_id": "batch", "file_id": "file", "response_id": "response"}
+# And a body the ids of files.
+_FILES_IN_BODY: Final = ("input_file_id", "training_file", "validation_file")
+_WITHOUT_COST: Final = ("GET", "HEAD", "OPTIONS", "DELETE")
+# Answered over a WebSocket, which begins as a GET.
+_WEBSOCKETS: Final = ("/realtime", "/realtime/translations", "/responses")
+
+
+def models_of(request: Request, route: str, body: Mapping[str, Any]) -> Sequence[str | None]:
+    """Return the models that a request may reach, as LiteLLM itself finds them; None for no model.
+
+    Those too that it names in case the first one fails: the proxy holds them against the key's own
+    list only, which may be empty where an owner's is not.  And those in the path and the query,
+    which LiteLLM carries out before the one in the body, but does not look at here.
+    """
+    if "," in str(body.get("model") or ""):
+        raise malformed(
+            "a list of models is not served: LiteLLM tells the cost of one only", "model"
+        )
+    found = get_model_from_request(
+        body, route, request.headers, request.query_params, request=request
+    )
+    models = [name.strip() for name in found.split(",")] if isinstance(found, str) else found or []
+    others = (fallback_target_model_name(item) for item in iter_request_fallback_targets(body))
+    placed = [request.path_params.get(name) for name in ("model", "model_name")]
+    named = [*models, *others, *request.query_params.getlist("model"), *placed]
+    return [name for name in named if name] or [None]
+
+
+def may_cost(request: Request, route: str) -> bool:
+    """Tell whether a request can make the provider do what it charges for."""
+    method = str(request.scope.get("method", "GET"))
+    return method not in _WITHOUT_COST or route.endswith(_WEBSOCKETS)
+
+
+def provider_of(request: Request, body: Mapping[str, Any]) -> str:
+    """Return the provider that LiteLLM asks when a request names no model, as LiteLLM finds it."""
+    return str(
+        request.path_params.get("provider")
+        or body.get("custom_llm_provider")
+        or get_custom_llm_provider_from_request_headers(request=request)
+        or get_custom_llm_provider_from_request_query(request=request)
+        or "openai"
+    )
+
+
+def addresses_of(request: Request, body: Mapping[str, Any], provider: str) -> list[Address]:
+    """Return the batch, background answer and files that a request names by their ids."""
+    named = [
+        address_of(kind, str(request.path_params[name]), provider)
+        for name, kind in _IN_PATH.items()
+        if name in request.path_params
+    ]
+    files = [body[name] for name in _FILES_IN_BODY if isinstance(body.get(name), str)]
+    return [*named, *(address_of("file", name, provider) for name in files)]
+
+
+def address_of(kind: str, shown: str, provider: str) -> Address:
+    """Return where the object is that clients know as *shown*.
+
+    LiteLLM puts the model, or the deployment, into the ids that it gives out.
+    """
+    if kind == "response":
+        plain, _, _ = ResponsesIDSecurity()._decrypt_response_id(shown)  # noqa: SLF001  # it has no other
+        decoded = ResponsesAPIRequestUtils.decode_responses_api_response_id(plain)
+        deployment = decoded.get("model_id") or decoded.get("custom_llm_provider") or ""
+        return Address(str(deployment)[:255], kind, str(decoded.get("response_id") or plain)[:255])
+    model = decode_model_from_file_id(shown)
+    if model is None:
+        return Address(f"provider:{provider}"[:255], kind, shown[:255])
+    return Address(f"model:{model}"[:255], kind, str(get_original_file_id(shown))[:255])

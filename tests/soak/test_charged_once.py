@@ -1,0 +1,272 @@
+"""Batches, background answers and files through LiteLLM's real proxy: charged once, and nobody else's to read."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from fake_openai import OpenAI, fake_openai
+from harness import Cli
+from litellm_proxy import Proxy, models_of, proxy
+
+openai = pytest.importorskip("openai")
+pytest.importorskip("litellm")
+
+pytestmark = [pytest.mark.timeout(240), pytest.mark.xdist_group("litellm")]
+
+EVERYTHING = ("--allowed-route", "llm_api_routes")
+COST = 0.3  # of an answer: 30 tokens at a cent each
+BATCH_COST = 0.15  # a batch's line is charged half
+WRITTEN_WITHIN = 10
+LINE = {
+    "custom_id": "1",
+    "method": "POST",
+    "url": "/v1/chat/completions",
+    "body": {
+        "model": "gpt-4o",
+        "messages": [{"role": "user", "content": "hi"}],
+        "max_tokens": 20,
+    },
+}
+
+
+class Stand:
+    """A provider, a proxy that may be started anew, and keyctl on their database."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._url = f"sqlite:///{folder}/keyctl.db"
+        self._stack = ExitStack()
+        self.cli = Cli(folder / "you", self._url)
+        self.cli("db", "upgrade", check=True)
+        self.provider: OpenAI = self._stack.enter_context(fake_openai())
+        self._running = ExitStack()
+        self.running = self.start()
+
+    def start(self) -> Proxy:
+        """Start the proxy."""
+        name = f"proxy-{uuid4().hex[:6]}"
+        self.running = self._running.enter_context(
+            proxy(
+                self._folder / name,
+                self._url,
+                models=models_of(self.provider.url),
+                # Ids of answers are encrypted with it: whoever runs the proxy keeps it.
+                environment={"LITELLM_SALT_KEY": "sk-salt"},
+            )
+        )
+        return self.running
+
+    def restart(self) -> None:
+        """End the proxy and start another."""
+        self._running.close()
+        self.start()
+
+    def close(self) -> None:
+        """End everything."""
+        self._running.close()
+        self._stack.close()
+
+    def key(self, *options: str) -> tuple[str, str]:
+        """Make a key that reaches everything, and return its alias and its string."""
+        alias = f"k-{uuid4().hex[:8]}"
+        return alias, self.cli.key("--alias", alias, *EVERYTHING, *options)
+
+    def spend(self, alias: str) -> float:
+        """Return what the key has spent."""
+        return float(self.cli("info", alias, "-o", "json", check=True).json["spend"])
+
+    def spends(self, alias: str, wanted: float) -> float:
+        """Return what the key has spent, once it is the wanted sum or nothing more comes."""
+        end = time.monotonic() + WRITTEN_WITHIN
+        while (got := self.spend(alias)) != wanted and time.monotonic() < end:
+            time.sleep(0.2)
+        return got
+
+
+@pytest.fixture(scope="module", name="stand")
+def _stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
+    """Everything on this machine."""
+    stand = Stand(tmp_path_factory.mktemp("stand"))
+    yield stand
+    stand.close()
+
+
+def refused(ask: Callable[[], Any]) -> int:
+    """Return the status that a request is refused with."""
+    with pytest.raises(openai.APIStatusError) as caught:
+        ask()
+    return int(caught.value.status_code)
+
+
+def upload(client: Any) -> Any:
+    """Upload a batch of one line."""
+    return client.files.create(
+        file=("a.jsonl", json.dumps(LINE).encode()),
+        purpose="batch",
+        extra_headers={"x-litellm-model": "gpt-4o"},
+    )
+
+
+def begin_batch(client: Any) -> Any:
+    """Upload a file and begin a batch of it."""
+    return client.batches.create(
+        input_file_id=upload(client).id,
+        endpoint="/v1/chat/completions",
+        completion_window="24h",
+    )
+
+
+class TestBatches:
+    def test_ten_polls_from_three_keys_are_one_charge_to_the_maker(self, stand: Stand) -> None:
+        """Also when the proxy is started anew between them; the others get 403."""
+        alias, key = stand.key()
+        others = [stand.key() for _ in range(2)]
+        batch = begin_batch(stand.running.client(key))
+        stand.provider.finish()
+
+        for number in range(10):
+            assert stand.running.client(key).batches.retrieve(batch.id).status == "completed"
+            for _, other in others:
+                poll = partial(stand.running.client(other).batches.retrieve, batch.id)
+                assert refused(poll) == 403
+            if number == 4:
+                assert stand.spends(alias, BATCH_COST) == BATCH_COST
+                stand.restart()
+
+        time.sleep(1)
+        assert stand.spend(alias) == BATCH_COST
+        assert [stand.spend(other) for other, _ in others] == [0.0, 0.0]
+
+    def test_what_it_may_cost_is_reserved_until_it_is_done(self, stand: Stand) -> None:
+        """The file said how much that is; then only what it has cost is gone."""
+        alias, key = stand.key("--max-budget", "0.35")
+        client = stand.running.client(key)
+        first = begin_batch(client)
+
+        assert refused(lambda: [begin_batch(client) for _ in range(3)]) == 429
+
+        stand.provider.finish()
+        client.batches.retrieve(first.id)
+        assert stand.spends(alias, BATCH_COST) == BATCH_COST
+
+    def test_a_list_holds_the_key_s_own(self, stand: Stand) -> None:
+        """Batches and files of others are left out."""
+        mine, other = (stand.running.client(stand.key()[1]) for _ in range(2))
+        batch = begin_batch(mine)
+        begin_batch(other)
+
+        listed = mine.batches.list(extra_query={"model": "gpt-4o"})
+
+        assert [item.id for item in listed.data] == [batch.id]
+
+    def test_a_file_is_its_maker_s(self, stand: Stand) -> None:
+        """Neither read nor deleted nor made a batch of by another; the results too."""
+        mine, other = (stand.running.client(stand.key()[1]) for _ in range(2))
+        file = upload(mine)
+        batch = mine.batches.create(
+            input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h"
+        )
+        stand.provider.finish()
+        output = mine.batches.retrieve(batch.id).output_file_id
+
+        assert b"chat.completion" in mine.files.content(output).content
+        for ask in (
+            lambda: other.files.content(output),
+            lambda: other.files.retrieve(file.id),
+            lambda: other.files.delete(file.id),
+            lambda: other.batches.create(
+                input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h"
+            ),
+        ):
+            assert refused(ask) == 403
+
+
+class TestBackgroundAnswers:
+    def test_ten_polls_are_one_charge_to_the_maker(self, stand: Stand) -> None:
+        """Nothing is charged before it is done, 403 for others, and nothing more after a restart."""
+        alias, key = stand.key()
+        other = stand.running.client(stand.key()[1])
+        answer = stand.running.client(key).responses.create(
+            model="gpt-4o", input="hi", background=True
+        )
+        assert stand.running.client(key).responses.retrieve(answer.id).status == "in_progress"
+        stand.provider.finish()
+
+        for _ in range(5):
+            assert stand.running.client(key).responses.retrieve(answer.id).status == "completed"
+            assert refused(lambda: other.responses.retrieve(answer.id)) == 403
+        assert stand.spends(alias, COST) == COST
+
+        later = stand.running.client(key).responses.create(
+            model="gpt-4o", input="hi", background=True
+        )
+        stand.restart()
+        stand.provider.finish()
+        stand.running.client(key).responses.retrieve(later.id)
+        assert stand.spends(alias, 2 * COST) == 2 * COST
+
+    def test_it_does_not_escape_a_budget(self, stand: Stand) -> None:
+        """What it may cost is reserved while it runs: the next one finds nothing left."""
+        _, key = stand.key("--max-budget", "0.5")
+        client = stand.running.client(key)
+
+        client.responses.create(model="gpt-4o", input="hi", background=True, max_output_tokens=60)
+
+        assert (
+            refused(lambda: client.responses.create(model="gpt-4o", input="hi", background=True))
+            == 429
+        )
+
+    def test_an_id_that_nobody_made_is_refused(self, stand: Stand) -> None:
+        """Whatever it looks like."""
+        client = stand.running.client(stand.key()[1])
+
+        assert refused(lambda: client.responses.retrieve("resp_1")) == 403
+        assert refused(lambda: client.batches.retrieve("batch_1")) == 403
+        assert refused(lambda: client.files.retrieve("file-1")) == 403
+
+
+class TestOtherAnswers:
+    def test_streams_whole_and_cut_are_charged(self, stand: Stand) -> None:
+        """One charge each; a stream that its client leaves is charged too."""
+        alias, key = stand.key()
+        client = stand.running.client(key)
+        asked = {"model": "gpt-4o", "messages": [{"role": "user", "content": "hi"}], "stream": True}
+
+        list(client.chat.completions.create(**asked))
+        assert stand.spends(alias, COST) == COST
+
+        cut = client.chat.completions.create(**asked)
+        next(iter(cut))
+        cut.close()
+        assert stand.spends(alias, 2 * COST) > COST
+
+    def test_a_retry_of_the_proxy_is_one_charge(self, stand: Stand) -> None:
+        """The provider failed once, and the answer came from the second attempt."""
+        alias, key = stand.key()
+        stand.provider.fails_next = 1
+
+        stand.running.client(key).chat.completions.create(
+            model="gpt-4o", messages=[{"role": "user", "content": "hi"}]
+        )
+
+        assert stand.spends(alias, COST) == COST
+
+    def test_a_failed_request_costs_and_holds_nothing(self, stand: Stand) -> None:
+        """What it had reserved is free for the next one."""
+        alias, key = stand.key("--max-budget", "0.5")
+        client = stand.running.client(key)
+        asked: dict[str, Any] = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 45}
+
+        stand.provider.fails_next = 20
+        assert refused(lambda: client.chat.completions.create(model="gpt-4o", **asked)) == 500
+        stand.provider.fails_next = 0
+
+        client.chat.completions.create(model="gpt-4o", **asked)
+        assert stand.spends(alias, COST) == COST
