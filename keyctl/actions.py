@@ -50,6 +50,7 @@ ACTIONS: Final = frozenset(
         "key_denied",
         "key_generated",
         "key_import_denied",
+        "key_read_denied",
         "key_imported",
         "key_revoke_denied",
         "key_rotate_denied",
@@ -67,13 +68,18 @@ ACTIONS: Final = frozenset(
         "reminder_denied",
         "rule_overridden",
         *REMINDERS,
+        "secret_administers_changed",
         "secret_revoked",
         *(
             f"{word}_{done}"
             for word in _OBJECTS
             for done in ("created", "imported", "updated", "deleted")
         ),
-        *(f"{word}_{verb}_denied" for word in _OBJECTS for verb in ("create", "update", "delete")),
+        *(
+            f"{word}_{verb}_denied"
+            for word in _OBJECTS
+            for verb in ("create", "update", "delete", "read")
+        ),
         *(
             f"{word}_member_{done}"
             for word in ("team", "organization")

@@ -244,6 +244,12 @@ class ObjectInUseError(ConflictError):
     code = "in_use"
 
 
+class KeysLeftError(ConflictError):
+    """Somebody who leaves, or gets a lower role, has live keys there; nothing says what becomes of them."""
+
+    code = "keys_left"
+
+
 class SecretActiveError(ConflictError):
     """The secret is the active one, which only a rotation or a deletion ends."""
 

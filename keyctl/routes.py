@@ -74,6 +74,23 @@ def first_unknown(entries: Iterable[str]) -> tuple[str, Sequence[str]] | None:
     return None
 
 
+def covers(outer: str, entry: str) -> bool:
+    """Tell whether whatever *entry* of a list covers, *outer* covers too, by itself."""
+    if entry == outer or outer in ("*", "/*"):
+        return True
+    inner = list(_resolved(entry)) if entry in _members() else [entry]
+    if outer in _members():
+        group = set(_resolved(outer))
+        beginnings = _group(outer).beginnings
+        if entry not in _members():  # a path is also what lies under it
+            return entry.startswith(beginnings)
+        return all(item in group or item.startswith(beginnings) for item in inner)
+    if outer.endswith("*"):
+        return all(item.startswith(outer[:-1]) for item in inner)
+    below = outer.rstrip("/") + "/"
+    return all(item == outer or item.startswith(below) for item in inner)
+
+
 def _covers(entry: str, route: str) -> bool:
     if entry.endswith("*"):
         return route.startswith(entry[:-1])

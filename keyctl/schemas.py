@@ -212,12 +212,16 @@ def event() -> dict[str, Any]:
 
 
 def rule_table() -> list[dict[str, Any]]:
-    """Return every rule: its id, whom it binds, whether it can be overridden, what it demands."""
+    """Return every rule: its id, whom it binds, whether it can be overridden, what it demands.
+
+    `closes` marks those without which a caller could end up with more than they were given.
+    """
     return [
         {
             "rule": rule.id,
             "binds": rule.binds,
             "overridable": rule.overridable,
+            "closes": rule.closes,
             "demands": rule.demands,
         }
         for rule in engine.RULES

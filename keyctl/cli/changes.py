@@ -143,6 +143,14 @@ def _declare_update(app: typer.Typer) -> None:
         remove_tag: Annotated[
             list[str] | None, typer.Option("--remove-tag", help="Remove a tag; repeatable.")
         ] = None,
+        administers: Annotated[
+            str | None,
+            typer.Option(
+                "--administers",
+                metavar="SECRET_ID",
+                help="Let this secret of it act as a caller (admins).",
+            ),
+        ] = None,
         dry_run: DryRun = False,
         override: Annotated[
             list[str] | None, typer.Option("--override", help="Step over this rule; repeatable.")
@@ -160,21 +168,35 @@ def _declare_update(app: typer.Typer) -> None:
         patch = {**body, **document, **cleared(_UPDATABLE, clear)}
         edits = {"models": (add_model, remove_model), "tags": (add_tag, remove_tag)}
         patch |= _edits(patch, edits)
+        if administers is not None:
+            if patch or dry_run:
+                raise UsageError(
+                    "--administers goes alone", hint="change other things in a command of its own"
+                )
+            _show_changed(
+                session, ChangeService(session.workspace).let_administer(named(key), administers)
+            )
+            return
         if not patch:
             raise UsageError("there is nothing to change", hint="give an option, or --request")
         service, overrides = ChangeService(session.workspace), tuple(override or ())
         if dry_run:
             show_verdict(session, service.dry_run(named(key), patch, overrides=overrides))
             return
-        view = service.update(named(key), patch, overrides=overrides, reason=reason)
-        for item in view["filled"]:
-            session.console.note(
-                f"filled in: {item['field']} = {cell(item['value'])} ({item['source']})"
-            )
-        if session.wants_json:
-            session.console.json(view)
-        else:
-            session.console.say(_changed(view))
+        _show_changed(
+            session, service.update(named(key), patch, overrides=overrides, reason=reason)
+        )
+
+
+def _show_changed(session: Session, view: dict[str, Any]) -> None:
+    for item in view["filled"]:
+        session.console.note(
+            f"filled in: {item['field']} = {cell(item['value'])} ({item['source']})"
+        )
+    if session.wants_json:
+        session.console.json(view)
+    else:
+        session.console.say(_changed(view))
 
 
 def _edits(

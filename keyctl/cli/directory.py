@@ -97,6 +97,14 @@ WORDS: Final = {"team": "team", "user": "user", "org": "organization"}
 _ROLES: Final = {"team": ("admin", "user"), "org": ("org_admin", "internal_user")}
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="The id you chose.")]
+LeftKeys = Annotated[
+    str | None,
+    typer.Option(
+        "--keys",
+        metavar="block|delete|keep",
+        help="What becomes of live keys that a user leaves behind.",
+    ),
+]
 PolicyOption = Annotated[
     str | None, typer.Option("--policy", help="The policy document: a file, or - for stdin.")
 ]
@@ -137,10 +145,11 @@ def _declare(group: typer.Typer, noun: str) -> None:
         clear: Annotated[
             list[str] | None, typer.Option("--clear", help="Empty this field; repeatable.")
         ] = None,
+        keys: LeftKeys = None,
     ) -> None:
         """Change what is named; --clear empties a field."""
         document |= cleared(fields, clear)
-        _change(session, noun, id_, document, policy, create=False)
+        _change(session, noun, id_, document, policy, create=False, keys=keys)
 
     @command(group, "info", reads=True)
     def info(session: Session, id_: Id) -> None:
@@ -167,11 +176,13 @@ def _declare(group: typer.Typer, noun: str) -> None:
             bool, typer.Option("--dry-run", help="Say whether it could be; write nothing.")
         ] = False,
         yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+        keys: LeftKeys = None,
     ) -> None:
         """Archive one that nothing alive depends on."""
         service, kind = _service(session, noun)
+        left = _left_keys(noun == "user", keys)
         if dry_run:
-            service.check_delete(kind, id_)
+            service.check_delete(kind, id_, keys=left)
             view = {f"{WORDS[noun]}_id": id_, "would": "delete"}
             if session.wants_json:
                 session.console.json(view)
@@ -182,7 +193,7 @@ def _declare(group: typer.Typer, noun: str) -> None:
             service.info(kind, id_)
             if not typer.confirm(f"delete {WORDS[noun]} {id_}?", err=True):
                 raise typer.Exit(130)
-        _show(session, service.delete(kind, id_))
+        _show(session, service.delete(kind, id_, keys=left))
 
 
 def _declare_members(group: typer.Typer, noun: str) -> None:
@@ -194,21 +205,40 @@ def _declare_members(group: typer.Typer, noun: str) -> None:
         id_: Id,
         user: Annotated[str, typer.Argument(metavar="USER", help="The user's id.")],
         role: Annotated[str, typer.Option("--role", help="|".join(roles))] = roles[-1],
+        keys: LeftKeys = None,
     ) -> None:
         """Make a user a member, or give a member another role."""
         require_one_of(role, roles, what="role here")
         service, kind = _service(session, noun)
-        _show(session, service.add_member(kind, id_, user, role))
+        _show(session, service.add_member(kind, id_, user, role, keys=_left_keys(True, keys)))
 
     @command(group, "remove-member")
     def remove_member(
         session: Session,
         id_: Id,
         user: Annotated[str, typer.Argument(metavar="USER", help="The user's id.")],
+        keys: LeftKeys = None,
     ) -> None:
         """End a membership."""
         service, kind = _service(session, noun)
-        _show(session, service.remove_member(kind, id_, user))
+        _show(session, service.remove_member(kind, id_, user, keys=_left_keys(True, keys)))
+
+
+def _left_keys(has_keys: bool, given: str | None) -> Any:
+    """Return what --keys says becomes of the keys that a user leaves behind.
+
+    Raises:
+        UsageError: It says nothing known, or nobody leaves.
+    """
+    from keyctl.services.leaving import CHOICES
+
+    if given is None:
+        return None
+    if given not in CHOICES:
+        raise UsageError(f"--keys {given!r} says nothing", hint=f"give {', '.join(CHOICES)}")
+    if not has_keys:
+        raise UsageError("--keys is for users", hint="leave it out")
+    return given
 
 
 def _service(session: Session, noun: str) -> Any:
@@ -227,6 +257,7 @@ def _change(
     policy: str | None,
     *,
     create: bool,
+    keys: str | None = None,
 ) -> None:
     from keyctl.principals import principal_values
 
@@ -240,9 +271,11 @@ def _change(
         body["policy"] = inputs.read_document(policy, what="the policy")
     service, kind = _service(session, noun)
     values = principal_values(kind, id_, body)
-    _show(
-        session, service.create(kind, id_, values) if create else service.update(kind, id_, values)
-    )
+    if create:
+        _show(session, service.create(kind, id_, values))
+    else:
+        left = _left_keys(noun == "user", keys)
+        _show(session, service.update(kind, id_, values, keys=left))
 
 
 def _show(session: Session, view: dict[str, Any]) -> None:
@@ -251,9 +284,12 @@ def _show(session: Session, view: dict[str, Any]) -> None:
         return
     members = view.pop("members_with_roles", None)
     anchor = view.pop("audit", None)
+    left = view.pop("keys", ())
     shown = {name: value for name, value in view.items() if value not in (None, [], {})}
     session.console.write("".join(f"{name}: {cell(value)}\n" for name, value in shown.items()))
     if members:
         show_table(session.console, ("user_id", "role"), members)
+    for key in left:
+        session.console.write(f"{key['key_id']}: {key['result']}\n")
     if anchor:
         session.console.note(f"audit: {anchor['seq']} {anchor['head']}")

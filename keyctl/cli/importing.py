@@ -61,6 +61,10 @@ def add_to(app: typer.Typer) -> None:
         reason: Annotated[
             str | None, typer.Option("--reason", help="Why, for --override and --drop.")
         ] = None,
+        administers: Annotated[
+            bool,
+            typer.Option("--administers", help="Let the key strings act as callers of keyctl."),
+        ] = False,
         dry_run: Annotated[
             bool, typer.Option("--dry-run", help="Report what would be; write nothing.")
         ] = False,
@@ -81,6 +85,7 @@ def add_to(app: typer.Typer) -> None:
             overrides=tuple(override or ()),
             reason=reason,
             dry_run=dry_run,
+            administers=administers,
         )
         with _source(session, source_url, source_file) as source:
             _import(session, order, source)

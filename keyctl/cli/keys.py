@@ -115,6 +115,14 @@ def add_to(app: typer.Typer) -> None:
             typer.Option("--unused-for", help="Only keys unused for 90d, or since a date."),
         ] = None,
         due: Annotated[bool, typer.Option("--due", help="Only keys due for rotation.")] = False,
+        issued_by: Annotated[
+            str | None,
+            typer.Option(
+                "--issued-by",
+                metavar="KEY|USER",
+                help="Only keys that this key, or this user, took a secret of.",
+            ),
+        ] = None,
     ) -> None:
         """List keys, the newest first."""
         from keyctl.db.queries import KeyFilter
@@ -142,6 +150,8 @@ def add_to(app: typer.Typer) -> None:
         )
         wanted = checked(session.workspace, wanted)
         service = KeyService(session.workspace)
+        if issued_by is not None:
+            wanted = service.issued_by(wanted, issued_by)
         show_list(
             session,
             KEYS,
@@ -165,7 +175,9 @@ def add_to(app: typer.Typer) -> None:
         shown = {name: value for name, value in view.items() if value not in (None, [], {}, False)}
         session.console.write("".join(f"{name}: {cell(value)}\n" for name, value in shown.items()))
         session.console.write("\n")
-        show_table(session.console, ("id", "state", "created_at", "not_after"), secrets)
+        show_table(
+            session.console, ("id", "state", "created_at", "not_after", "administers"), secrets
+        )
 
 
 def _no_word(session: Session, word: str) -> UsageError:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from keyctl.services.rotate.due_keys import Line
+    from keyctl.services.rotate.one import RotateOrder
 
 OUTPUTS = ("auto", "json", "jsonl", "key", "env", "table", "github")
 
@@ -45,6 +46,10 @@ def add_to(app: typer.Typer) -> None:
         out_format: delivery.OutFormat = "key",
         force: delivery.Force = False,
         env_var: delivery.EnvVar = "OPENAI_API_KEY",
+        administers: Annotated[
+            bool,
+            typer.Option("--administers", help="Let the new secret act as a caller (admins)."),
+        ] = False,
         most: Annotated[
             int | None, typer.Option("--max", min=1, help="With --due: so many at the most.")
         ] = None,
@@ -63,9 +68,9 @@ def add_to(app: typer.Typer) -> None:
         keyctl rotate --due -o jsonl is for cron: nothing to do is exit 0, and any number of hosts may run it.
         """
         if due:
-            if key is not None or key_stdin or key_file or deliver or out_file:
+            if key is not None or key_stdin or key_file or deliver or out_file or administers:
                 raise UsageError(
-                    "--due takes no key and no sink",
+                    "--due takes no key, no sink and no --administers",
                     hint="each key has its own sink, or default_sink",
                 )
             _rotate_due(session, grace, most, deadline, dry_run=dry_run, fail_if_due=fail_if_due)
@@ -77,6 +82,8 @@ def add_to(app: typer.Typer) -> None:
                 "--max, --deadline, --dry-run and --fail-if-due go with --due",
                 hint="leave them out",
             )
+        from keyctl.services.rotate.one import RotateOrder
+
         delivery.check_names(env_var, out_format)
         if key == "-" and key_stdin:
             raise UsageError("KEY - and --key-stdin both read stdin", hint="use --key-file")
@@ -85,7 +92,13 @@ def add_to(app: typer.Typer) -> None:
             what = "--key-stdin" if key_stdin else "--key-file"
             supplied = inputs.read_key("-" if key_stdin else str(key_file), what=what)
         _rotate_one(
-            session, named(key), grace, supplied, deliver, out_file, out_format, force, env_var
+            session,
+            RotateOrder(given=named(key), grace=grace, supplied=supplied, administers=administers),
+            deliver,
+            out_file,
+            out_format,
+            force,
+            env_var,
         )
 
     group = typer.Typer(
@@ -116,9 +129,7 @@ def add_to(app: typer.Typer) -> None:
 
 def _rotate_one(
     session: Session,
-    given: str,
-    grace: str | None,
-    supplied: str | None,
+    order: "RotateOrder",
     deliver: str | None,
     out_file: str | None,
     out_format: str,
@@ -127,20 +138,19 @@ def _rotate_one(
 ) -> None:
     from keyctl.requests import parse_grace
     from keyctl.services.keys.read import KeyService
-    from keyctl.services.rotate.one import RotateOrder, RotateService
+    from keyctl.services.rotate.one import RotateService
 
     parse_grace(
-        "none" if grace is None else grace
+        "none" if order.grace is None else order.grace
     )  # a bad one is refused before anything is looked at
     about = None
     if session.console.is_terminal or (deliver is None and out_file is None):
-        about = KeyService(session.workspace).info(given)
+        about = KeyService(session.workspace).info(order.given)
     if about is not None and deliver is None and out_file is None:
         deliver = about["sink"]
     sink = delivery.sink_for(
         session, deliver, out_file, out_format, force=force, env_var=env_var, about=about
     )
-    order = RotateOrder(given=given, grace=grace, supplied=supplied)
     answer = RotateService(session.workspace).rotate(order, sink)
     delivery.show_answer(session, answer, sink, about=about)
 

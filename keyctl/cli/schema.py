@@ -16,6 +16,7 @@ RULES: Final = Layout(
         Column("rule", kind="id", rank=0),
         Column("binds", rank=2),
         Column("overridable", rank=3),
+        Column("closes", rank=4),
         Column("demands", rank=1),
     ),
 )

@@ -73,7 +73,8 @@ def fill(facts: Facts) -> tuple[Key, list[Filled]]:
     key, filled = facts.key, []
     for field in FIELDS:
         bounds = [bound for bound in all_bounds(facts) if bound.field == field]
-        if not bounds or field in facts.cleared or _value(key, field) is not None:
+        cleared = {field, "expires"} if field == "duration" else {field}
+        if not bounds or cleared & facts.cleared or _value(key, field) is not None:
             continue
         smallest = min(bounds, key=lambda bound: _rank(bound, facts.now))
         key = _set(key, smallest, facts.now)

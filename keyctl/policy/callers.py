@@ -1,21 +1,26 @@
 """Decide who may do what to which key.  Admins, the local operator included, meet all of these rules."""
 
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from typing import Any, Final, Literal
 
-from keyctl import money
+from keyctl import limits
 from keyctl.errors import Violation
+from keyctl.policy import operations
 from keyctl.policy.bounds import LAYERS, layer
+from keyctl.policy.documents import granted
 from keyctl.policy.facts import Facts
 from keyctl.policy.rule import Rule
+from keyctl.requests import KeyFields
 
 PERMISSION: Final = {
     "generate": "/key/generate",
     "import": "/key/generate",
     "update": "/key/update",
     "rotate": "/key/regenerate",
+    "revoke": "/key/regenerate",
     "delete": "/key/delete",
     "block": "/key/block",
+    "unblock": "/key/unblock",
 }
 
 
@@ -23,18 +28,22 @@ def _always(_: Any) -> bool:
     return True
 
 
-# Fields that only admins may set, each with what counts as setting it.
-ADMIN_ONLY: Final[dict[str, Callable[[Any], bool]]] = {
-    "spend": _always,
+# Fields that only admins may set though they are compared, each with what counts as setting it.
+_COMPARED_TOO: Final[dict[str, Callable[[Any], bool]]] = {
     "allowed_routes": _always,
-    "permissions": _always,
     "key_type": lambda value: value == "management",
     "allowed_passthrough_routes": bool,
     "denied_passthrough_routes": _always,
-    "disable_global_guardrails": bool,
-    "throttle_on_budget_exceeded": bool,
-    "default_estimated_output_tokens": _always,
-    "default_estimated_output_tokens_per_model": _always,
+}
+_SWITCHES: Final = ("disable_global_guardrails", "throttle_on_budget_exceeded")
+# A field without an order is for admins too.  `blocked` is judged by whether it changes.
+ADMIN_ONLY: Final[dict[str, Callable[[Any], bool]]] = {
+    **_COMPARED_TOO,
+    **{
+        field: bool if field in _SWITCHES else _always
+        for field in (*KeyFields.model_fields, "spend")
+        if limits.key_orders().get(field, "admin") == "admin" and field != "blocked"
+    },
 }
 
 
@@ -45,6 +54,23 @@ def _read_only(facts: Facts) -> Iterable[Violation]:
             field="caller",
             message=f"a {facts.caller.role} may read but not write",
             value=facts.caller.role,
+        )
+
+
+def _route(facts: Facts) -> Iterable[Violation]:
+    action = f"key_{facts.operation}"
+    if facts.operation == "generate" and facts.key.service_account:
+        action = "key_generate_service_account"
+    yield from operations.missing_route(facts.caller.key, action)
+
+
+def _admin_block(facts: Facts) -> Iterable[Violation]:
+    if facts.operation == "unblock" and facts.key.blocked_by_admin:
+        yield Violation(
+            rule="caller.admin_block",
+            field="blocked",
+            message="an admin blocked this key, so an admin lets it in again",
+            value=True,
         )
 
 
@@ -107,7 +133,7 @@ def _service_team(facts: Facts) -> Iterable[Violation]:
 
 def _suspend(facts: Facts) -> Iterable[Violation]:
     caller = facts.caller
-    if facts.operation != "block" or caller.administers_team(facts.team):
+    if facts.operation not in ("block", "unblock") or caller.administers_team(facts.team):
         return
     if not caller.administers_organization(facts.key.organization_id):
         yield Violation(
@@ -141,30 +167,38 @@ def _admin_only(facts: Facts) -> Iterable[Violation]:
         yield Violation(
             rule="caller.admin_only", field="blocked", message="only an admin may set this"
         )
+    yield from _owner_changed(facts)
+    yield from _routes_widened(facts)
+
+
+def _owner_changed(facts: Facts) -> Iterable[Violation]:
+    if facts.before is not None and facts.before.user_id != facts.key.user_id:
+        yield Violation(
+            rule="caller.admin_only",
+            field="user_id",
+            message="only an admin may give a key another owner",
+            bound=facts.before.user_id,
+            value=facts.key.user_id,
+        )
+
+
+def _routes_widened(facts: Facts) -> Iterable[Violation]:
+    before = facts.before
+    if before is None or "key_type" not in facts.given | facts.cleared:
+        return
+    own, bound = operations.routes_of(facts.key), operations.routes_of(before)
+    if not operations.are_within(facts.key, before):
+        yield Violation(
+            rule="caller.admin_only",
+            field="key_type",
+            message="only an admin may give a key routes that it does not have",
+            bound=list(bound),
+            value=list(own),
+        )
 
 
 def _given(facts: Facts, field: str) -> Any:
     return getattr(facts.key, field) if hasattr(facts.key, field) else facts.key.gateway.get(field)
-
-
-def _ceiling(facts: Facts) -> Iterable[Violation]:
-    own = facts.caller.key.max_budget if facts.caller.key else None
-    if own is None:
-        return
-    asked = facts.key.max_budget
-    windows = [
-        (f"budget_limits.{index}.max_budget", money.to_nano(window["max_budget"]))
-        for index, window in enumerate(facts.key.budget_limits)
-    ]
-    for field, value in [("max_budget", asked), *windows]:
-        if value is None or value > own:
-            yield Violation(
-                rule="caller.budget_ceiling",
-                field=field,
-                message="is more than the caller's own key may spend",
-                bound=money.dollars(own),
-                value=None if value is None else money.dollars(value),
-            )
 
 
 def _member_roles(name: str) -> Callable[[Facts], Iterable[Violation]]:
@@ -191,20 +225,13 @@ def _member_permissions(facts: Facts) -> Iterable[Violation]:
     needed = PERMISSION[facts.operation]
     if facts.operation == "generate" and facts.key.service_account:
         needed = "/key/service-account/generate"
-    layers = [layer(facts, name) for name in LAYERS]
-    grants = [
-        set(policy.team_member_permissions)
-        for policy in layers
-        if policy is not None and policy.team_member_permissions is not None
-    ]
-    # No layer grants anything: plain members of a team make no keys in it, as in LiteLLM.
-    granted = set.intersection(*grants) if grants else set()
-    if needed not in granted:
+    allowed = granted(layer(facts, name) for name in LAYERS)
+    if needed not in allowed:
         yield Violation(
             rule="team.team_member_permissions",
             field="caller",
             message=f"plain members of this team may not use {needed}",
-            bound=sorted(granted),
+            bound=sorted(allowed),
             value=needed,
         )
 
@@ -234,11 +261,33 @@ def _user_roles(facts: Facts) -> Iterable[Violation]:
         )
 
 
-def _rule(rule: str, demands: str, check: Callable[[Facts], Iterable[Violation]]) -> Rule:
-    return Rule(id=rule, binds="caller", overridable=False, demands=demands, check=check)
+def _rule(
+    rule: str,
+    demands: str,
+    check: Callable[[Facts], Iterable[Violation]],
+    *,
+    binds: Literal["caller", "secret"] = "caller",
+    closes: bool = False,
+) -> Rule:
+    return Rule(
+        id=rule, binds=binds, overridable=False, demands=demands, check=check, closes=closes
+    )
 
 
 RULES: Final = (
+    _rule(
+        "caller.route",
+        "the routes of the caller's key hold the operation's",
+        _route,
+        binds="secret",
+        closes=True,
+    ),
+    _rule(
+        "caller.admin_block",
+        "who lets a key in again that an admin blocked is an admin",
+        _admin_block,
+        closes=True,
+    ),
     _rule("caller.read_only", "a viewer changes nothing", _read_only),
     _rule("caller.no_rights", "the caller is a user or a service account", _no_rights),
     _rule(
@@ -251,7 +300,6 @@ RULES: Final = (
     _rule("caller.suspend", "who blocks a key administers its team or organization", _suspend),
     _rule("caller.organization", "the caller belongs to the key's organization", _organization),
     _rule("caller.admin_only", "fields for admins are left alone", _admin_only),
-    _rule("caller.budget_ceiling", "no key may spend more than the caller's own key", _ceiling),
     *(
         _rule(
             f"{name}.allowed_team_member_roles",

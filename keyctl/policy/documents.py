@@ -3,7 +3,7 @@
 Names are LiteLLM's where it has one.  The same document serves all three layers.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
@@ -67,6 +67,7 @@ class KeyRules(Strict):
     team_member_permissions: list[MemberPermission] | None = None
     required_params: Names | None = None
     max_keys: Annotated[int, Field(ge=0)] | None = None
+    create_member_keys: bool | None = None
     require_expiry: bool | None = None
     max_rotation_interval: DurationText | None = None
     allowed_tags: Names | None = None
@@ -96,6 +97,19 @@ class PersonalPolicy(KeyRules):
         ]
         | None
     ) = None
+
+
+def granted(layers: Iterable[KeyRules | None]) -> frozenset[str]:
+    """Return what plain members of a team may do: what every layer grants that grants anything.
+
+    Where none does, plain members of a team make no keys in it, as in LiteLLM.
+    """
+    grants = [
+        frozenset(policy.team_member_permissions)
+        for policy in layers
+        if policy is not None and policy.team_member_permissions is not None
+    ]
+    return frozenset.intersection(*grants) if grants else frozenset()
 
 
 def parse_policy(document: Mapping[str, Any]) -> Policy:

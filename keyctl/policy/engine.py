@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable
 from typing import Final
 
 from keyctl.errors import PolicyDeniedError, UsageError, Violation
-from keyctl.policy import allocations, bounds, callers, models, shape
+from keyctl.policy import allocations, bounds, callers, ceiling, models, shape, whom
 from keyctl.policy.facts import Facts
 from keyctl.policy.rule import Rule
 
@@ -13,8 +13,39 @@ def _elsewhere(_: Facts) -> Iterable[Violation]:
     return ()
 
 
-# Raised outside the pure rules, but found in the same table.
+# Raised outside the pure rules of keys, but found in the same table.
 _OUTSIDE: Final = (
+    Rule(
+        id="caller.issued_by_another",
+        binds="secret",
+        overridable=False,
+        demands="the secret in hand was issued to its own owner",
+        check=_elsewhere,
+        closes=True,
+    ),
+    Rule(
+        id="caller.raises_administration",
+        binds="secret",
+        overridable=False,
+        demands="only an admin says that a secret administers, and not beyond their own key's end",
+        check=_elsewhere,
+        closes=True,
+    ),
+    Rule(
+        id="caller.member_role",
+        binds="caller",
+        overridable=False,
+        demands="roles above a plain member's are given by admins, and those of the organization",
+        check=_elsewhere,
+        closes=True,
+    ),
+    Rule(
+        id="caller.member_of_organization",
+        binds="caller",
+        overridable=False,
+        demands="the members of a team with an organization come from there",
+        check=_elsewhere,
+    ),
     Rule(
         id="hook.custom_key_generate",
         binds="key",
@@ -37,28 +68,37 @@ RULES: Final[tuple[Rule, ...]] = (
     *shape.RULES,
     *allocations.RULES,
     *callers.RULES,
+    *whom.RULES,
+    *ceiling.RULES,
     *_OUTSIDE,
 )
 _BY_ID: Final = {rule.id: rule for rule in RULES}
 
 
 def evaluate(facts: Facts) -> list[Violation]:
-    """Return every violation of every rule; rules about the caller are met by admins."""
+    """Return every violation of every rule that binds this caller."""
     return [
         violation
         for rule in RULES
-        if rule.binds == "key" or not facts.caller.is_admin
+        if rule.binds == "key" or _binds(rule, facts)
         for violation in rule.check(facts)
     ]
 
 
 def evaluate_caller(facts: Facts) -> list[Violation]:
-    """Return the violations of the rules about who may do it; none for an admin."""
-    if facts.caller.is_admin:
-        return []
+    """Return the violations of the rules about who may do it; none for the local operator."""
     return [
-        violation for rule in RULES if rule.binds == "caller" for violation in rule.check(facts)
+        violation
+        for rule in RULES
+        if rule.binds != "key" and _binds(rule, facts)
+        for violation in rule.check(facts)
     ]
+
+
+def _binds(rule: Rule, facts: Facts) -> bool:
+    if rule.binds == "secret":
+        return facts.caller.key is not None
+    return not facts.caller.is_admin
 
 
 def check_overrides(names: Collection[str]) -> None:

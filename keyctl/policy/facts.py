@@ -8,7 +8,9 @@ from typing import Final, Literal
 from keyctl.policy.documents import PersonalPolicy, Policy
 from keyctl.records import Key, Organization, Team, User
 
-Operation = Literal["generate", "update", "rotate", "delete", "block", "import"]
+Operation = Literal[
+    "generate", "update", "rotate", "revoke", "delete", "block", "unblock", "import"
+]
 
 LOCAL: Final = "local"
 
@@ -18,8 +20,10 @@ class Caller:
     """Who acts: the local operator, or the owner of the key in KEYCTL_API_KEY.
 
     `role` is the user's role; None for a key without a user.  `team_roles` and
-    `organization_roles` are the user's memberships.  `service_team` is set for a service
-    account only.
+    `organization_roles` are the user's memberships, `team_grants` what policies let them do in
+    teams whose plain member they are.  `service_team` is set for a service
+    account only.  `ends_at` is when the secret in hand ends, None for never; the `key_…` fields
+    are the owners of the caller's key.
     """
 
     actor: str
@@ -28,8 +32,21 @@ class Caller:
     key: Key | None = None
     team_roles: Mapping[str, str] = field(default_factory=dict)
     organization_roles: Mapping[str, str] = field(default_factory=dict)
+    team_grants: Mapping[str, frozenset[str]] = field(default_factory=dict)
     service_team: str | None = None
     changed_by: str | None = None
+    secret_id: str | None = None
+    ends_at: datetime | None = None
+    key_team: Team | None = None
+    key_organization: Organization | None = None
+    key_user: User | None = None
+
+    @property
+    def principal(self) -> str:
+        """Return on whose authority the caller acts: `user:ID`, a service account's `key:ID`, or `local`."""
+        if self.user_id is not None:
+            return f"user:{self.user_id}"
+        return LOCAL if self.key is None else self.actor
 
     @property
     def is_admin(self) -> bool:
@@ -87,8 +104,9 @@ class Facts:
     `key` is the key as it would be afterwards, `before` as it is (None at creation); `given`
     are the fields that the request names with a value, `cleared` those it sets to null; `moved`
     that an update puts the key into another team, which is judged as creation there.
+    `issued` counts the keys that the caller's key has made, and `most_issued` is how many it may.
     `supplied_is_strong` is None when no key string was supplied; `rotated` is the state of a key
-    that is to be rotated.
+    that is to be rotated, and `to_own_sink` tells that its new string goes where the key's always do.
     """
 
     operation: Operation
@@ -107,6 +125,9 @@ class Facts:
     team_sums: Sums = Sums()
     organization_sums: Sums = Sums()
     all_sums: Sums = Sums()
+    issued: int = 0
+    most_issued: int | None = None
     supplied_is_strong: bool | None = None
     rotated: str = "active"
+    to_own_sink: bool = False
     now: datetime

@@ -4,12 +4,12 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
-from typing import Final
+from typing import Any, Final
 
 from keyctl.errors import Violation
 from keyctl.policy.facts import Facts
 from keyctl.policy.rule import Rule
-from keyctl.records import Key, Organization, Team, User
+from keyctl.records import Key, Organization, Principal, Team, User
 
 INHERIT: Final = "all-team-models"
 EVERYTHING: Final = ("*", "all-proxy-models", "all-team-models")
@@ -64,48 +64,73 @@ def _providers() -> Mapping[str, str]:
     return {name: provider for provider, names in document.items() for name in names.split()}
 
 
+def is_allowed_by_name(model: str, allowed: Sequence[str]) -> bool:
+    """Tell whether *model* is in *allowed*, in which an empty list allows nothing."""
+    return bool(allowed) and is_allowed(model, allowed)
+
+
 def may_use(
     model: str, key: Key, *, team: Team | None, organization: Organization | None, user: User | None
 ) -> bool:
     """Tell whether a request for *model* is within every list: the key's, and its owners' as they are now."""
     if user is not None and NO_PERSONAL in user.models:
-        if team is None:
+        if team is None and not is_allowed_by_name(model, overridden(key, "user", user.id)):
             return False
         user = None
-    owners = (team, organization, user)
-    return all(is_allowed(model, record.models) for record in (key, *owners) if record is not None)
+    if not is_allowed(model, key.models):
+        return False
+    owners = (("team", team), ("organization", organization), ("user", user))
+    return all(
+        is_allowed(model, record.models)
+        or is_allowed_by_name(model, overridden(key, name, record.id))
+        for name, record in owners
+        if record is not None
+    )
 
 
-def _check(facts: Facts, name: str, allowed: Sequence[str] | None) -> Iterable[Violation]:
+def overridden(key: Key, owner: str, owner_id: str) -> list[str]:
+    """Return the models that an admin let *key* use although its *owner*'s list lacks them."""
+    return [
+        model
+        for item in key.overrides
+        if (item["rule"], item["owner"]) == (f"{owner}.models", f"{owner}:{owner_id}")
+        for model in item["value"]
+    ]
+
+
+def _check(facts: Facts, name: str, owner: Principal | None) -> Iterable[Violation]:
+    if owner is None:
+        return
     # An empty list and `all-team-models` inherit; what they inherit is checked where it is used.
+    known = overridden(facts.key, name, owner.id)
     outside = [
         model
         for model in facts.key.models
-        if allowed is not None and model != INHERIT and not is_allowed(model, allowed)
+        if model != INHERIT and model not in known and not is_allowed(model, owner.models)
     ]
     if outside:
         yield Violation(
             rule=f"{name}.models",
             field="models",
             message=f"not among the {name}'s models: {', '.join(outside)}",
-            bound=list(allowed or ()),
+            bound=list(owner.models),
             value=list(facts.key.models),
         )
 
 
 def _team(facts: Facts) -> Iterable[Violation]:
-    return _check(facts, "team", facts.team.models if facts.team else None)
+    return _check(facts, "team", facts.team)
 
 
 def _organization(facts: Facts) -> Iterable[Violation]:
-    return _check(facts, "organization", facts.organization.models if facts.organization else None)
+    return _check(facts, "organization", facts.organization)
 
 
 def _user(facts: Facts) -> Iterable[Violation]:
     if facts.user is None:
         return
     if NO_PERSONAL in facts.user.models:
-        if facts.team is None:
+        if facts.team is None and not overridden(facts.key, "user", facts.user.id):
             yield Violation(
                 rule="user.models",
                 field="models",
@@ -114,7 +139,7 @@ def _user(facts: Facts) -> Iterable[Violation]:
                 value=list(facts.key.models),
             )
         return
-    yield from _check(facts, "user", facts.user.models)
+    yield from _check(facts, "user", facts.user)
 
 
 RULES: Final = tuple(
@@ -127,3 +152,48 @@ RULES: Final = tuple(
     )
     for name, check in (("team", _team), ("organization", _organization), ("user", _user))
 )
+_OWNERS: Final = {
+    "team.models": "team",
+    "organization.models": "organization",
+    "user.models": "user",
+}
+
+
+def kept_overrides(facts: Facts, stepped_over: Iterable[Violation]) -> list[dict[str, Any]]:
+    """Return what is stored so that the rules stepped over are stepped over at use too.
+
+    Rules that no request is judged by are not stored.
+    """
+    owners = {"team": facts.team, "organization": facts.organization, "user": facts.user}
+    found = []
+    for violation in stepped_over:
+        name = _OWNERS.get(violation.rule)
+        owner = owners[name] if name else None
+        if owner is None:
+            continue
+        outside = [
+            model
+            for model in facts.key.models
+            if model != INHERIT
+            and (NO_PERSONAL in owner.models or not is_allowed(model, owner.models))
+        ]
+        found.append(
+            {
+                "rule": violation.rule,
+                "field": violation.field,
+                "value": outside,
+                "owner": f"{name}:{owner.id}",
+            }
+        )
+    return found
+
+
+def lasting_overrides(before: Key, after: Key) -> list[dict[str, Any]]:
+    """Return the stored overrides of *before* that outlive the change: same field, same owner."""
+    owners = {f"{name}:{getattr(after, f'{name}_id')}" for name in ("team", "organization", "user")}
+    return [
+        item
+        for item in before.overrides
+        if item["owner"] in owners
+        and getattr(before, item["field"]) == getattr(after, item["field"])
+    ]

@@ -15,11 +15,14 @@ class Rule:
     """One rule: a stable id, what it demands, and the pure function that finds violations.
 
     `binds` tells whom: rules about the *key* bind everyone, rules about the *caller* are met by
-    admins.  Only an `overridable` one can be stepped over by name.
+    admins, rules about the *secret* in hand bind whoever acts with a key, admins too.  Only an
+    `overridable` one can be stepped over by name.  One that `closes` keeps callers from ending up
+    with more than they were given: without it they could.
     """
 
     id: str
-    binds: Literal["key", "caller"]
+    binds: Literal["key", "caller", "secret"]
     overridable: bool
     demands: str
     check: Check
+    closes: bool = False

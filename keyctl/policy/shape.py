@@ -255,7 +255,8 @@ RULES: Final = (
         overridable=False,
     ),
     *(
-        _fixed(f"{name}.blocked", f"the {name} is not blocked", _blocked(name))
+        # Nor would the key work: a verifier refuses the keys of a blocked owner.
+        _fixed(f"{name}.blocked", f"the {name} is not blocked", _blocked(name), overridable=False)
         for name in ("team", "organization", "user")
     ),
     _fixed("team.owner_member", "the owner is a member of the team", _owner_member),

@@ -9,11 +9,11 @@ from keyctl.db import queries
 from keyctl.db.queries.audit import Head
 from keyctl.errors import InvalidMoneyError, KeyNotFoundError, UnreadableRowError
 from keyctl.records import Key, Principal
-from keyctl.services.callers import require_admin
+from keyctl.services.callers import administering, require_admin
 from keyctl.services.directory import WORD
 from keyctl.services.keys.read import find, may_see
 from keyctl.services.keys.update import live_key
-from keyctl.services.transaction import Unit, anchor, row_of, writing
+from keyctl.services.transaction import Unit, anchor, row_of
 from keyctl.services.workspace import Workspace
 
 _CHUNK: Final = 100
@@ -66,14 +66,11 @@ class BudgetService:
         return self._set(given, lambda _: 0)
 
     def _set(self, given: str, spend_of: Any) -> dict[str, Any]:
-        caller = self.workspace.caller
-        if not caller.is_admin:
-            known = self._known(given)
-            require_admin(
-                self.workspace, "change what a key has spent", "key_spend_denied", "key", known
-            )
-        with writing(self.workspace) as unit:
-            key = live_key(unit.connection, given, caller)
+        what, action = "change what a key has spent", "key_spend_denied"
+        if not self.workspace.caller.is_admin or self.workspace.caller.key is not None:
+            require_admin(self.workspace, what, action, "key", self._known(given))
+        with administering(self.workspace, what, action, "key", given) as unit:
+            key = live_key(unit.connection, given, unit.caller)
             spend = spend_of(key)
             if spend > money.MAX_NANO:
                 raise InvalidMoneyError(
@@ -106,7 +103,9 @@ class BudgetService:
     def _chunk(self) -> list[Reset | UnreadableRowError]:
         """Begin the next period of some budgets; what cannot be read is noted in the workspace."""
         passed_over = self.workspace.unreadable
-        with writing(self.workspace) as unit:
+        with administering(
+            self.workspace, "reset budgets", "budget_reset_denied", "budget"
+        ) as unit:
             rows = queries.budgets_due(
                 unit.connection,
                 now=unit.now,

@@ -1,17 +1,20 @@
 """Find out who acts: the local operator, or the owner of the key in KEYCTL_API_KEY."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 from keyctl import keystring
-from keyctl.db.queries import directory
 from keyctl.errors import CallerDeniedError, DeniedError
+from keyctl.policy import engine, operations
 from keyctl.policy.facts import Caller
-from keyctl.records import Organization, Team
-from keyctl.services import denials
+from keyctl.services import acting, denials
 from keyctl.services.denials import Attempt
-from keyctl.services.transaction import local_actor
+from keyctl.services.transaction import Unit, local_actor, writing
 from keyctl.services.verify import identify
 from keyctl.services.workspace import Workspace
+
+OVERSEERS = ("proxy_admin", "proxy_admin_viewer")
 
 
 def stranger(*, changed_by: str | None) -> Caller:
@@ -40,18 +43,22 @@ def local(workspace: Workspace) -> Caller:
 def authenticated(workspace: Workspace, text: str) -> Caller:
     """Return the caller whose key string is *text*, with the owner's role and memberships.
 
-    *workspace* is a stranger's.  A key that does not authenticate goes on record.
+    *workspace* is a stranger's.  A key that does not authenticate, or administers nothing, goes
+    on record.
 
     Raises:
-        CallerDeniedError: It does not authenticate; why, only to who holds a real key.
+        CallerDeniedError: It does not; why, only to who holds a real key.
     """
-    database, changed_by = workspace.database, workspace.caller.changed_by
+    database = workspace.database
     verdict, found = identify(database, text)
-    if found is None or not verdict.valid:
-        why = f"is {verdict.reason}".replace("_", " ") if found else "does not authenticate"
-        error = CallerDeniedError(
-            f"the caller's key {why}", hint="check KEYCTL_API_KEY, or ask an admin for a new key"
-        )
+    try:
+        with database.read() as connection:
+            now = database.now(connection)
+            changed_by = workspace.caller.changed_by
+            return acting.caller_of(
+                connection, found, workspace.settings, changed_by=changed_by, now=now
+            )
+    except CallerDeniedError as error:
         parsed = keystring.parse(text)
         denials.record_stranger(
             workspace,
@@ -59,52 +66,98 @@ def authenticated(workspace: Workspace, text: str) -> Caller:
             key_id=verdict.key_id,
             secret_id=verdict.secret_id or (parsed.public_id if parsed else None),
         )
-        raise error
-    key, user = found.key, found.user
-    if user is None:
-        return Caller(
-            actor=f"key:{key.id}",
-            role=None,
-            key=key,
-            service_team=key.team_id if key.service_account else None,
-            changed_by=changed_by,
-        )
-    with database.read() as connection:
-        teams = directory.memberships(connection, Team, user.id)
-        organizations = directory.memberships(connection, Organization, user.id)
-    return Caller(
-        actor=f"key:{key.id}",
-        role=user.role,
-        user_id=user.id,
-        key=key,
-        team_roles=teams,
-        organization_roles=organizations,
-        changed_by=changed_by,
-    )
+        raise
+
+
+@contextmanager
+def administering(
+    workspace: Workspace,
+    what: str,
+    action: str,
+    object_type: str,
+    object_id: str = "",
+) -> Iterator[Unit]:
+    """Run the block in one transaction, for admins only; a refusal goes on record as *action*.
+
+    Raises:
+        DeniedError: The caller is no admin, or their key may not call the route of *action*.
+    """
+    with (
+        denials.recorded(workspace, action, object_type, object_id),
+        writing(workspace) as unit,
+    ):
+        check_admin(unit.caller, what, action)
+        yield unit
 
 
 def require_admin(
-    workspace: Workspace, what: str, action: str, object_type: str, object_id: str = ""
+    workspace: Workspace,
+    what: str,
+    action: str,
+    object_type: str,
+    object_id: str = "",
 ) -> None:
     """Let only admins do *what* to this object; a refusal goes on record as *action*.
 
     Raises:
-        DeniedError: The caller is none.
+        DeniedError: The caller is none, or their key may not call the route of *action*.
     """
-    if workspace.caller.is_admin:
-        return
-    with denials.recorded(workspace, action, object_type, object_id):
+    try:
+        check_admin(workspace.caller, what, action)
+    except DeniedError as error:
+        denials.record(workspace, Attempt(action, object_type, object_id), error)
+        raise
+
+
+def check_admin(caller: Caller, what: str, action: str) -> None:
+    """Let only admins do *what*, with a key that may call the route of *action*.
+
+    Raises:
+        DeniedError: The caller is none, or the key may not.
+    """
+    check_route(caller, action)
+    if not caller.is_admin:
         raise DeniedError(f"only an admin may {what}", hint="ask an admin, or use an admin's key")
+
+
+def check_route(caller: Caller, action: str) -> None:
+    """Refuse a caller whose key may not call the route of *action*.
+
+    Raises:
+        PolicyDeniedError: It may not.
+    """
+    if violations := list(operations.missing_route(caller.key, action)):
+        raise engine.refuse(violations)
+
+
+def require_route(workspace: Workspace, action: str, object_type: str) -> None:
+    """Let callers read whose key may call the route of *action*.
+
+    Raises:
+        PolicyDeniedError: It may not; that goes on record where that is possible.
+    """
+    try:
+        check_route(workspace.caller, action)
+    except DeniedError as error:
+        denials.record_reading(workspace, Attempt(f"{object_type}_read_denied", object_type), error)
+        raise
 
 
 def require_overseer(workspace: Workspace, what: str, object_type: str) -> None:
     """Let admins and admin viewers see *what*; a refusal goes on record where that is possible.
 
     Raises:
-        DeniedError: The caller is neither.
+        DeniedError: The caller is neither, or their key may not call management routes.
     """
-    if workspace.caller.role in ("proxy_admin", "proxy_admin_viewer"):
-        return
-    error = DeniedError(f"only an admin may see {what}", hint="use an admin's or a viewer's key")
-    denials.record_reading(workspace, Attempt(f"{object_type}_read_denied", object_type), error)
-    raise error
+    action = f"{object_type}_read_denied"
+    try:
+        _check_overseer(workspace.caller, what, action)
+    except DeniedError as error:
+        denials.record_reading(workspace, Attempt(action, object_type), error)
+        raise
+
+
+def _check_overseer(caller: Caller, what: str, action: str) -> None:
+    check_route(caller, action)
+    if caller.role not in OVERSEERS:
+        raise DeniedError(f"only an admin may see {what}", hint="use an admin's or a viewer's key")

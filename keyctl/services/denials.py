@@ -49,7 +49,7 @@ def recorded(
 
 def record(workspace: Workspace, attempt: Attempt, error: DeniedError) -> None:
     """Put one refusal on record in a transaction of its own."""
-    with writing(workspace) as unit:
+    with writing(workspace, to_finish=True) as unit:
         note(unit, attempt, error)
 
 
@@ -85,7 +85,7 @@ def _where_possible(
     try:
         # Nobody who is refused makes a database, or migrates one.
         if workspace.database.revision() == HEAD:
-            with writing(workspace) as unit:
+            with writing(workspace, to_finish=True) as unit:
                 _write(unit, attempt, error, after=after)
     except (DatabaseError, BusyError):
         return

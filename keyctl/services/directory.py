@@ -22,11 +22,20 @@ from keyctl.errors import (
     UnreadableRowError,
     UserNotFoundError,
 )
+from keyctl.policy import engine, members
 from keyctl.policy.facts import Caller
+from keyctl.policy.members import PLAIN as _PLAIN
+from keyctl.policy.members import is_lower
 from keyctl.records import Organization, Principal, Team, User
 from keyctl.services import denials
-from keyctl.services.callers import require_admin
-from keyctl.services.keys.read import OVERSEERS
+from keyctl.services.callers import (
+    OVERSEERS,
+    administering,
+    check_route,
+    require_admin,
+    require_route,
+)
+from keyctl.services.leaving import What, settle
 from keyctl.services.transaction import Unit, anchor, row_of, writing
 from keyctl.services.workspace import Workspace
 
@@ -58,10 +67,11 @@ class DirectoryService:
             ObjectTakenError: A live one has this id.
             OrganizationNotFoundError: The organization it should belong to does not exist.
         """
-        caller = self.workspace.caller
         word = WORD[kind]
-        require_admin(self.workspace, f"create a {word}", f"{word}_create_denied", word, object_id)
-        with writing(self.workspace) as unit:
+        with administering(
+            self.workspace, f"create a {word}", f"{word}_create_denied", word, object_id
+        ) as unit:
+            caller = unit.caller
             _check_organization(unit.connection, values)
             record = kind(
                 id=object_id,
@@ -84,18 +94,32 @@ class DirectoryService:
             unit.record(f"{word}_created", word, object_id, after=row_of(record))
         return _answer(record, unit)
 
-    def update(self, kind: type[P], object_id: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    def update(
+        self,
+        kind: type[P],
+        object_id: str,
+        values: Mapping[str, Any],
+        *,
+        keys: What | None = None,
+    ) -> dict[str, Any]:
         """Change what *values* name and return the view.
+
+        *keys* says what becomes of the keys of a user who gets a lower role.
 
         Raises:
             NotFoundError: There is none with this id.
+            KeysLeftError: The user has some, and *keys* says nothing.
         """
-        caller = self.workspace.caller
         word = WORD[kind]
-        require_admin(self.workspace, f"change a {word}", f"{word}_update_denied", word, object_id)
-        with writing(self.workspace) as unit:
+        with administering(
+            self.workspace, f"change a {word}", f"{word}_update_denied", word, object_id
+        ) as unit:
+            caller = unit.caller
             _check_organization(unit.connection, values)
             before = require(unit.connection, kind, object_id, lock=True)
+            left = []
+            if isinstance(before, User) and is_lower(values.get("role"), before.role):
+                left = settle(unit, self.workspace.settings, object_id, place=None, keys=keys)
             after = replace(before, updated_at=unit.now, updated_by=caller.actor, **values)
             after = with_period(after, before, unit.now)
             changed = {
@@ -107,22 +131,30 @@ class DirectoryService:
             unit.record(
                 f"{word}_updated", word, object_id, before=row_of(before), after=row_of(after)
             )
-        return _answer(after, unit)
+        return {**_answer(after, unit), **({"keys": left} if left else {})}
 
-    def delete(self, kind: type[P], object_id: str) -> dict[str, Any]:
+    def delete(self, kind: type[P], object_id: str, *, keys: What | None = None) -> dict[str, Any]:
         """Archive one that nothing alive depends on.
+
+        *keys* says what becomes of the keys of a user.
 
         Raises:
             NotFoundError: There is none with this id.
+            KeysLeftError: The user has some, and *keys* says nothing.
             ObjectInUseError: Live keys or teams still belong to it.
         """
-        caller = self.workspace.caller
         word = WORD[kind]
-        require_admin(self.workspace, f"delete a {word}", f"{word}_delete_denied", word, object_id)
-        with writing(self.workspace) as unit:
+        with administering(
+            self.workspace, f"delete a {word}", f"{word}_delete_denied", word, object_id
+        ) as unit:
+            caller = unit.caller
             connection = unit.connection
             before = require(connection, kind, object_id, lock=True)
-            _require_unused(connection, kind, object_id)
+            left = []
+            if kind is User:
+                left = settle(unit, self.workspace.settings, object_id, place=None, keys=keys)
+            else:
+                _require_unused(connection, kind, object_id)
             if kind is User:
                 directory.leave_all(connection, object_id)
             else:
@@ -145,7 +177,8 @@ class DirectoryService:
             unit.record(
                 f"{word}_deleted", word, object_id, before=row_of(before), after=row_of(after)
             )
-        return {f"{word}_id": object_id, "deleted": True, "audit": anchor(unit.heads[-1])}
+        view = {f"{word}_id": object_id, "deleted": True, "audit": anchor(unit.heads[-1])}
+        return {**view, **({"keys": left} if left else {})}
 
     def beginning(self, kind: type[P], text: str, *, limit: int) -> list[str]:
         """Return the ids that begin so, of those that are not archived and that the caller may see."""
@@ -155,7 +188,7 @@ class DirectoryService:
         seen = [item.id for item in found if item.deleted_at is None and may_see(caller, item)]
         return [item for item in seen if item.startswith(text)][:limit]
 
-    def check_delete(self, kind: type[P], object_id: str) -> None:
+    def check_delete(self, kind: type[P], object_id: str, *, keys: What | None = None) -> None:
         """Refuse what `delete` would refuse, and write nothing.
 
         Raises:
@@ -166,7 +199,8 @@ class DirectoryService:
         require_admin(self.workspace, f"delete a {word}", f"{word}_delete_denied", word, object_id)
         with self.workspace.database.read() as connection:
             require(connection, kind, object_id)
-            _require_unused(connection, kind, object_id)
+            if keys is None:
+                _require_unused(connection, kind, object_id)
 
     def info(self, kind: type[P], object_id: str) -> dict[str, Any]:
         """Return the view of one, with its members.
@@ -174,6 +208,7 @@ class DirectoryService:
         Raises:
             NotFoundError: There is none that the caller may see.
         """
+        require_route(self.workspace, f"{WORD[kind]}_read", WORD[kind])
         with self.workspace.database.read() as connection:
             record = require(connection, kind, object_id)
             if not may_see(self.workspace.caller, record):
@@ -188,6 +223,7 @@ class DirectoryService:
     ) -> tuple[list[dict[str, Any]], str | None]:
         """Return one page by id, and the id to go on after, None at the end."""
         caller = self.workspace.caller
+        require_route(self.workspace, f"{WORD[kind]}_list", WORD[kind])
         with self.workspace.database.read() as connection:
             rows = directory.listed(connection, kind, after=after, limit=limit + 1)
         page, last = [], None
@@ -202,13 +238,25 @@ class DirectoryService:
                 page.append(_shown(caller, row, None))
         return page, last if len(rows) > limit else None
 
-    def add_member(self, kind: type[P], object_id: str, user_id: str, role: str) -> dict[str, Any]:
+    def add_member(
+        self,
+        kind: type[P],
+        object_id: str,
+        user_id: str,
+        role: str,
+        *,
+        keys: What | None = None,
+    ) -> dict[str, Any]:
         """Make a user a member, or give a member another role.
+
+        *keys* says what becomes of the keys there of a member who gets a lower role.
 
         Raises:
             NotFoundError: The team, organization or user does not exist.
             ObjectTakenError: The user is a member with that role already.
+            KeysLeftError: The member has some there, and *keys* says nothing.
         """
+        left = []
         word = WORD[kind]
         with self._membership("add", kind, object_id, user_id) as (unit, before):
             if before == role:
@@ -216,6 +264,10 @@ class DirectoryService:
                     f"user {user_id!r} is {role} of {word} {object_id!r} already",
                     hint="nothing to do",
                 )
+            self._check_members(unit, kind, object_id, user_id, before, role)
+            if before is not None and role in _PLAIN:
+                place = (kind, object_id)
+                left = settle(unit, self.workspace.settings, user_id, place=place, keys=keys)
             if before is None:
                 directory.add_member(
                     unit.connection,
@@ -238,13 +290,17 @@ class DirectoryService:
             "user_id": user_id,
             "role": role,
             "audit": anchor(unit.heads[-1]),
+            **({"keys": left} if left else {}),
         }
 
-    def remove_member(self, kind: type[P], object_id: str, user_id: str) -> dict[str, Any]:
-        """End a membership.
+    def remove_member(
+        self, kind: type[P], object_id: str, user_id: str, *, keys: What | None = None
+    ) -> dict[str, Any]:
+        """End a membership; *keys* says what becomes of the member's keys there.
 
         Raises:
             NotFoundError: There is no such team, organization, user or membership.
+            KeysLeftError: The member has some there, and *keys* says nothing.
         """
         word = WORD[kind]
         with self._membership("remove", kind, object_id, user_id) as (unit, before):
@@ -253,6 +309,9 @@ class DirectoryService:
                     f"user {user_id!r} is not a member of {word} {object_id!r}",
                     hint=f"keyctl {_COMMAND[kind]} info {object_id} lists the members",
                 )
+            self._check_members(unit, kind, object_id, user_id, before, None)
+            place = (kind, object_id)
+            left = settle(unit, self.workspace.settings, user_id, place=place, keys=keys)
             directory.remove_member(unit.connection, kind, object_id, user_id)
             unit.record(
                 f"{word}_member_removed",
@@ -260,20 +319,49 @@ class DirectoryService:
                 object_id,
                 before={"user_id": user_id, "role": before},
             )
-        return {f"{word}_id": object_id, "user_id": user_id, "audit": anchor(unit.heads[-1])}
+        view = {f"{word}_id": object_id, "user_id": user_id, "audit": anchor(unit.heads[-1])}
+        return {**view, **({"keys": left} if left else {})}
+
+    def _check_members(
+        self,
+        unit: Unit,
+        kind: type[P],
+        object_id: str,
+        user_id: str,
+        before: str | None,
+        role: str | None,
+    ) -> None:
+        """Refuse a change of members that is for admins, or for those of the organization.
+
+        Raises:
+            PolicyDeniedError: It is, and the caller is neither.
+        """
+        record = require(unit.connection, kind, object_id)
+        user = require(unit.connection, User, user_id)
+        organization_id = record.organization_id if isinstance(record, Team) else None
+        belongs = organization_id is None or None is not directory.member_role(
+            unit.connection, Organization, organization_id, user_id
+        )
+        violations = members.check(
+            unit.caller, record, user, before=before, role=role, belongs=belongs
+        )
+        if violations:
+            raise engine.refuse(violations)
 
     @contextmanager
     def _membership(
         self, verb: str, kind: type[P], object_id: str, user_id: str
     ) -> Iterator[tuple[Unit, str | None]]:
         """Lock both sides and yield the user's role as it is."""
-        caller, word = self.workspace.caller, WORD[kind]
+        word = WORD[kind]
+        action = f"{word}_member_{verb}_denied"
         with (
-            denials.recorded(self.workspace, f"{word}_member_{verb}_denied", word, object_id),
+            denials.recorded(self.workspace, action, word, object_id),
             writing(self.workspace) as unit,
         ):
+            check_route(unit.caller, action)
             record = require(unit.connection, kind, object_id, lock=True)
-            _require_administrator(caller, record)
+            _require_administrator(unit.caller, record)
             require(unit.connection, User, user_id, lock=True)
             yield unit, directory.member_role(unit.connection, kind, object_id, user_id)
 

@@ -13,12 +13,12 @@ from keyctl.errors import KeyctlError, UnreadableRowError
 from keyctl.policy import operations
 from keyctl.policy.documents import stored_policy
 from keyctl.records import Key
-from keyctl.services.callers import require_admin, require_overseer
+from keyctl.services.callers import administering, require_admin, require_overseer
 from keyctl.services.delivery import run_lock
 from keyctl.services.delivery.run_lock import Run
 from keyctl.services.delivery.sinks import named_sink
 from keyctl.services.rotate.one import RotateOrder, RotateService
-from keyctl.services.transaction import archive_pending, writing
+from keyctl.services.transaction import archive_pending
 from keyctl.services.workspace import Workspace
 
 
@@ -102,7 +102,9 @@ class CheckService:
         return "rotated"
 
     def _archive(self, key_id: str, run: Run) -> str:
-        with writing(self.workspace) as unit:
+        with administering(
+            self.workspace, "repair the database", "database_repair_denied", "database"
+        ) as unit:
             key = queries.find_key(unit.connection, key_id, lock=True)
             claim = queries.find_claim(unit.connection, key_id)
             if key is None or key.confirmed_at is not None or key.deleted_at is not None:

@@ -18,7 +18,7 @@ from keyctl.errors import (
 )
 from keyctl.nearest import MOST_SEARCHED, meant
 from keyctl.records import Organization, Team, User
-from keyctl.services.keys.read import OVERSEERS
+from keyctl.services.callers import OVERSEERS
 from keyctl.services.workspace import Workspace
 
 _Names = Callable[[Connection], Iterable[str]]

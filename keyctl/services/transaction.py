@@ -16,7 +16,7 @@ from keyctl.db.queries import audit
 from keyctl.db.queries.audit import Event, Head
 from keyctl.policy.facts import Caller
 from keyctl.records import Key, Record, Secret
-from keyctl.services import outbox
+from keyctl.services import acting, outbox
 from keyctl.services.workspace import Workspace
 
 _SWEEP: Final = 100
@@ -62,15 +62,24 @@ class Unit:
 
 
 @contextmanager
-def writing(workspace: Workspace) -> Iterator[Unit]:
+def writing(workspace: Workspace, *, to_finish: bool = False) -> Iterator[Unit]:
     """Run the block in one transaction that ends with its audit events.
+
+    The caller is read again first: what it lost since the command began it has lost.  Only what
+    takes back, ends or puts on record *to_finish* what was begun is written whoever the caller is.
 
     Events that hooks want are put into the outbox with them.  The first one of a process also
     archives what crashed runs left pending past its deadline, and records the graces that ended.
+
+    Raises:
+        CallerDeniedError: The caller's key does not authenticate or administer any more.
     """
     database = workspace.database
     with database.write() as connection:
-        unit = Unit(connection, database.began_at(connection), workspace.caller)
+        now, caller = database.began_at(connection), workspace.caller
+        if not to_finish:
+            caller = acting.current(connection, caller, workspace.settings, now=now)
+        unit = Unit(connection, now, caller)
         posted: list[str] = []
         yield unit
         # Last, and skipping locked rows: so it can wait for nobody and nobody for it.

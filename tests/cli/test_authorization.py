@@ -109,8 +109,11 @@ class TestWriting:
         assert (made["user_id"], made["created_by"]) == ("ada", f"key:{people.ids['ada']}")
         assert {"field": "user_id", "value": "ada", "source": "caller"} in made["filled"]
 
-    def test_a_team_admin_makes_keys_for_members(self, people: People) -> None:
+    def test_a_team_admin_makes_keys_for_members_where_a_policy_says_so(
+        self, people: People
+    ) -> None:
         """A member of the team may be the owner, a stranger may not."""
+        people.world.change({"team": {"policy": {"create_member_keys": True}}})
         made = people.by(
             "tina", "generate", "--team", "web", "--user", "ada", "-o", "json", check=True
         ).json

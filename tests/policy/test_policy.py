@@ -1,29 +1,29 @@
 """Every rule at its bound and one step past it, for every caller; and what all of them promise."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
 import pytest
-from clock import Clock
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from world import CALLERS, Hand, World
 
 from keyctl import money, schemas
 from keyctl.errors import PolicyDeniedError, UsageError, Violation
+from keyctl.policy import ceiling, whom
 from keyctl.policy.callers import ADMIN_ONLY
 from keyctl.policy.facts import Caller
 from keyctl.policy.models import glob_matches
-from keyctl.records import Key
 from keyctl.services.keys.end import EndingService
 from keyctl.services.keys.update import ChangeService
 from keyctl.services.rotate.one import RotateOrder, RotateService
 from keyctl.services.workspace import Workspace
 
 ADA = {"team_id": "web", "user_id": "ada"}
+TINA = {"team_id": "web", "user_id": "tina"}
 PERSONAL = {"user_id": "ada", "organization_id": "acme"}
 STRONG = "sk-0123456789abcdefghijKL"
 WEAK = "sk-aaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
@@ -403,19 +403,6 @@ PERMITTED = {"team": {"policy": {"team_member_permissions": ["/key/generate"]}}}
 ROLES = {"allowed_team_member_roles": ["admin"]}
 
 
-def key_of(budget: int) -> Key:
-    """Return the key by which a caller with this budget acts."""
-    now = Clock().now
-    return Key(
-        id="key_of_the_caller",
-        created_at=now,
-        created_by="t",
-        updated_at=now,
-        updated_by="t",
-        max_budget=budget * money.NANO,
-    )
-
-
 CALLER_CASES = [
     *(
         CallerCase(
@@ -464,23 +451,17 @@ CALLER_CASES = [
         told=("organization_id", None, "other"),
     ),
     CallerCase(
-        rule="caller.budget_ceiling",
-        caller=replace(CALLERS["team_admin"], key=key_of(10)),
-        at={**ADA, "max_budget": 10},
-        beyond={**ADA, "max_budget": 11},
-        told=("max_budget", 10, 11),
-    ),
-    CallerCase(
-        rule="caller.budget_ceiling",
-        caller=replace(CALLERS["team_admin"], key=key_of(10)),
-        beyond=ADA,  # a missing budget is infinite
-        told=("max_budget", 10, None),
+        rule="caller.member_keys",
+        caller=CALLERS["team_admin"],
+        at=TINA,
+        beyond=ADA,
+        told=("user_id", "tina", "ada"),
     ),
     *(
         CallerCase(
             rule=f"{name}.allowed_team_member_roles",
             caller=CALLERS["internal_user"],
-            allowed=CALLERS["team_admin"],
+            allowed=CALLERS["local"],
             around=of_layer(name, ROLES),
             at=ADA,
             beyond=ADA,
@@ -542,13 +523,15 @@ ADMIN_FIELDS: dict[str, Any] = {
     "throttle_on_budget_exceeded": True,
     "default_estimated_output_tokens": 100,
     "default_estimated_output_tokens_per_model": {"gpt-4": 100},
+    "router_settings": {"timeout": 10},
+    "may_issue": {"max_keys": 3},
 }
 
 
 @pytest.mark.parametrize("name", ADMIN_ONLY)
 def test_fields_for_admins_are_refused_to_others(world: World, name: str) -> None:
     """A team admin may make keys, but not with what only a proxy admin may set."""
-    request = {**ADA, name: ADMIN_FIELDS[name]}
+    request = {**TINA, name: ADMIN_FIELDS[name]}
 
     verdict = world.verdict(request, CALLERS["team_admin"])
 
@@ -604,7 +587,7 @@ class TestOtherOperations:
         world.change({"settings": {"custom_key_generate": "no_such_module:decide"}})
         with pytest.raises(PolicyDeniedError) as refused:
             world.make(ADA)
-        verdict = world.verdict(ADA, CALLERS["team_admin"], overrides=("team.models",))
+        verdict = world.verdict(TINA, CALLERS["team_admin"], overrides=("team.models",))
 
         rules = {item.rule for item in (*refused.value.violations, *verdict.violations)}
         assert rules == {"hook.custom_key_generate", "caller.override"}
@@ -612,9 +595,14 @@ class TestOtherOperations:
 
 def test_every_rule_of_the_table_is_raised_here_and_no_other_exists() -> None:
     """The generated table and the cases above name the same rules."""
+    elsewhere = {rule.id for rule in (*ceiling.RULES, *whom.RULES)}  # test_ceiling.py, test_whom.py
     raised = {
         *IDS,
+        *elsewhere,
         *(case.rule for case in CALLER_CASES),
+        *("caller.route", "caller.admin_block"),
+        *("caller.issued_by_another", "caller.raises_administration"),
+        *("caller.member_role", "caller.member_of_organization"),
         *("caller.admin_only", "caller.suspend", "key.rotatable"),
         *("hook.custom_key_generate", "caller.override"),
     }

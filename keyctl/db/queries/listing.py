@@ -1,6 +1,6 @@
 """Ask for many keys: pages of them, their sums, the ones that are due."""
 
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -22,7 +22,7 @@ from sqlalchemy.exc import DBAPIError
 from keyctl import jsontext
 from keyctl.db import rows
 from keyctl.db.queries.patterns import lists, matches, mentions
-from keyctl.db.tables import claims, keys, organizations, teams, users
+from keyctl.db.tables import claims, keys, organizations, secrets, teams, users
 from keyctl.errors import UnreadableRowError
 from keyctl.records import Claim, Key
 
@@ -33,7 +33,10 @@ NEVER: Final = datetime.max.replace(tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyFilter:
-    """Which keys to list; every condition must hold.  `state` None means all but deleted ones."""
+    """Which keys to list; every condition must hold.  `state` None means all but deleted ones.
+
+    `issued_by` is who took a secret of it that is not revoked, `issued_with` the key that was used.
+    """
 
     team_id: str | None = None
     user_id: str | None = None
@@ -48,6 +51,8 @@ class KeyFilter:
     tag: str | None = None
     model: str | None = None
     over_budget: bool = False
+    issued_by: str | None = None
+    issued_with: str | None = None
     visible: ColumnElement[bool] | None = None
 
 
@@ -108,6 +113,7 @@ def _conditions(wanted: KeyFilter, now: datetime) -> list[ColumnElement[bool]]:
                 and_(keys.c.sink_suspect_at.is_not(None), keys.c.auto_rotate.is_(True)),
             )
         )
+    found += _issued(wanted)
     if wanted.visible is not None:
         found.append(wanted.visible)
     return found
@@ -200,6 +206,17 @@ def keys_beginning(
         query = query.where(visible)
     query = query.order_by(keys.c.id).limit(limit)
     return [(row[0], row[1]) for row in connection.execute(query)]
+
+
+def _issued(wanted: KeyFilter) -> Iterator[ColumnElement[bool]]:
+    for name in ("issued_by", "issued_with"):
+        if (issuer := getattr(wanted, name)) is not None:
+            issued = select(secrets.c.key_id).where(
+                secrets.c[name] == issuer,
+                secrets.c.issued_with.is_not(None),
+                secrets.c.state != "revoked",
+            )
+            yield keys.c.id.in_(issued)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,12 @@ from itertools import islice
 from typing import Any, Final
 
 from sqlalchemy import (
+    ColumnElement,
     Connection,
     Select,
+    and_,
     delete,
+    func,
     insert,
     or_,
     select,
@@ -170,6 +173,17 @@ def _find_spoiled(connection: Connection, lookup: str) -> None:
         team_members.c.team_id == key.team_id, team_members.c.user_id == key.user_id
     )
     rows.one(connection, member, team_members, Member.of)
+
+
+def find_presented_secret(connection: Connection, secret_id: str) -> Presented | None:
+    """Return the secret with this id, its key and the key's owners.
+
+    Raises:
+        UnreadableRowError: One of them cannot be read.
+    """
+    query = select(secrets.c.lookup).where(secrets.c.id == secret_id)
+    lookup = connection.execute(query).scalar()
+    return None if lookup is None else find_presented(connection, lookup)
 
 
 def find_all_presented(
@@ -351,3 +365,51 @@ def secrets_that_lost_their_right(connection: Connection) -> Iterator[tuple[Secr
         known = rows.each(connection, wanted, keys, Key.of)
         by_id = {key.id: key for key in known if isinstance(key, Key)}
         yield from ((item, by_id[item.key_id]) for item in page if item.key_id in by_id)
+
+
+def count_issued(connection: Connection, key_id: str, *, since: datetime | None) -> int:
+    """Return how many keys a caller's key has made that live, or were deleted after *since* or ever."""
+    made = select(secrets.c.key_id).where(secrets.c.issued_with == key_id)
+    ended: ColumnElement[bool] = keys.c.deleted_at.is_not(None)
+    if since is not None:
+        ended = and_(ended, keys.c.deleted_at > since)
+    query = (
+        select(func.count())
+        .select_from(keys)
+        .where(
+            keys.c.id.in_(made),
+            keys.c.created_by == f"key:{key_id}",
+            # What was archived before it was confirmed nobody ever had.
+            or_(keys.c.deleted_at.is_(None), and_(ended, keys.c.confirmed_at.is_not(None))),
+        )
+    )
+    return connection.execute(query).scalar_one()
+
+
+def keys_left_by(connection: Connection, user_id: str, **where: str) -> list[Key]:
+    """Return the live keys of a user, and the service accounts that a secret which they took acts for.
+
+    *where* narrows it to a team or an organization.  They are locked.
+    """
+    issued = select(secrets.c.key_id).where(
+        secrets.c.issued_by == f"user:{user_id}",
+        secrets.c.issued_with.is_not(None),
+        secrets.c.administers,
+        secrets.c.state != "revoked",
+    )
+    query = select(keys).where(
+        keys.c.deleted_at.is_(None),
+        or_(keys.c.user_id == user_id, and_(keys.c.service_account, keys.c.id.in_(issued))),
+        *(keys.c[name] == value for name, value in where.items()),
+    )
+    return rows.every(connection, query.order_by(keys.c.id).with_for_update(), keys, Key.of)
+
+
+def let_administer(connection: Connection, secret_ids: Sequence[str], *, batch: int = 500) -> None:
+    """Let these secrets be used as callers."""
+    for start in range(0, len(secret_ids), batch):
+        connection.execute(
+            update(secrets)
+            .where(secrets.c.id.in_(secret_ids[start : start + batch]))
+            .values(administers=True)
+        )

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, text
 
+from keyctl import durations
 from keyctl.config.settings import Settings, everywhere
 from keyctl.db import queries
 from keyctl.db.queries import Allocation
@@ -43,6 +44,8 @@ def read(connection: Connection, facts: Facts) -> Facts:
         )
     if facts.layers.everywhere is not None and facts.layers.everywhere.max_keys is not None:
         everybody = added_up(queries.allocations(connection, now=facts.now, but=but))
+    issued, most = _issued(connection, facts)
+    facts = replace(facts, issued=issued, most_issued=most)
     return replace(facts, team_sums=team, organization_sums=organization, all_sums=everybody)
 
 
@@ -117,13 +120,14 @@ def with_key(facts: Facts, key: Key) -> Facts:
         team_sums=added_up([own], to=facts.team_sums),
         organization_sums=added_up([own], to=facts.organization_sums),
         all_sums=added_up([own], to=facts.all_sums),
+        issued=facts.issued + 1,
     )
 
 
 def are_asked_for(facts: Facts) -> bool:
     """Tell whether any rule looks at a sum."""
     layers = facts.layers
-    return any(
+    return facts.most_issued is not None or any(
         _asks(facts, policy) for policy in (layers.team, layers.organization, layers.everywhere)
     )
 
@@ -165,3 +169,18 @@ def _asks(facts: Facts, policy: Policy | None) -> bool:
         policy is not None
         and (policy.max_keys is not None or policy.budget_allocation == "guaranteed")
     )
+
+
+def _issued(connection: Connection, facts: Facts) -> tuple[int, int | None]:
+    """Return how many keys the caller's key has made that count, and how many it may, None for any."""
+    own = facts.caller.key
+    most = None if own is None or own.may_issue is None else own.may_issue.get("max_keys")
+    if own is None or own.may_issue is None or most is None or facts.operation != "generate":
+        return 0, None
+    # Locked, so that two runs cannot both take the last place.
+    queries.find_key(connection, own.id, lock=True)
+    period = own.may_issue.get("budget_duration")
+    since = None
+    if period is not None:
+        since = durations.period_length(period).times(-1, facts.now)
+    return queries.count_issued(connection, own.id, since=since), most

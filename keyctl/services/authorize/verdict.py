@@ -16,12 +16,13 @@ from keyctl.errors import (
     UserNotFoundError,
     Violation,
 )
-from keyctl.policy import bounds, engine, resolve
+from keyctl.policy import bounds, ceiling, engine, issuing, models, resolve, whom
 from keyctl.policy.bounds import Filled
 from keyctl.policy.documents import Policy, stored_policy
 from keyctl.policy.facts import Caller, Facts, Layers, Operation
 from keyctl.records import Key, Organization, Principal, Team, User
 from keyctl.services.authorize import totals
+from keyctl.services.transaction import Unit
 
 P = TypeVar("P", bound=Principal)
 
@@ -59,12 +60,17 @@ class Surroundings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """The key as it would be, what was filled in, what stands against it and what was stepped over."""
+    """The key as it would be, what was filled in, what stands against it and what was stepped over.
+
+    `administers` tells whether the secret that the caller takes of it may be used as a caller.
+    """
 
     key: Key
     filled: Sequence[Filled] = ()
     violations: Sequence[Violation] = ()
     stepped_over: Sequence[Violation] = field(default=())
+    administers: bool = False
+    warnings: Sequence[str] = ()
 
 
 def surroundings(
@@ -133,8 +139,15 @@ class Bench:
         facts = replace(self.facts, key=replace(self.facts.key, id=key_id, key_alias=alias))
         violations = engine.evaluate(facts)
         standing, stepped_over = engine.overridden(facts, violations, self.overrides)
+        administers = issuing.new_key_administers(facts.caller, facts.key, facts.team)
+        warning = whom.unbounded_by_purse(facts) if administers else None
         return Verdict(
-            key=facts.key, filled=self.filled, violations=standing, stepped_over=stepped_over
+            key=replace(facts.key, overrides=models.kept_overrides(facts, stepped_over)),
+            filled=self.filled,
+            violations=standing,
+            stepped_over=stepped_over,
+            administers=administers,
+            warnings=[warning] if warning else [],
         )
 
     def admit(self, key: Key) -> None:
@@ -201,9 +214,17 @@ def gather(
         now=now,
         **roles(connection, around, lookup=lookup),
     )
-    key, more = bounds.fill(facts)
-    facts = adding.read(connection, replace(facts, key=key))
+    facts, more = fill_in(facts)
+    facts = adding.read(connection, facts)
     return Bench(facts, [*filled, *more], overrides)
+
+
+def fill_in(facts: Facts) -> tuple[Facts, list[Filled]]:
+    """Return the facts with what the request left open filled in: policies first, then the caller's own."""
+    key, filled = bounds.fill(facts)
+    key, lowered = ceiling.fill(replace(facts, key=key))
+    anew = {item.field for item in lowered}
+    return replace(facts, key=key), [item for item in filled if item.field not in anew] + lowered
 
 
 def facts_of(
@@ -235,6 +256,22 @@ def facts_of(
         now=now,
         **roles(connection, around, lookup=lookup),
     )
+
+
+def refuse_lost(
+    unit: Unit, settings: Settings, key: Key, operation: Operation, *, to_own_sink: bool = False
+) -> None:
+    """Refuse to finish *operation* for a caller who may not do it to *key* any more.
+
+    Raises:
+        PolicyDeniedError: What the caller lost since it began.
+    """
+    if unit.caller.key is None:
+        return
+    facts = facts_of(unit.connection, settings, unit.caller, key, operation, now=unit.now)
+    facts = replace(facts, to_own_sink=to_own_sink)
+    if violations := engine.evaluate_caller(facts):
+        raise engine.refuse(violations)
 
 
 def _team(lookup: Lookup, connection: Connection, team_id: str, *, lock: bool = False) -> Team:

@@ -11,12 +11,12 @@ from keyctl.db import queries
 from keyctl.db.queries.outbox import Outgoing, Standing
 from keyctl.errors import EventNotFoundError, NotFoundError, UsageError
 from keyctl.nearest import meant
-from keyctl.services.callers import require_admin, require_overseer
+from keyctl.services.callers import administering, require_admin, require_overseer
 from keyctl.services.delivery import run_lock
 from keyctl.services.delivery.run_lock import Run
 from keyctl.services.events.destinations import places
 from keyctl.services.events.sender import DeliverOrder, Sending, Sent
-from keyctl.services.transaction import anchor, writing
+from keyctl.services.transaction import anchor
 from keyctl.services.workspace import Workspace
 
 # Of its own events a command sends so many at the most: they are named in one statement, which has
@@ -102,8 +102,9 @@ class EventService:
         Raises:
             EventNotFoundError: There is no such event.
         """
-        require_admin(self.workspace, "discard events", "event_discard_denied", "event", event_id)
-        with writing(self.workspace) as unit:
+        with administering(
+            self.workspace, "discard events", "event_discard_denied", "event", event_id
+        ) as unit:
             rows = queries.find_outgoing(unit.connection, event_id, lock=True)
             if not rows:
                 raise _not_found(event_id)

@@ -12,6 +12,7 @@ from keyctl.errors import KeyctlError, KeyTakenError, PolicyDeniedError
 from keyctl.lifecycle import is_past
 from keyctl.litellm.keys import MappedKey
 from keyctl.policy import engine, resolve
+from keyctl.policy.issuing import ends_with_caller, issuer_of
 from keyctl.records import Key, Secret
 from keyctl.services import denials
 from keyctl.services.authorize import totals
@@ -140,7 +141,7 @@ class Batch:
         return gather(
             self.unit.connection,
             self.workspace.settings,
-            self.workspace.caller,
+            self.unit.caller,
             resolve.given_values(item.mapped.request),
             operation="import",
             service_account=item.mapped.service_account,
@@ -192,15 +193,24 @@ class Batch:
             "run_id": RUN,
             "created_at": self.unit.now if state == "active" else key.created_at,
             "not_after": min(ends, default=None),
+            "administers": self._administers(key),
+            **issuer_of(self.unit.caller),
         }
+
+    def _administers(self, key: Key) -> bool:
+        return self.order.administers and ends_with_caller(self.unit.caller, key.expires)
 
     def _record(self, item: Candidate, verdict: Verdict, secret_id: str) -> None:
         reason, key_id = self.order.reason, verdict.key.id
         for violation in verdict.stepped_over:
-            after = {"rule": violation.rule, "field": violation.field}
-            self.unit.record("rule_overridden", "key", key_id, after=after, reason=reason)
+            told = {"rule": violation.rule, "field": violation.field}
+            self.unit.record("rule_overridden", "key", key_id, after=told, reason=reason)
         dropped = [name for name in item.lost if name in self.order.dropped]
-        after = {**row_of(verdict.key), "secret_id": secret_id}
+        after: dict[str, Any] = {
+            **row_of(verdict.key),
+            "secret_id": secret_id,
+            "administers": self._administers(verdict.key),
+        }
         self.unit.record(
             "key_imported",
             "key",

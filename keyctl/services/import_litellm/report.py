@@ -12,6 +12,7 @@ from keyctl import keystring
 from keyctl.errors import KeyctlError, UnmappableRowError, Violation
 from keyctl.litellm.keys import digest_of
 from keyctl.litellm.values import Row
+from keyctl.services.callers import check_admin
 from keyctl.services.transaction import Unit, anchor, writing
 from keyctl.services.workspace import Workspace
 
@@ -45,13 +46,18 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImportOrder:
-    """How to go about it.  `dropped` are columns whose restrictions may be left behind."""
+    """Options of one import.
+
+    `dropped` are columns whose restrictions may be left behind; `administers` that the imported
+    key strings may be used as callers.
+    """
 
     include_expired: bool = False
     dropped: frozenset[str] = frozenset()
     overrides: tuple[str, ...] = ()
     reason: str | None = None
     dry_run: bool = False
+    administers: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,8 +126,11 @@ def units(workspace: Workspace, *, dry_run: bool) -> Iterator[Begin]:
     what a run would have written before, and so reports the same.
     """
 
-    def begin() -> AbstractContextManager[Unit]:
-        return writing(workspace)
+    @contextmanager
+    def begin() -> Iterator[Unit]:
+        with writing(workspace) as unit:
+            check_admin(unit.caller, "import keys", "key_import_denied")
+            yield unit
 
     if not dry_run:
         yield begin

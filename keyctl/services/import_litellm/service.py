@@ -18,7 +18,7 @@ from typing import Final
 
 from keyctl import hashing
 from keyctl.db import queries
-from keyctl.errors import KeyctlError
+from keyctl.errors import BatchError, DeniedError, KeyctlError
 from keyctl.lifecycle import is_past
 from keyctl.litellm import inventory
 from keyctl.litellm.keys import SESSIONS, MappedKey, digest_of, map_key
@@ -64,16 +64,33 @@ class ImportService:
 
         Raises:
             DeniedError: The caller is no admin.
+            BatchError: The caller lost that right after some rows were imported.
             UsageError: A rule that cannot be overridden, or a column that cannot be dropped.
         """
         require_admin(self.workspace, "import keys", "key_import_denied", "key")
         engine.check_overrides(order.overrides)
         inventory.check_droppable(order.dropped)
-        with units(self.workspace, dry_run=order.dry_run) as begin:
-            yield from OwnerImport(begin, order).run(source)
-            importing = _KeyImport(self.workspace, order, begin)
-            for batch in importing.prepared(source.keys()):
-                yield from committed(partial(importing.write, batch), order)
+        imported = False
+        try:
+            with (
+                denials.recorded(self.workspace, "key_import_denied", "key"),
+                units(self.workspace, dry_run=order.dry_run) as begin,
+            ):
+                for line in self._lines(source, order, begin):
+                    imported = imported or line.result == "imported"
+                    yield line
+        except DeniedError as error:
+            if not imported:
+                raise
+            raise BatchError(
+                f"no more rows are imported: {error.message}", hint=error.hint
+            ) from error
+
+    def _lines(self, source: Source, order: ImportOrder, begin: Begin) -> Iterator[Line]:
+        yield from OwnerImport(begin, order).run(source)
+        importing = _KeyImport(self.workspace, order, begin)
+        for batch in importing.prepared(source.keys()):
+            yield from committed(partial(importing.write, batch), order)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,17 +18,19 @@ from keyctl.errors import (
     BusyError,
     DatabaseError,
     DeliveryError,
+    DeniedError,
     FencedError,
     KeyctlError,
     RequestReplayedError,
 )
 from keyctl.keystring import KeyString
 from keyctl.policy import engine, resolve
+from keyctl.policy.facts import Caller
 from keyctl.records import Claim, Key, Secret
 from keyctl.requests import GenerateRequest
 from keyctl.services import denials
 from keyctl.services.authorize.custom_hook import decide
-from keyctl.services.authorize.verdict import Bench, Verdict, gather
+from keyctl.services.authorize.verdict import Bench, Verdict, gather, refuse_lost
 from keyctl.services.delivery import run_lock
 from keyctl.services.delivery.confirm import (
     Written,
@@ -72,6 +74,7 @@ class _Staged:
     secret: dict[str, Any]
     answer: dict[str, Any]
     heads: Sequence[Head]
+    administers: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +119,7 @@ class GenerateService:
         with self.workspace.database.read() as connection:
             verdict = self._judge(
                 connection,
+                self.workspace.caller,
                 order,
                 values,
                 key_id=new_key_id(),
@@ -181,7 +185,8 @@ class GenerateService:
         if draft.order.sink is not None and (database.path is None or database.path.exists()):
             with database.read() as connection:
                 now = database.now(connection)
-                bench = self._gather(connection, draft.order, values, now=now, lock=False)
+                caller = self.workspace.caller
+                bench = self._gather(connection, caller, draft.order, values, now=now, lock=False)
             return target_of(bench.facts.key, key_id=draft.key_id)
         return Target(
             key_id=draft.key_id,
@@ -236,6 +241,7 @@ class GenerateService:
                 return dead
             verdict = self._judge(
                 unit.connection,
+                unit.caller,
                 order,
                 draft.values,
                 key_id=dead.key_id if dead else draft.key_id,
@@ -252,7 +258,9 @@ class GenerateService:
                 staged_at=unit.now,
                 deadline_at=unit.now + sink.timeout + run_lock.SLACK,
             )
-            secret = staged_secret(draft.key, draft.hash, claim, supplied=draft.supplied)
+            secret = staged_secret(
+                draft.key, draft.hash, claim, unit.caller, supplied=draft.supplied
+            )
             earlier.clear(unit)
             if dead is None:
                 self._insert(unit, draft, verdict.key, claim, secret)
@@ -272,7 +280,13 @@ class GenerateService:
         answer = answer_of(
             verdict, secret["id"], unit.heads[-1], self.workspace.settings, now=unit.now
         )
-        return _Staged(key=verdict.key, secret=secret, answer=answer, heads=unit.heads)
+        return _Staged(
+            key=verdict.key,
+            secret=secret,
+            answer=answer,
+            heads=unit.heads,
+            administers=verdict.administers,
+        )
 
     def _insert(
         self, unit: Unit, draft: Draft, key: Key, claim: Claim, secret: dict[str, Any]
@@ -312,6 +326,7 @@ class GenerateService:
     def _judge(
         self,
         connection: Connection,
+        caller: Caller,
         order: Order,
         values: dict[str, Any],
         *,
@@ -319,12 +334,13 @@ class GenerateService:
         now: datetime,
         lock: bool,
     ) -> Verdict:
-        bench = self._gather(connection, order, values, now=now, lock=lock)
+        bench = self._gather(connection, caller, order, values, now=now, lock=lock)
         return bench.verdict(key_id, bench.facts.key.key_alias)
 
     def _gather(
         self,
         connection: Connection,
+        caller: Caller,
         order: Order,
         values: dict[str, Any],
         *,
@@ -335,7 +351,7 @@ class GenerateService:
         return gather(
             connection,
             self.workspace.settings,
-            self.workspace.caller,
+            caller,
             values,
             service_account=order.service_account,
             supplied_is_strong=None if text is None else keystring.is_strong(text),
@@ -368,10 +384,7 @@ class GenerateService:
             self._take_back(staged, run, why="interrupted")
             raise
         with uninterrupted():
-            heads = persist(
-                lambda: self._confirm(staged, run),
-                delivered=f"key {staged.key.id} was delivered",
-            )
+            heads = self._confirmed(staged, run)
             run.claimed.discard(staged.key.id)
             written = Written(secrets=[staged.secret], events=[*staged.heads, *heads])
             persist(
@@ -379,6 +392,20 @@ class GenerateService:
                 delivered=f"key {staged.key.id} was delivered and confirmed",
             )
         return Outcome(answer=staged.answer)
+
+    def _confirmed(self, staged: _Staged, run: Run) -> Sequence[Head]:
+        """Confirm, however often it takes; revoke the key if the caller lost the right to it meanwhile."""
+        try:
+            return persist(
+                lambda: self._confirm(staged, run),
+                delivered=f"key {staged.key.id} was delivered",
+            )
+        except DeniedError as error:
+            self._take_back(staged, run, why=error.message)
+            raise DeliveryError(
+                f"key {staged.key.id} was revoked before it could be confirmed: {error.message}",
+                hint="the delivered key string is dead",
+            ) from error
 
     def _confirm(self, staged: _Staged, run: Run) -> Sequence[Head]:
         """Make the staged secret the active one, if the claim is still this run's."""
@@ -400,10 +427,15 @@ class GenerateService:
                     f"another run took key {key.id} over before this one could confirm it",
                     hint="run the same command again",
                 )
+            refuse_lost(unit, self.workspace.settings, key, "generate")
             confirmed = replace(key, confirmed_at=unit.now, updated_at=unit.now)
             queries.retire_abandoned(unit.connection, key.id, run_id=run.id)
             queries.update_secret(
-                unit.connection, staged.secret["id"], state="active", not_after=key.expires
+                unit.connection,
+                staged.secret["id"],
+                state="active",
+                not_after=key.expires,
+                administers=staged.administers,
             )
             queries.update_key(unit.connection, key.id, confirmed_at=unit.now, updated_at=unit.now)
             unit.record(
@@ -411,7 +443,11 @@ class GenerateService:
                 "key",
                 key.id,
                 before=row_of(key),
-                after={**row_of(confirmed), "secret_id": staged.secret["id"]},
+                after={
+                    **row_of(confirmed),
+                    "secret_id": staged.secret["id"],
+                    "administers": staged.administers,
+                },
             )
         return unit.heads
 
@@ -421,7 +457,7 @@ class GenerateService:
         If the database is away too, the staged secret ends at the claim's deadline by itself.
         """
         try:
-            with writing(self.workspace) as unit:
+            with writing(self.workspace, to_finish=True) as unit:
                 key = queries.find_key(unit.connection, staged.key.id, lock=True)
                 if key is not None and queries.release_claim(unit.connection, key.id, run.id):
                     archive_pending(unit, key, reason=f"delivery failed: {why}")

@@ -15,9 +15,11 @@ from keyctl.db import queries
 from keyctl.db.failures import broken_constraint
 from keyctl.db.queries.audit import Head
 from keyctl.errors import (
+    BatchError,
     BusyError,
     DatabaseError,
     DeliveryError,
+    DeniedError,
     FencedError,
     KeyctlError,
     PolicyDeniedError,
@@ -28,7 +30,7 @@ from keyctl.services import denials
 from keyctl.services.authorize.new_keys import NewKey, NewKeys
 from keyctl.services.authorize.owners import Roster
 from keyctl.services.authorize.totals import Ledger
-from keyctl.services.authorize.verdict import Verdict
+from keyctl.services.authorize.verdict import Verdict, refuse_lost
 from keyctl.services.delivery import run_lock
 from keyctl.services.delivery.confirm import Written, check_written, persist, uninterrupted
 from keyctl.services.delivery.run_lock import Run
@@ -79,6 +81,7 @@ class _Staged:
     minted: Minted
     key: Key
     secret: dict[str, Any]
+    administers: bool
     answer: dict[str, Any] = field(default_factory=dict)
 
 
@@ -104,6 +107,8 @@ class EachService:
         """Make the keys, and yield what became of each as soon as its batch is done.
 
         Raises:
+            DeniedError: The caller lost the right to make keys before one was made.
+            BatchError: The same after some were.
             UnconfirmedError: Some were delivered, but the database was lost.
             IntegrityError: What was read back is not what was written.
         """
@@ -112,9 +117,20 @@ class EachService:
         slow = any(job.sink.timeout for job in jobs)
         size = _WITH_A_SLOW_SINK if slow else batch_size(self.workspace)
         waiting = iter(jobs)
+        made = 0
         with run_lock.begun(self.workspace.runs_folder) as run:
             for keys in minted(self.workspace, len(jobs), size):
-                yield from self._make(list(zip(islice(waiting, len(keys)), keys, strict=True)), run)
+                pairs = list(zip(islice(waiting, len(keys)), keys, strict=True))
+                try:
+                    done = list(self._make(pairs, run))
+                except DeniedError as error:
+                    if made == 0:
+                        raise
+                    raise BatchError(
+                        f"{made} keys were made, then no more: {error.message}", hint=error.hint
+                    ) from error
+                made += sum(item.error is None for item in done)
+                yield from done
 
     def _make(self, pairs: Sequence[tuple[Job, Minted]], run: Run) -> Iterator[Done]:
         failed: dict[str, KeyctlError] = {}
@@ -162,9 +178,18 @@ class EachService:
                     staged_at=unit.now,
                     deadline_at=unit.now + slack,
                 )
-                secret = staged_secret(key.key, key.hash, claim)
+                secret = staged_secret(key.key, key.hash, claim, unit.caller)
                 verdicts.append((judged, claim))
-                staged.append(_Staged(job=job, minted=key, key=judged.key, secret=secret))
+                administers = job.administers and judged.administers
+                staged.append(
+                    _Staged(
+                        job=job,
+                        minted=key,
+                        key=judged.key,
+                        secret=secret,
+                        administers=administers,
+                    )
+                )
             if staged:
                 queries.insert_key(unit.connection, *(item.key for item in staged))
                 queries.insert_secret(unit.connection, *(item.secret for item in staged))
@@ -226,7 +251,7 @@ class EachService:
         return NewKeys(
             connection=unit.connection,
             workspace=self.workspace,
-            caller=self.workspace.caller,
+            caller=unit.caller,
             lookup=Roster.of(unit.connection, **owners),
             ledger=Ledger(now=unit.now),
             now=unit.now,
@@ -258,10 +283,14 @@ class EachService:
     def _settle(self, batch: _Batch, delivered: Sequence[_Staged], run: Run) -> None:
         arrived = {item.job.key_id for item in delivered}
         left = [item for item in batch.staged if item.job.key_id not in arrived]
-        heads = persist(
-            lambda: self._confirm(batch, delivered, left, run),
-            delivered=f"{len(delivered)} keys were delivered",
-        )
+        try:
+            heads = persist(
+                lambda: self._confirm(batch, delivered, left, run),
+                delivered=f"{len(delivered)} keys were delivered",
+            )
+        except DeniedError as error:
+            self._take_back(batch, run, error)
+            return
         run.claimed.difference_update(item.job.key_id for item in batch.staged)
         confirmed = [item.secret for item in delivered if item.job.key_id not in batch.failed]
         written = Written(secrets=confirmed, events=[*batch.heads, *heads])
@@ -284,7 +313,12 @@ class EachService:
                     why = batch.failed.get(key.id)
                     reason = "interrupted" if why is None else why.message
                     archive_pending(unit, key, reason=f"delivery failed: {reason}")
+            for item in delivered:
+                refuse_lost(unit, self.workspace.settings, item.key, "generate")
             queries.confirm_keys(unit.connection, run.id, at=unit.now)
+            queries.let_administer(
+                unit.connection, [item.secret["id"] for item in delivered if item.administers]
+            )
             queries.release_claims(unit.connection, run.id)
             before = {"confirmed_at": None, "updated_at": batch.staged_at}
             after = {"confirmed_at": unit.now, "updated_at": unit.now}
@@ -297,9 +331,23 @@ class EachService:
                     "key",
                     item.job.key_id,
                     before=before,
-                    after={**after, "secret_id": item.secret["id"]},
+                    after={
+                        **after,
+                        "secret_id": item.secret["id"],
+                        "administers": item.administers,
+                    },
                 )
         return unit.heads
+
+    def _take_back(self, batch: _Batch, run: Run, error: DeniedError) -> None:
+        """Archive the keys of a caller who lost the right to them before they could be confirmed."""
+        with writing(self.workspace, to_finish=True) as unit:
+            for item in batch.staged:
+                key = queries.find_key(unit.connection, item.job.key_id, lock=True)
+                if key and queries.release_claim(unit.connection, key.id, run.id):
+                    archive_pending(unit, key, reason=f"delivery failed: {error.message}")
+                batch.failed.setdefault(item.job.key_id, error)
+        run.claimed.difference_update(item.job.key_id for item in batch.staged)
 
 
 def _delivered(item: _Staged, run: Run) -> DeliveryError | None:

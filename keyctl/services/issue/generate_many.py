@@ -16,19 +16,21 @@ from keyctl.db.failures import broken_constraint
 from keyctl.db.queries.audit import Head
 from keyctl.errors import (
     AliasTakenError,
+    BatchError,
     BusyError,
     DatabaseError,
     DeliveryError,
+    DeniedError,
     KeyctlError,
     PolicyDeniedError,
     UsageError,
 )
 from keyctl.keystring import KeyString
 from keyctl.policy import engine, resolve
-from keyctl.records import Claim
+from keyctl.records import Claim, Key
 from keyctl.services import denials
 from keyctl.services.authorize.custom_hook import decide
-from keyctl.services.authorize.verdict import Bench, Verdict, gather
+from keyctl.services.authorize.verdict import Bench, Verdict, gather, refuse_lost
 from keyctl.services.delivery import run_lock
 from keyctl.services.delivery.confirm import Written, check_written, persist, uninterrupted
 from keyctl.services.delivery.run_lock import Run
@@ -86,6 +88,8 @@ class _Batch:
     secrets: Sequence[dict[str, Any]]
     staged_at: datetime
     heads: Sequence[Head]
+    sample: Key | None
+    administers: bool
 
     @property
     def key_ids(self) -> list[str]:
@@ -108,7 +112,9 @@ class BulkService:
 
         Raises:
             UsageError: The order cannot be carried out many times.
+            DeniedError: Nothing may be made.
             DeliveryError: A batch was not delivered: its keys are archived, no more are begun.
+            BatchError: Some were made, and then the caller lost the right to more.
         """
         _check(order)
         engine.check_overrides(order.overrides)
@@ -120,8 +126,17 @@ class BulkService:
             decide(self.workspace.settings, order.request, self.workspace.caller)
             size = batch or batch_size(self.workspace)
             for named in self._minted(order, count, size):
-                staged = self._stage_until_done(order, named, run)
-                self._hand_over(staged, deliver, run)
+                try:
+                    staged = self._stage_until_done(order, named, run)
+                    self._hand_over(staged, deliver, run)
+                except DeniedError as error:
+                    if done == 0:
+                        raise
+                    raise BatchError(
+                        f"{done} keys were made, then no more: {error.message}",
+                        hint=error.hint,
+                        violations=error.violations,
+                    ) from error
                 done += len(staged.secrets)
                 refused += len(staged.made) - len(staged.secrets)
         return done, refused
@@ -152,13 +167,12 @@ class BulkService:
         raise AssertionError  # the loop returns or raises
 
     def _stage(self, order: Order, minted: Sequence[_Minted], run: Run) -> _Batch:
-        caller = self.workspace.caller
         with writing(self.workspace) as unit:
             values = resolve.given_values(order.request)
             bench = gather(
                 unit.connection,
                 self.workspace.settings,
-                caller,
+                unit.caller,
                 values,
                 service_account=order.service_account,
                 overrides=order.overrides,
@@ -181,7 +195,7 @@ class BulkService:
                 for item in accepted
             ]
             rows = [
-                staged_secret(item.minted.key, item.minted.hash, claim)
+                staged_secret(item.minted.key, item.minted.hash, claim, unit.caller)
                 for item, claim in zip(accepted, claims, strict=True)
             ]
             if accepted:
@@ -218,7 +232,16 @@ class BulkService:
             else Made(key_alias=one.alias, error=item)
             for one, item in zip(minted, judged, strict=True)
         ]
-        return _Batch(made=made, secrets=rows, staged_at=unit.now, heads=unit.heads)
+        first = accepted[0].verdict if accepted else None
+        return _Batch(
+            made=made,
+            secrets=rows,
+            staged_at=unit.now,
+            heads=unit.heads,
+            # All of a batch are one caller's, for the same owners, and end at the same time.
+            sample=first.key if first else None,
+            administers=first is not None and first.administers,
+        )
 
     def _hand_over(self, batch: _Batch, deliver: Deliver, run: Run) -> None:
         try:
@@ -235,10 +258,7 @@ class BulkService:
         if not batch.secrets:
             return
         with uninterrupted():
-            heads = persist(
-                lambda: self._confirm(batch, run),
-                delivered=f"{len(batch.secrets)} keys were delivered",
-            )
+            heads = self._confirmed(batch, run)
             run.claimed.difference_update(batch.key_ids)
             written = Written(secrets=batch.secrets, events=[*batch.heads, *heads])
             persist(
@@ -246,7 +266,18 @@ class BulkService:
                 delivered=f"{len(batch.secrets)} keys were delivered and confirmed",
             )
 
-    def _confirm(self, batch: _Batch, run: Run) -> Sequence[Any]:
+    def _confirmed(self, batch: _Batch, run: Run) -> Sequence[Head]:
+        """Confirm, however often it takes; revoke the keys if the caller lost the right to them."""
+        try:
+            return persist(
+                lambda: self._confirm(batch, run),
+                delivered=f"{len(batch.secrets)} keys were delivered",
+            )
+        except DeniedError as error:
+            self._take_back(batch, run, why=error.message)
+            raise
+
+    def _confirm(self, batch: _Batch, run: Run) -> Sequence[Head]:
         """Make the staged secrets active, all of them or none."""
         with writing(self.workspace) as unit:
             mine = queries.release_claims(unit.connection, run.id)
@@ -258,7 +289,11 @@ class BulkService:
                     f"another run took {len(batch.secrets) - mine} of these keys over before they could be confirmed",
                     hint="the delivered key strings of this batch are dead; make them again",
                 )
+            if batch.sample is not None:
+                refuse_lost(unit, self.workspace.settings, batch.sample, "generate")
             queries.confirm_keys(unit.connection, run.id, at=unit.now)
+            if batch.administers:
+                queries.let_administer(unit.connection, [item["id"] for item in batch.secrets])
             before = {"confirmed_at": None, "updated_at": batch.staged_at}
             after = {"confirmed_at": unit.now, "updated_at": unit.now}
             for secret in batch.secrets:
@@ -267,13 +302,17 @@ class BulkService:
                     "key",
                     secret["key_id"],
                     before=before,
-                    after={**after, "secret_id": secret["id"]},
+                    after={
+                        **after,
+                        "secret_id": secret["id"],
+                        "administers": batch.administers,
+                    },
                 )
         return unit.heads
 
     def _take_back(self, batch: _Batch, run: Run, *, why: str) -> None:
         try:
-            with writing(self.workspace) as unit:
+            with writing(self.workspace, to_finish=True) as unit:
                 for key_id in batch.key_ids:
                     key = queries.find_key(unit.connection, key_id, lock=True)
                     if key and queries.release_claim(unit.connection, key.id, run.id):

@@ -8,6 +8,8 @@ from keyctl import keystring, views
 from keyctl.config.settings import Settings
 from keyctl.db.queries.audit import Head
 from keyctl.keystring import KeyString
+from keyctl.policy.facts import Caller
+from keyctl.policy.issuing import issuer_of
 from keyctl.records import Claim, Key
 from keyctl.requests import GenerateRequest
 from keyctl.services.authorize.verdict import Verdict
@@ -72,9 +74,12 @@ def record_staging(
 
 
 def staged_secret(
-    key: KeyString, hashed: str, claim: Claim, *, supplied: bool = False
+    key: KeyString, hashed: str, claim: Claim, caller: Caller, *, supplied: bool = False
 ) -> dict[str, Any]:
-    """Return the row of a new key's first secret: it ends with its claim unless it is confirmed."""
+    """Return the row of a new key's first secret: it ends with its claim unless it is confirmed.
+
+    Until then it does not administer either.
+    """
     return {
         "id": key.public_id or keystring.random_text(keystring.ID_LENGTH),
         "key_id": claim.key_id,
@@ -85,6 +90,8 @@ def staged_secret(
         "run_id": claim.run_id,
         "created_at": claim.staged_at,
         "not_after": claim.deadline_at,
+        "administers": False,
+        **issuer_of(caller),
     }
 
 
@@ -98,7 +105,7 @@ def answer_of(
             {"field": item.field, "value": item.value, "source": item.source}
             for item in verdict.filled
         ],
-        "warnings": warnings_about(verdict.key, settings),
+        "warnings": [*warnings_about(verdict.key, settings), *verdict.warnings],
         "replayed": False,
         "audit": anchor(head),
     }

@@ -7,10 +7,11 @@ from typing import Any, Final
 from keyctl import keystring, lifecycle
 from keyctl.db import queries
 from keyctl.errors import (
+    CallerDeniedError,
     ConflictError,
+    DeniedError,
     KeyctlError,
     NotFoundError,
-    PolicyDeniedError,
     SecretActiveError,
     SecretNotFoundError,
     UnreadableRowError,
@@ -53,21 +54,9 @@ class EndingService:
         """Suspend keys, or let them in again; one that is so already is left alone."""
 
         def step(unit: Unit, key: Key) -> str:
-            if key.blocked == blocked:
-                return UNCHANGED
-            after = replace(key, blocked=blocked, updated_at=unit.now, updated_by=unit.caller.actor)
-            queries.update_key(
-                unit.connection,
-                key.id,
-                blocked=blocked,
-                updated_at=after.updated_at,
-                updated_by=after.updated_by,
-            )
-            action = "key_blocked" if blocked else "key_unblocked"
-            unit.record(action, "key", key.id, before=row_of(key), after=row_of(after))
-            return "blocked" if blocked else "unblocked"
+            return set_blocked(unit, key, blocked=blocked)
 
-        return [self._end(item, "block" if blocked else "unblock", "block", step) for item in given]
+        return self._end_all(given, "block" if blocked else "unblock", step)
 
     def delete(self, given: Sequence[str]) -> list[Ended]:
         """Revoke keys for good; their records are archived and their aliases free again."""
@@ -76,7 +65,7 @@ class EndingService:
             archive(unit, key, action="key_deleted")
             return "deleted"
 
-        return [self._end(item, "delete", "delete", step) for item in given]
+        return self._end_all(given, "delete", step)
 
     def revoke(self, given: str, secret_ids: Sequence[str]) -> Ended:
         """End all retiring secrets of a key, or the retiring and abandoned ones named, now."""
@@ -98,7 +87,7 @@ class EndingService:
                 )
             return "revoked"
 
-        ended = self._end(given, "revoke", "rotate", step)
+        ended = self._end(given, "revoke", step)
         if ended.result != UNCHANGED or ended.key_id is None:
             return ended
         return replace(ended, still_active=self._active_secret(ended.key_id))
@@ -112,28 +101,79 @@ class EndingService:
             (item.id for item in secrets if lifecycle.secret_state(item, now=now) == "active"), None
         )
 
-    def _end(self, given: str, verb: str, operation: Operation, step: _Step) -> Ended:
-        """Carry *step* out if the rules allow *operation*; a refusal is on record as *verb*'s."""
-        caller = self.workspace.caller
+    def _end_all(self, given: Sequence[str], operation: Operation, step: _Step) -> list[Ended]:
+        """Carry *step* out on each key; a caller who loses the right to act has the rest left alone.
+
+        Raises:
+            CallerDeniedError: The caller lost it before anything was done.
+        """
+        ended: list[Ended] = []
+        for number, item in enumerate(given):
+            outcome = self._end(item, operation, step)
+            if isinstance(outcome.error, CallerDeniedError):
+                if all(earlier.error is not None for earlier in ended):
+                    raise outcome.error
+                left = given[number:]
+                return ended + [
+                    Ended(given=one, result="failed", error=outcome.error) for one in left
+                ]
+            ended.append(outcome)
+        return ended
+
+    def _end(self, given: str, operation: Operation, step: _Step) -> Ended:
+        """Carry *step* out if the rules allow *operation*."""
         key_id = None
         try:
             with (
-                denials.recorded(self.workspace, f"key_{verb}_denied", "key", given) as attempt,
+                denials.recorded(
+                    self.workspace, f"key_{operation}_denied", "key", given
+                ) as attempt,
                 writing(self.workspace) as unit,
             ):
-                key = live_key(unit.connection, given, caller)
+                key = live_key(unit.connection, given, unit.caller)
                 key_id = attempt.object_id = key.id
                 facts = facts_of(
-                    unit.connection, self.workspace.settings, caller, key, operation, now=unit.now
+                    unit.connection,
+                    self.workspace.settings,
+                    unit.caller,
+                    key,
+                    operation,
+                    now=unit.now,
                 )
                 if violations := engine.evaluate_caller(facts):
                     raise engine.refuse(violations)
                 result = step(unit, key)
-        except (PolicyDeniedError, NotFoundError, ConflictError, UnreadableRowError) as error:
+        except (DeniedError, NotFoundError, ConflictError, UnreadableRowError) as error:
             return Ended(given=given, key_id=key_id, result="failed", error=error)
         head = unit.heads[-1] if unit.heads else None
         place = anchor(head) if head else None
         return Ended(given=given, key_id=key_id, result=result, audit=place)
+
+
+def set_blocked(unit: Unit, key: Key, *, blocked: bool) -> str:
+    """Suspend a key or let it in again, and return what became of it."""
+    # A block by an admin stays one, whoever else would have blocked the key too.
+    by_admin = blocked and (unit.caller.is_admin or key.blocked_by_admin)
+    if (key.blocked, key.blocked_by_admin) == (blocked, by_admin):
+        return UNCHANGED
+    after = replace(
+        key,
+        blocked=blocked,
+        blocked_by_admin=by_admin,
+        updated_at=unit.now,
+        updated_by=unit.caller.actor,
+    )
+    queries.update_key(
+        unit.connection,
+        key.id,
+        blocked=blocked,
+        blocked_by_admin=by_admin,
+        updated_at=after.updated_at,
+        updated_by=after.updated_by,
+    )
+    action = "key_blocked" if blocked else "key_unblocked"
+    unit.record(action, "key", key.id, before=row_of(key), after=row_of(after))
+    return "blocked" if blocked else "unblocked"
 
 
 def _chosen(unit: Unit, key: Key, secret_ids: Sequence[str]) -> list[tuple[str, str]]:

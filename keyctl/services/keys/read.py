@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Connection, and_, false, or_
 
 from keyctl import keystring, requests, views
 from keyctl.db import queries
-from keyctl.db.queries import KeyFilter
+from keyctl.db.queries import KeyFilter, directory
 from keyctl.db.tables import keys as table
 from keyctl.errors import (
     AmbiguousKeyError,
@@ -20,14 +20,14 @@ from keyctl.errors import (
     UsageError,
 )
 from keyctl.policy.facts import Caller
-from keyctl.records import Key, Secret
+from keyctl.records import Key, Secret, User
+from keyctl.services.callers import OVERSEERS, require_route
 from keyctl.services.workspace import Workspace
 
 # A beginning of an id stands for it from so many characters on, `key_` among them.
 SHORTEST_BEGINNING: Final = 8
 LENGTH_OF_ID: Final = 24
 _SHOWN: Final = 10
-OVERSEERS: Final = ("proxy_admin", "proxy_admin_viewer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,7 @@ class KeyService:
         Raises:
             KeyNotFoundError: There is none that the caller may see.
         """
+        require_route(self.workspace, "key_read", "key")
         database = self.workspace.database
         with database.read() as connection:
             key = find(connection, given, caller=self.workspace.caller)
@@ -49,6 +50,33 @@ class KeyService:
                 raise not_found(given)
             secrets = queries.secrets_of(connection, key.id)
             return views.info_view(key, secrets, now=database.now(connection))
+
+    def issued_by(self, wanted: KeyFilter, given: str) -> KeyFilter:
+        """Return *wanted* narrowed to keys that a key, or a user, took a secret of.
+
+        Raises:
+            KeyNotFoundError: *given* is neither a user nor a key that the caller may see.
+        """
+        with self.workspace.database.read() as connection:
+            is_user = directory.known(connection, User, [given])
+            if is_user and not given.startswith(("key_", "sk-")):
+                return replace(wanted, issued_by=f"user:{given}")
+            key = find(connection, given, caller=self.workspace.caller)
+        if not may_see(self.workspace.caller, key):
+            raise not_found(given)
+        return replace(wanted, issued_with=key.id)
+
+    def sink_of(self, given: str) -> str | None:
+        """Return the name of the sink that the key *given* has, None for none.
+
+        Raises:
+            KeyNotFoundError: There is none that the caller may see.
+        """
+        with self.workspace.database.read() as connection:
+            key = find(connection, given, caller=self.workspace.caller)
+        if not may_see(self.workspace.caller, key):
+            raise not_found(given)
+        return key.sink
 
     def page(
         self, wanted: KeyFilter, *, after: str | None, limit: int
@@ -60,6 +88,7 @@ class KeyService:
         Raises:
             UsageError: *after* is no cursor.
         """
+        require_route(self.workspace, "key_list", "key")
         database = self.workspace.database
         with database.read() as connection:
             now = database.now(connection)
@@ -176,11 +205,16 @@ def may_see(caller: Caller, key: Key) -> bool:
         return True
     if key.team_id is not None and caller.team_roles.get(key.team_id) == "admin":
         return True
+    if key.team_id is not None and "/key/info" in caller.team_grants.get(key.team_id, ()):
+        return True
     return caller.administers_organization(key.organization_id)
 
 
 def visible_to(caller: Caller) -> ColumnElement[bool] | None:
-    """Return the condition that `may_see` is, as SQL; None where the caller sees everything."""
+    """Return which keys are listed, as SQL: what `may_see` shows; None where the caller sees everything.
+
+    A plain member's grant to list is one of its own.
+    """
     if caller.role in OVERSEERS:
         return None
     seen: list[ColumnElement[bool]] = [false()]
@@ -191,6 +225,7 @@ def visible_to(caller: Caller) -> ColumnElement[bool] | None:
     if caller.service_team is not None:
         seen.append(table.c.team_id == caller.service_team)
     administered = [team for team, role in caller.team_roles.items() if role == "admin"]
+    administered += [team for team, allowed in caller.team_grants.items() if "/key/list" in allowed]
     if administered:
         seen.append(table.c.team_id.in_(administered))
     overseen = [org for org, role in caller.organization_roles.items() if role == "org_admin"]

@@ -8,7 +8,7 @@ from typing import Any, Final
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError as ConstraintError
 
-from keyctl import durations, views
+from keyctl import durations, keystring, views
 from keyctl.config.settings import Settings
 from keyctl.db import queries
 from keyctl.db.failures import broken_constraint
@@ -17,15 +17,18 @@ from keyctl.errors import (
     AliasTakenError,
     KeyNotFoundError,
     MalformedRequestError,
+    SecretNotFoundError,
     Violation,
 )
-from keyctl.policy import bounds, engine, resolve
+from keyctl.lifecycle import authenticates
+from keyctl.policy import engine, issuing, models, resolve
 from keyctl.policy.facts import Caller, Facts
-from keyctl.records import Key
+from keyctl.records import Key, Secret
 from keyctl.requests import UpdateRequest, validate
 from keyctl.services import denials
 from keyctl.services.authorize import totals
-from keyctl.services.authorize.verdict import Adding, Lookup, Verdict, roles, surroundings
+from keyctl.services.authorize.verdict import Adding, Lookup, Verdict, fill_in, roles, surroundings
+from keyctl.services.callers import check_route
 from keyctl.services.keys.lists import resolved
 from keyctl.services.keys.read import find, may_see, not_found
 from keyctl.services.transaction import Unit, anchor, row_of, writing
@@ -81,15 +84,16 @@ class ChangeService:
             AliasTakenError: Another live key has the alias.
         """
         engine.check_overrides(overrides)
-        caller = self.workspace.caller
         try:
             with (
                 denials.recorded(self.workspace, "key_update_denied", "key", given) as attempt,
                 writing(self.workspace) as unit,
             ):
-                before = live_key(unit.connection, given, caller)
+                before = live_key(unit.connection, given, unit.caller)
                 attempt.object_id = before.id
-                verdict = self._judge(unit.connection, before, patch, overrides, now=unit.now)
+                verdict = self._judge(
+                    unit.connection, unit.caller, before, patch, overrides, now=unit.now
+                )
                 if verdict.violations:
                     raise engine.refuse(list(verdict.violations))
                 write_change(unit, before, verdict, reason=reason)
@@ -119,13 +123,41 @@ class ChangeService:
         engine.check_overrides(overrides)
         database = self.workspace.database
         with database.read() as connection:
-            before = live_key(connection, given, self.workspace.caller, lock=False)
+            caller = self.workspace.caller
+            before = live_key(connection, given, caller, lock=False)
             now = database.now(connection)
-            return self._judge(connection, before, patch, overrides, now=now, lock=False)
+            return self._judge(connection, caller, before, patch, overrides, now=now, lock=False)
+
+    def let_administer(self, given: str, secret_id: str) -> dict[str, Any]:
+        """Say that a secret of a key may be used as a caller, and return the key's view; for admins.
+
+        Raises:
+            KeyNotFoundError, SecretNotFoundError: There is no such key, or no such secret of it.
+            PolicyDeniedError: The caller is no admin, or their own key ends sooner.
+        """
+        with (
+            denials.recorded(self.workspace, "key_update_denied", "key", given) as attempt,
+            writing(self.workspace) as unit,
+        ):
+            check_route(unit.caller, "key_update")
+            key = live_key(unit.connection, given, unit.caller)
+            attempt.object_id = key.id
+            secret = _secret_of(unit, key, secret_id)
+            issuing.check_may_raise(unit.caller, secret.not_after)
+            if not secret.administers:
+                queries.update_secret(
+                    unit.connection, secret.id, administers=True, **issuing.issuer_of(unit.caller)
+                )
+                _record_administers(unit, key, secret, administers=True)
+            secrets = queries.secrets_of(unit.connection, key.id)
+        head = unit.heads[-1] if unit.heads else None
+        view = views.info_view(key, secrets, now=unit.now)
+        return {**view, "filled": [], "audit": anchor(head) if head else None}
 
     def _judge(
         self,
         connection: Connection,
+        caller: Caller,
         before: Key,
         patch: Mapping[str, Any],
         overrides: tuple[str, ...],
@@ -140,7 +172,7 @@ class ChangeService:
         cleared = frozenset(name for name, value in patch.items() if value is None)
         return judge_change(
             connection,
-            self.workspace,
+            replace(self.workspace, caller=caller),
             before,
             values,
             cleared,
@@ -186,6 +218,7 @@ def judge_change(
         changed = replace(changed, organization_id=around.organization.id)
     elif follows:
         changed = replace(changed, organization_id=None)
+    changed = replace(changed, overrides=models.lasting_overrides(before, changed))
     moved = changed.team_id != before.team_id
     facts = Facts(
         operation="update",
@@ -202,13 +235,19 @@ def judge_change(
         now=now,
         **roles(connection, around, lookup=lookup),
     )
-    key, filled = bounds.fill(facts)
-    facts = adding.read(connection, replace(facts, key=key))
+    facts, filled = fill_in(facts)
+    facts = adding.read(connection, facts)
     violations = engine.evaluate(facts)
     if moved and not caller.is_admin:
         violations += _leaving(connection, settings, facts, before)
     standing, stepped_over = engine.overridden(facts, violations, overrides)
-    return Verdict(key=key, filled=filled, violations=standing, stepped_over=stepped_over)
+    kept = [*facts.key.overrides, *models.kept_overrides(facts, stepped_over)]
+    return Verdict(
+        key=replace(facts.key, overrides=kept),
+        filled=filled,
+        violations=standing,
+        stepped_over=stepped_over,
+    )
 
 
 def _leaving(
@@ -262,6 +301,8 @@ def live_key(connection: Connection, given: str, caller: Caller, *, lock: bool =
 def write_change(unit: Unit, before: Key, verdict: Verdict, *, reason: str | None) -> None:
     """Write the changed key and its audit event; its secrets end when it does."""
     after = replace(verdict.key, updated_at=unit.now, updated_by=unit.caller.actor)
+    if after.blocked != before.blocked:
+        after = replace(after, blocked_by_admin=after.blocked and unit.caller.is_admin)
     changed = {
         name: value for name, value in after.columns().items() if value != getattr(before, name)
     }
@@ -277,6 +318,31 @@ def write_change(unit: Unit, before: Key, verdict: Verdict, *, reason: str | Non
             reason=reason,
         )
     unit.record("key_updated", "key", before.id, before=row_of(before), after=row_of(after))
+    if issuing.change_ends_administration(unit.caller, before, after):
+        for secret in queries.secrets_of(unit.connection, before.id):
+            if secret.administers and secret.state != "revoked":
+                queries.update_secret(unit.connection, secret.id, administers=False)
+                _record_administers(unit, before, secret, administers=False)
+
+
+def _record_administers(unit: Unit, key: Key, secret: Secret, *, administers: bool) -> None:
+    unit.record(
+        "secret_administers_changed",
+        "key",
+        key.id,
+        before={"secret_id": secret.id, "administers": secret.administers},
+        after={"secret_id": secret.id, "administers": administers},
+    )
+
+
+def _secret_of(unit: Unit, key: Key, given: str) -> Secret:
+    secret = queries.find_secret(unit.connection, keystring.public_handle(given) or given)
+    if secret is None or secret.key_id != key.id or not authenticates(secret, now=unit.now):
+        raise SecretNotFoundError(
+            f"key {key.id} has no secret {given!r} that authenticates",
+            hint=f"keyctl info {key.id} lists them",
+        )
+    return secret
 
 
 def _merge(before: Key, patch: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,11 +11,19 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from keyctl.db import queries
-from keyctl.errors import BusyError, KeyctlError, KeyNotFoundError, PolicyDeniedError
+from keyctl.errors import (
+    BatchError,
+    BusyError,
+    DeniedError,
+    KeyctlError,
+    KeyNotFoundError,
+    PolicyDeniedError,
+)
 from keyctl.keystring import KeyString
 from keyctl.records import Key
 from keyctl.requests import parse_grace
 from keyctl.services import denials
+from keyctl.services.callers import require_route
 from keyctl.services.delivery import run_lock
 from keyctl.services.delivery.confirm import Written, check_written, persist, uninterrupted
 from keyctl.services.delivery.sinks import target_of
@@ -59,6 +67,7 @@ class DueService:
         parse_grace("none" if order.grace is None else order.grace)
         end = None if order.deadline is None else time.monotonic() + order.deadline.total_seconds()
         rotating = Rotating(self.workspace)
+        require_route(self.workspace, "key_rotate", "key")
         with run_lock.begun(self.workspace.runs_folder) as run, _hashing(rotating) as hashes:
             due = DueKeys(workspace=self.workspace, run=run, due_at=self._now())
             yield from _DueRun(
@@ -107,7 +116,7 @@ class _DueRun:
         try:
             while not self._is_over():
                 room = CHUNK if most is None else min(CHUNK, most - self.attempted)
-                chunk, lines = self.due.claim(room)
+                chunk, lines = self._claim(room)
                 yield from lines
                 if not chunk and not lines:
                     return
@@ -118,6 +127,22 @@ class _DueRun:
                     self._check()
         finally:
             self._check()
+
+    def _claim(self, room: int) -> tuple[list[Claimed], list[Line]]:
+        """Claim the next keys.
+
+        Raises:
+            DeniedError: The caller lost the right to it before any key was rotated.
+            BatchError: The same after some were.
+        """
+        try:
+            return self.due.claim(room)
+        except DeniedError as error:
+            if self.attempted == 0:
+                raise
+            raise BatchError(
+                f"no more keys are rotated: {error.message}", hint=error.hint
+            ) from error
 
     def _is_over(self) -> bool:
         most = self.order.most

@@ -12,10 +12,12 @@ from keyctl import lifecycle
 from keyctl.db import queries
 from keyctl.db.queries.listing import Due
 from keyctl.errors import UnreadableRowError
+from keyctl.policy.facts import Caller
 from keyctl.records import Claim, Key
 from keyctl.services.delivery import run_lock
 from keyctl.services.delivery.run_lock import Run
 from keyctl.services.delivery.sinks import named_sink
+from keyctl.services.rotate.eligibility import may_rotate
 from keyctl.services.transaction import writing
 from keyctl.services.workspace import Workspace
 from keyctl.sinks.base import Sink
@@ -66,7 +68,7 @@ class DueKeys:
         buried: list[Claim] = []
         with writing(self.workspace) as unit:
             claims: list[Claim] = []
-            found = self._candidates(unit.connection, room, lock=True)
+            found = self._candidates(unit.connection, unit.caller, room, now=unit.now, lock=True)
             abandoned = _abandoned(unit.connection, found)
             for key, known in found:
                 unfit = self._unfit(key, known, abandoned[key.id], now=unit.now)
@@ -100,7 +102,7 @@ class DueKeys:
         """End this run's claims on *keys*."""
         if not keys:
             return
-        with writing(self.workspace) as unit:
+        with writing(self.workspace, to_finish=True) as unit:
             for key in keys:
                 queries.release_claim(unit.connection, key.id, self.run.id)
         self.run.claimed.difference_update(key.id for key in keys)
@@ -110,8 +112,10 @@ class DueKeys:
         database = self.workspace.database
         while True:
             with database.read() as connection:
-                found = self._candidates(connection, CHUNK, lock=False)
                 now = database.now(connection)
+                found = self._candidates(
+                    connection, self.workspace.caller, CHUNK, now=now, lock=False
+                )
                 abandoned = _abandoned(connection, found)
             if not found:
                 return
@@ -120,6 +124,21 @@ class DueKeys:
                 yield unfit or line_of(key, "due")
 
     def _candidates(
+        self, connection: Connection, caller: Caller, limit: int, *, now: datetime, lock: bool
+    ) -> list[tuple[Key, Claim | None]]:
+        """Return the next keys that the caller may rotate; others are passed over in silence."""
+        settings = self.workspace.settings
+        while page := self._page(connection, limit, lock=lock):
+            theirs = [
+                (key, claim)
+                for key, claim in page
+                if may_rotate(settings, connection, caller, key, now=now)
+            ]
+            if theirs:
+                return theirs
+        return []
+
+    def _page(
         self, connection: Connection, limit: int, *, lock: bool
     ) -> list[tuple[Key, Claim | None]]:
         """Return the next page: first the keys whose sink is in doubt, then the longest due."""

@@ -6,35 +6,42 @@ from datetime import datetime
 from sqlalchemy import Connection
 
 from keyctl import keystring, lifecycle
+from keyctl.config.settings import Settings
 from keyctl.errors import Violation
 from keyctl.policy import engine
-from keyctl.policy.facts import Facts
+from keyctl.policy.facts import Caller, Facts
 from keyctl.records import Key
 from keyctl.services.authorize.verdict import facts_of
-from keyctl.services.workspace import Workspace
+from keyctl.services.keys.read import may_see
+from keyctl.sinks.base import Sink
 
 
 def refuse_unfit(
-    workspace: Workspace,
+    settings: Settings,
     connection: Connection,
+    caller: Caller,
     key: Key,
     *,
+    to_own_sink: bool,
     now: datetime,
     supplied: str | None = None,
 ) -> None:
     """Refuse to rotate what is not in use, or not the caller's to rotate.
+
+    *to_own_sink* tells that the new string goes where the key's always do.
 
     Raises:
         PolicyDeniedError: With every rule that speaks against it.
     """
     facts = facts_of(
         connection,
-        workspace.settings,
-        workspace.caller,
+        settings,
+        caller,
         key,
         "rotate",
         now=now,
     )
+    facts = replace(facts, to_own_sink=to_own_sink)
     state = lifecycle.key_state(key, now=now)
     violations = engine.evaluate_caller(facts)
     # A key in use with a new generated string differs in nothing that a rule looks at.
@@ -56,3 +63,24 @@ def _added(before: Facts, after: Facts) -> list[Violation]:
     """
     known = {(item.rule, item.field) for item in engine.evaluate(before)}
     return [item for item in engine.evaluate(after) if (item.rule, item.field) not in known]
+
+
+def is_own_sink(settings: Settings, key: Key, sink: Sink) -> bool:
+    """Tell whether *sink* is where the key's new strings always go: its own, else the default one."""
+    return (
+        not sink.shows_answer
+        and sink.name in settings.sinks
+        and sink.name == (key.sink or settings.default_sink)
+    )
+
+
+def may_rotate(
+    settings: Settings, connection: Connection, caller: Caller, key: Key, *, now: datetime
+) -> bool:
+    """Tell whether the caller may rotate *key* into its own sink, whatever state it is in."""
+    if caller.key is None and caller.is_admin:
+        return True
+    if not may_see(caller, key):
+        return False
+    facts = facts_of(connection, settings, caller, key, "rotate", now=now)
+    return not engine.evaluate_caller(replace(facts, to_own_sink=True))

@@ -17,7 +17,8 @@ from keyctl.sinks.base import Sink
 class Wanted:
     """A key to be rotated, with its new key string, hashed, and the run's claim on it if it has one.
 
-    `supplied` tells that a person chose the key string, so it may have been staged before.
+    `supplied` tells that a person chose the key string, so it may have been staged before;
+    `administers` that an admin wants the new secret to administer.
     """
 
     key_id: str
@@ -25,6 +26,7 @@ class Wanted:
     hashed: str
     sink: Sink
     supplied: bool = False
+    administers: bool = False
     own_claim: Claim | None = None
 
 
@@ -34,7 +36,8 @@ class Staged:
 
     `fixed_at` is when it counts as rotated where the answer carries the key string; it is None
     where that counts from confirm.  `reused` tells that the same supplied string was staged
-    before, so the sink may hold it already.  After `late`, by the steady clock, its claim is dead.
+    before, so the sink may hold it already; `to_own_sink` that it goes where the key's strings always
+    do.  After `late`, by the steady clock, its claim is dead.
     """
 
     key: Key
@@ -45,6 +48,7 @@ class Staged:
     grace: durations.Duration | None
     fixed_at: datetime | None
     reused: bool
+    to_own_sink: bool
     late: float
     heads: Sequence[Head] = ()
 
@@ -65,6 +69,7 @@ def answer_of(staged: Staged, *, confirmed_at: datetime) -> dict[str, Any]:
         "key_id": staged.key.id,
         "key_alias": staged.key.key_alias,
         "secret_id": staged.secret["id"],
+        "administers": staged.secret["administers"],
         "old_secret": None
         if old is None
         else {"id": old.id, "not_after": retire_at(staged.key, staged.grace, confirmed_at)},

@@ -22,7 +22,7 @@ from keyctl.services.delivery.sinks import target_of
 from keyctl.services.denials import Attempt
 from keyctl.services.issue.takeover import StartOver, key_taken
 from keyctl.services.keys.read import find, may_see, not_found
-from keyctl.services.rotate.eligibility import refuse_unfit
+from keyctl.services.rotate.eligibility import is_own_sink, refuse_unfit
 from keyctl.services.rotate.model import Staged, Wanted
 from keyctl.services.rotate.steps import Rotating
 from keyctl.services.transaction import anchor
@@ -34,11 +34,15 @@ _TRIES: Final = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RotateOrder:
-    """Which key, with which grace for its old secret (None: the key's or the configuration's own)."""
+    """Which key, with which grace for its old secret (None: the key's or the configuration's own).
+
+    `administers` asks that the new secret may be used as a caller, whoever takes it: for admins.
+    """
 
     given: str
     grace: str | None = None
     supplied: str | None = None
+    administers: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +68,7 @@ class RotateService:
             denials.recorded(self.workspace, "key_rotate_denied", "key", order.given) as attempt,
             run_lock.begun(self.workspace.runs_folder) as run,
         ):
-            key = self._find(order, run, attempt)
+            key = self._find(order, sink, run, attempt)
             sink.check(target_of(key))
             for _ in range(_TRIES):
                 key_string = supplied or self.workspace.mint()
@@ -75,6 +79,7 @@ class RotateService:
                     hashed=hashed,
                     sink=sink,
                     supplied=supplied is not None,
+                    administers=order.administers,
                 )
                 try:
                     staged = rotating.stage(wanted, run, grace=order.grace)
@@ -90,7 +95,7 @@ class RotateService:
                 return {**self._finish(staged, run, rotating), "audit": anchor(staged.heads[-1])}
         raise BusyError(f"other runs keep changing key {key.id}", hint="try again")
 
-    def _find(self, order: RotateOrder, run: Run, attempt: Attempt) -> Key:
+    def _find(self, order: RotateOrder, sink: Sink, run: Run, attempt: Attempt) -> Key:
         """Return the key, refusing early what the first transaction would refuse."""
         database = self.workspace.database
         with database.read() as connection:
@@ -102,7 +107,15 @@ class RotateService:
             claim = queries.find_claim(connection, key.id)
             if claim is not None and run.is_alive(claim, now=now):
                 raise _busy(key)
-            refuse_unfit(self.workspace, connection, key, now=now, supplied=order.supplied)
+            refuse_unfit(
+                self.workspace.settings,
+                connection,
+                self.workspace.caller,
+                key,
+                to_own_sink=is_own_sink(self.workspace.settings, key, sink),
+                now=now,
+                supplied=order.supplied,
+            )
         return key
 
     def _finish(self, staged: Staged, run: Run, rotating: Rotating) -> dict[str, Any]:

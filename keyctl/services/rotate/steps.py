@@ -16,19 +16,22 @@ from keyctl.errors import (
     BusyError,
     DatabaseError,
     DeliveryError,
+    DeniedError,
     FencedError,
     KeyctlError,
     KeyNotFoundError,
     PolicyDeniedError,
 )
 from keyctl.keystring import KeyString
+from keyctl.policy import issuing
 from keyctl.records import Claim, Key, Secret
 from keyctl.requests import parse_grace
+from keyctl.services.authorize.verdict import refuse_lost
 from keyctl.services.delivery import run_lock
 from keyctl.services.delivery.confirm import Written, persist, was_confirmed
 from keyctl.services.delivery.run_lock import Run
 from keyctl.services.issue.takeover import StartOver, key_taken
-from keyctl.services.rotate.eligibility import refuse_unfit
+from keyctl.services.rotate.eligibility import is_own_sink, refuse_unfit
 from keyctl.services.rotate.model import (
     Confirmed,
     Staged,
@@ -110,7 +113,16 @@ class Rotating:
             raise KeyNotFoundError(
                 f"there is no key {wanted.key_id!r}", hint="keyctl list shows them"
             )
-        refuse_unfit(self.workspace, unit.connection, key, now=unit.now)
+        settings, old = self.workspace.settings, active.get(key.id)
+        own_sink = is_own_sink(settings, key, wanted.sink)
+        refuse_unfit(
+            settings, unit.connection, unit.caller, key, to_own_sink=own_sink, now=unit.now
+        )
+        was = old is not None and old.administers
+        administers = issuing.rotation_administers(unit.caller, key, was=was, to_own_sink=own_sink)
+        if wanted.administers and not administers:
+            issuing.check_may_raise(unit.caller, key.expires)
+            administers = True
         lifetime = wanted.sink.timeout + run_lock.SLACK
         claim = Claim(
             key_id=key.id,
@@ -122,7 +134,7 @@ class Rotating:
         replaced = self._claim(unit, claim, wanted.own_claim, run)
         if replaced is not None:
             dead.append(replaced)
-        secret, reused = self._write_secret(unit, key, wanted, claim)
+        secret, reused = self._write_secret(unit, key, wanted, claim, administers=administers)
         unit.record(
             "key_rotation_staged",
             "key",
@@ -131,20 +143,22 @@ class Rotating:
                 "secret_id": secret["id"],
                 "state": "staged",
                 "not_after": key.expires,
+                "administers": administers,
                 "sink": None if wanted.sink.shows_answer else wanted.sink.name,
             },
             reason="taken over from a dead run" if replaced else None,
         )
-        own = self.workspace.settings.grace if key.grace_period is None else key.grace_period
+        own = settings.grace if key.grace_period is None else key.grace_period
         return Staged(
             key=key,
             key_string=wanted.key_string,
             secret=secret,
-            old=active.get(key.id),
+            old=old,
             claim=claim,
             grace=parse_grace(own if grace is None else grace),
             fixed_at=unit.now if wanted.sink.shows_answer else None,
             reused=reused,
+            to_own_sink=own_sink,
             late=time.monotonic() + lifetime.total_seconds(),
         )
 
@@ -167,7 +181,7 @@ class Rotating:
         return known
 
     def _write_secret(
-        self, unit: Unit, key: Key, wanted: Wanted, claim: Claim
+        self, unit: Unit, key: Key, wanted: Wanted, claim: Claim, *, administers: bool
     ) -> tuple[dict[str, Any], bool]:
         """Write the staged secret; return its row, and whether a run before this one had staged it."""
         key_string = wanted.key_string
@@ -181,6 +195,8 @@ class Rotating:
             "run_id": claim.run_id,
             "created_at": unit.now,
             "not_after": key.expires,
+            "administers": administers,
+            **issuing.issuer_of(unit.caller),
         }
         # A generated string is new, or the unique index says that it is not.
         known = None
@@ -238,7 +254,7 @@ class Rotating:
 
     def _give_up(self, staged: Staged, run: Run, *, why: str, revoke: bool) -> None:
         try:
-            with writing(self.workspace) as unit:
+            with writing(self.workspace, to_finish=True) as unit:
                 if queries.release_claim(unit.connection, staged.key.id, run.id):
                     self._record_failure(unit, staged, why=why, revoke=revoke)
         except (DatabaseError, BusyError):
@@ -274,10 +290,16 @@ class Rotating:
             UnconfirmedError: The database stayed away.
         """
         names = ", ".join(staged.key.id for staged in delivered)
-        confirmed = persist(
-            lambda: self._confirm_all(delivered, run),
-            delivered=f"the new secret of {names} was delivered",
-        )
+        try:
+            confirmed = persist(
+                lambda: self._confirm_all(delivered, run),
+                delivered=f"the new secret of {names} was delivered",
+            )
+        except DeniedError as error:
+            # What is in the sink goes on authenticating, as after a crash.
+            for staged in delivered:
+                self._give_up(staged, run, why=error.message, revoke=False)
+            return [_lost(staged, error) for staged in delivered]
         run.claimed.difference_update(staged.key.id for staged in delivered)
         outcomes: list[Confirmed | DeliveryError] = []
         for staged, outcome in zip(delivered, confirmed, strict=True):
@@ -338,6 +360,13 @@ class Rotating:
                 f"another run took key {key.id} over before this one could confirm it",
                 hint=f"the sink may hold an older secret; run keyctl rotate {key.id}",
             )
+        try:
+            refuse_lost(
+                unit, self.workspace.settings, key, "rotate", to_own_sink=staged.to_own_sink
+            )
+        except DeniedError as error:
+            self._record_failure(unit, staged, why=error.message, revoke=False)
+            return _lost(staged, error)
         self._activate(unit, key, secrets, staged)
         return None
 
@@ -396,6 +425,13 @@ class Rotating:
             before={**row_of(key), "secret_id": staged.old.id if staged.old else None},
             after={**row_of(after), "secret_id": staged.secret["id"]},
         )
+
+
+def _lost(staged: Staged, error: DeniedError) -> DeliveryError:
+    return DeliveryError(
+        f"the new secret of key {staged.key.id} was delivered, not confirmed: {error.message}",
+        hint=f"old and new secret both work; let an admin run keyctl rotate {staged.key.id}",
+    )
 
 
 def _locked(unit: Unit, key_ids: Sequence[str]) -> dict[str, Key]:

@@ -1,0 +1,144 @@
+"""Who adds, removes and promotes members, and what becomes of the keys of those who leave."""
+
+from typing import Any
+
+import pytest
+from holders import Holder, operator, refused
+from world import World
+
+from keyctl.db.queries import KeyFilter
+from keyctl.errors import KeysLeftError
+from keyctl.records import Organization, Team, User
+from keyctl.services.directory import DirectoryService
+from keyctl.services.keys.read import KeyService
+from keyctl.services.workspace import Workspace
+
+
+@pytest.fixture(name="world")
+def _world(workspace: Workspace) -> World:
+    world = World(workspace)
+    directory = DirectoryService(workspace)
+    directory.create(User, "boss", {"role": "proxy_admin"})
+    directory.create(Team, "free", {})
+    directory.add_member(Team, "free", "tina", "admin")
+    directory.add_member(Organization, "acme", "boss", "internal_user")
+    return world
+
+
+@pytest.fixture(name="local")
+def _local(world: World) -> Holder:
+    return operator(world)
+
+
+def directory_of(holder: Holder) -> DirectoryService:
+    """Return the directory as the holder may change it."""
+    return DirectoryService(holder.workspace)
+
+
+class TestATeamAdmin:
+    def test_adds_plain_members_and_no_admins(self, local: Holder) -> None:
+        """The first of the three commands that made a team admin a proxy admin."""
+        tina = directory_of(local.generate({"user_id": "tina"}))
+        tina.add_member(Team, "free", "eve", "user")
+        assert refused(tina.add_member, Team, "free", "boss", "user") == {"caller.owner_role"}
+        assert refused(tina.add_member, Team, "web", "boss", "user") == {"caller.owner_role"}
+
+    def test_adds_members_of_the_teams_organization_only(self, local: Holder) -> None:
+        tina = directory_of(local.generate({"user_id": "tina"}))
+        add = tina.add_member
+        assert refused(add, Team, "web", "eve", "user") == {"caller.member_of_organization"}
+        directory_of(local).add_member(Organization, "acme", "eve", "internal_user")
+        add(Team, "web", "eve", "user")
+
+    def test_gives_and_takes_no_role_above_a_plain_members(self, local: Holder) -> None:
+        directory_of(local).add_member(Team, "web", "olga", "admin")
+        tina = directory_of(local.generate({"user_id": "tina"}))
+        rules = {"caller.member_role"}
+        assert refused(tina.add_member, Team, "web", "ada", "admin") == rules
+        assert refused(tina.add_member, Team, "web", "olga", "user") == rules
+        assert refused(tina.remove_member, Team, "web", "olga") == rules
+        tina.remove_member(Team, "web", "ada")
+
+    def test_changes_no_field_of_the_team(self, local: Holder) -> None:
+        tina = directory_of(local.generate({"user_id": "tina"}))
+        assert refused(tina.update, Team, "web", {"max_budget": 1}) == {"denied"}
+
+
+class TestAnOrganizationAdmin:
+    def test_gives_and_takes_roles_within_it(self, local: Holder) -> None:
+        olga = directory_of(local.generate({"user_id": "olga"}))
+        olga.add_member(Team, "web", "ada", "admin")
+        olga.add_member(Team, "web", "ada", "user")
+        olga.add_member(Organization, "acme", "ada", "org_admin")
+        olga.remove_member(Organization, "acme", "ada")
+
+    def test_has_nothing_to_say_elsewhere(self, local: Holder) -> None:
+        olga = directory_of(local.generate({"user_id": "olga"}))
+        assert refused(olga.add_member, Team, "free", "ada", "user") == {"denied"}
+        assert refused(olga.add_member, Organization, "other", "ada", "internal_user") == {"denied"}
+
+
+class TestWhoLeaves:
+    @pytest.mark.parametrize(
+        ("keys", "state"), [("block", "blocked"), ("delete", "deleted"), ("keep", "active")]
+    )
+    def test_says_what_becomes_of_the_keys_there(
+        self, local: Holder, keys: Any, state: str
+    ) -> None:
+        key = local.generate({"user_id": "ada", "team_id": "web", "key_alias": "build"})
+        own = local.generate({"user_id": "ada"})
+        remove = directory_of(local).remove_member
+        with pytest.raises(KeysLeftError, match=rf"{key.key_id} \(build\)"):
+            remove(Team, "web", "ada")
+        answer = remove(Team, "web", "ada", keys=keys)
+        assert [item["key_id"] for item in answer["keys"]] == [key.key_id]
+        assert local.info(key.key_id)["state"] == state
+        assert local.info(own.key_id)["state"] == "active"
+
+    def test_leaves_service_accounts_that_they_can_act_as(
+        self, local: Holder, world: World
+    ) -> None:
+        world.change(
+            {"team": {"policy": {"team_member_permissions": ["/key/service-account/generate"]}}}
+        )
+        directory_of(local).add_member(Team, "web", "ada", "admin")
+        ada = local.generate({"user_id": "ada"})
+        robot = ada.generate({"team_id": "web"}, service_account=True)
+        with pytest.raises(KeysLeftError, match=robot.key_id):
+            directory_of(local).remove_member(Team, "web", "ada")
+        with pytest.raises(KeysLeftError, match=robot.key_id):
+            directory_of(local).add_member(Team, "web", "ada", "user")
+        directory_of(local).add_member(Team, "web", "ada", "user", keys="block")
+        assert local.info(robot.key_id)["state"] == "blocked"
+
+    def test_is_asked_before_a_user_is_deleted_or_demoted(self, local: Holder) -> None:
+        key = local.generate({"user_id": "boss"})
+        with pytest.raises(KeysLeftError, match=key.key_id):
+            directory_of(local).update(User, "boss", {"role": "internal_user"})
+        with pytest.raises(KeysLeftError, match=key.key_id):
+            directory_of(local).delete(User, "boss")
+        directory_of(local).delete(User, "boss", keys="delete")
+        assert local.info(key.key_id)["state"] == "deleted"
+
+    def test_what_a_key_or_a_user_took_is_listed(self, local: Holder) -> None:
+        """After an incident: which key strings went through this hand?"""
+        ada = local.generate({"user_id": "ada"})
+        made = ada.generate({})
+        service = KeyService(local.workspace)
+        for given in (ada.key_id, "ada"):
+            page, _ = service.page(service.issued_by(KeyFilter(), given), after=None, limit=10)
+            assert [item["key_id"] for item in page] == [made.key_id]
+        assert refused(service.issued_by, KeyFilter(), "nobody") == {"key_not_found"}
+
+
+class TestReading:
+    def test_member_permissions_show_a_teams_keys(self, local: Holder, world: World) -> None:
+        ada = local.generate({"user_id": "ada", "team_id": "web"})
+        robot = local.generate({"team_id": "web"}, service_account=True)
+        assert refused(ada.info, robot.key_id) == {"key_not_found"}
+        grants = ["/key/list", "/key/info"]
+        world.change({"team": {"policy": {"team_member_permissions": grants}}})
+        assert ada.info(robot.key_id)["service_account"] is True
+        page, _ = KeyService(ada.workspace).page(KeyFilter(), after=None, limit=10)
+        assert {item["key_id"] for item in page} == {ada.key_id, robot.key_id}
+        assert refused(ada.end, "delete", robot.key_id) >= {"team.team_member_permissions"}
