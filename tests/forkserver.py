@@ -26,7 +26,10 @@ from typing import Any, NoReturn
 # Programs, and what runs inside LiteLLM only.
 LEFT_OUT = ("keyctl.__main__", "keyctl.gateway.litellm", "keyctl._alembic")
 # Imported late by keyctl.
-LATE = ("alembic.command", "psycopg", "rich.live", "sqlalchemy.dialects.postgresql.psycopg")
+LATE = (
+    *("alembic.command", "psycopg", "rich.live", "sqlalchemy.dialects.postgresql.psycopg"),
+    *("boto3.session", "hvac", "kubernetes.client", "kubernetes.config"),
+)
 DESCRIPTORS = 5  # stdin, stdout, stderr, the order, and where the end is told
 
 

@@ -1,7 +1,9 @@
 """Make engines: set up every connection, say how transactions begin, and how long they wait."""
 
 import os
+import shlex
 import sqlite3
+import sys
 from contextlib import nullcontext
 from datetime import timedelta
 from math import ceil
@@ -121,7 +123,8 @@ def _postgres_engine(address: Address, watch: Watch, patience: timedelta | None)
     except ImportError as error:
         raise DatabaseError(
             "the PostgreSQL driver is not installed",
-            hint="install it with: pip install 'llm-keyctl[postgres]'",
+            hint="install it with: "
+            f"{shlex.quote(sys.executable)} -m pip install 'llm-keyctl[postgres]'",
         ) from error
     except ArgumentError:
         raise UsageError(

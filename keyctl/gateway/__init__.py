@@ -11,7 +11,8 @@ with Verifier("postgresql://gateway@db/keyctl") as verifier:
 """
 
 from keyctl.errors import UnavailableError
+from keyctl.gateway.found import Found
 from keyctl.gateway.verdict import AsyncVerdict, Verdict
 from keyctl.gateway.verifier import AsyncVerifier, Verifier
 
-__all__ = ["AsyncVerdict", "AsyncVerifier", "UnavailableError", "Verdict", "Verifier"]
+__all__ = ["AsyncVerdict", "AsyncVerifier", "Found", "UnavailableError", "Verdict", "Verifier"]

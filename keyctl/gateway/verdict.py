@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from keyctl.gateway.accounts import Hold
 from keyctl.gateway.books import amount_of
+from keyctl.gateway.found import Found
 from keyctl.gateway.ledger import Tab
 from keyctl.purses import PurseName, Terms
 from keyctl.records import Presented
@@ -54,10 +55,10 @@ class Verdict(verify.Verdict):
         return copy
 
     @property
-    def found(self) -> Presented | None:
-        """Return the key, its secret and its owners as the database held them; None if no key matched."""
+    def found(self) -> Found | None:
+        """Return the key and its owners as the database held them; None if no key matched."""
         found: Presented | None = getattr(self, "_found", None)
-        return found
+        return None if found is None else Found.of(found)
 
     @property
     def budgets(self) -> dict[PurseName, Terms | None]:

@@ -1,6 +1,8 @@
 """Share what the secret managers have in common: what they hold of a key, what may be replaced, what an answer proves."""
 
 import queue
+import shlex
+import sys
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -253,7 +255,8 @@ class StoreSink(ABC):
 def missing(extra: str) -> DeliveryError:
     """Return the error for a vendor's client that is not installed."""
     return DeliveryError(
-        f"the {extra} client is not installed", hint=f"pip install 'llm-keyctl[{extra}]'"
+        f"the {extra} client is not installed",
+        hint=f"install it with: {shlex.quote(sys.executable)} -m pip install 'llm-keyctl[{extra}]'",
     )
 
 

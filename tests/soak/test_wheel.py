@@ -18,6 +18,7 @@ from keyctl.db.database import Database
 from keyctl.db.schema import HEAD
 
 ROOT = Path(__file__).resolve().parents[2]
+NAMES = ("keyctl", "llm-keyctl")
 PLANTED = "raise SystemExit('imported from the current folder')\n"
 
 # One worker builds and installs for all of them; installing takes longer than a usual test.
@@ -78,7 +79,7 @@ def build(source: Path, out: Path) -> None:
 def _built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     """The distributions, built from a copy of the checkout so that nothing is left in it."""
     source, out = tmp_path_factory.mktemp("source") / "keyctl", tmp_path_factory.mktemp("dist")
-    left_out = shutil.ignore_patterns(".git", ".venv", "__pycache__", ".*_cache", ".hypothesis")
+    left_out = shutil.ignore_patterns(".git", ".venv*", "__pycache__", ".*_cache", ".hypothesis")
     shutil.copytree(ROOT, source, ignore=left_out)
     build(source, out)
     return Built(sdist=next(out.glob("*.tar.gz")), wheel=next(out.glob("*.whl")))
@@ -90,7 +91,7 @@ def _scripts(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("clean")
     venv.create(folder / "venv", with_pip=True)
     scripts = folder / "venv" / "bin"
-    wanted = f"keyctl[postgres] @ {built.wheel.as_uri()}"
+    wanted = f"llm-keyctl[postgres] @ {built.wheel.as_uri()}"
     installed = run(scripts / "python", "-m", "pip", "install", wanted, cwd=folder)
     assert installed.returncode == 0, installed.stdout + installed.stderr
     return scripts
@@ -137,7 +138,9 @@ class TestTheDistributions:
         names = zipfile.ZipFile(built.wheel).namelist()
 
         outside = [
-            name for name in names if not name.startswith(("keyctl/", "keyctl-")) or "test" in name
+            name
+            for name in names
+            if not name.startswith(("keyctl/", "llm_keyctl-")) or "test" in name
         ]
 
         assert outside == []
@@ -159,7 +162,7 @@ class TestTheDistributions:
                 for path in (ROOT / "migrations" / "versions").glob("*.py")
             ),
             "pyproject.toml",
-            "tests/test_wheel.py",
+            "tests/soak/test_wheel.py",
         }
 
 
@@ -196,6 +199,13 @@ class TestTheInstalledProgram:
         verified = run(scripts / "keyctl", "verify", "-", cwd=foreign, stdin=made.stdout)
 
         assert [item.returncode for item in (upgraded, made, verified)] == [0, 0, 0]
+
+    def test_has_a_second_name(self, scripts: Path, foreign: Path) -> None:
+        """Linux's keyutils owns /bin/keyctl, which cron and sudo may find first: llm-keyctl is the same."""
+        shown = [run(scripts / name, "--version", cwd=foreign).stdout for name in NAMES]
+
+        assert shown[0].startswith("keyctl ")
+        assert shown[0] == shown[1]
 
     def test_says_its_version(self, scripts: Path, foreign: Path, built: Built) -> None:
         """The version is the one in the wheel's name."""

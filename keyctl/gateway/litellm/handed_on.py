@@ -6,9 +6,10 @@ from typing import Any, Final
 from litellm.proxy._types import UserAPIKeyAuth
 
 from keyctl import money, routes
+from keyctl.gateway.found import Found
 from keyctl.gateway.verdict import Left, Verdict
 from keyctl.policy.models import INHERIT, NO_PERSONAL
-from keyctl.records import Key, Member, Organization, Presented, Team, User
+from keyctl.records import Key, Member, Organization, Team, User
 
 # Under which name a request comes back with its cost, and who it is charged to if it is forgotten.
 CHARGED: Final = "keyctl"
@@ -44,7 +45,7 @@ def handed_on(
     return UserAPIKeyAuth(
         api_key=key.id,
         token=key.id,
-        key_name=f"sk-{found.secret.id}…",
+        key_name=f"sk-{found.secret_id}…",
         key_alias=key.key_alias,
         user_id=key.user_id,
         user_email=user.email if user else None,
@@ -106,7 +107,7 @@ def _shown(left: Left, amount: int) -> float | int:
     return amount if left.name.counts_tokens else float(money.dollars(amount))
 
 
-def _metadata_of(found: Presented, name: str | None, object_id: str | None) -> dict[str, Any]:
+def _metadata_of(found: Found, name: str | None, object_id: str | None) -> dict[str, Any]:
     key = found.key
     handed = {field: key.gateway[field] for field in _IN_METADATA if key.gateway.get(field)}
     kinds = {"rpm_limit_type": key.rpm_limit_type, "tpm_limit_type": key.tpm_limit_type}
