@@ -127,7 +127,38 @@ def info_response() -> dict[str, Any]:
     gateway = GatewayFields.model_json_schema()
     properties.update({**gateway["properties"], **_DEFAULT_ROUTES})
     properties["secrets"] = _secrets()
-    return {**_object(properties, required), "$defs": gateway.get("$defs", {})}
+    properties["effective"] = _effective()
+    return {**_object(properties, [*required, "effective"]), "$defs": gateway.get("$defs", {})}
+
+
+def _effective() -> dict[str, Any]:
+    """Return the schema of what a key may do in effect: each limit with whose it is."""
+    owner = {"of": {"enum": ["key", "team", "user", "organization"]}, "id": {"type": "string"}}
+    text = {"type": ["string", "null"]}
+    limit = _object({**owner, "limit": {"type": "integer"}}, ["limit", "of", "id"])
+    budget = {
+        **owner,
+        "what": {"type": "string"},
+        "model": text,
+        "unit": {"enum": ["dollars", "tokens"]},
+        "limit": {"type": "number"},
+        "left": {"type": "number"},
+        "period": text,
+        "resets_at": _INSTANT,
+    }
+    names = {"models": {"type": "array", "items": {"type": "string"}}}
+    properties = {
+        "works": {"type": "boolean"},
+        "reason": text,
+        "until": _INSTANT,
+        "models": {"type": "array", "items": _object({**owner, **names}, ["of", "id", "models"])},
+        **{
+            name: {"anyOf": [limit, {"type": "null"}]}
+            for name in ("rpm_limit", "tpm_limit", "max_parallel_requests")
+        },
+        "budgets": {"type": "array", "items": _object(budget, list(budget))},
+    }
+    return _object(properties, ["works", "reason", "until", "models", "budgets"])
 
 
 def verify_response() -> dict[str, Any]:

@@ -8,7 +8,13 @@ from keyctl.cli import screen
 from keyctl.cli.tables import cell
 
 # Which change it was and when says the event itself.
-_UNTOLD: Final = ("updated_at", "updated_by", "budget_anchor_at")
+_UNTOLD: Final = (
+    "updated_at",
+    "updated_by",
+    "budget_anchor_at",
+    "confirmed_at",
+    "last_rotation_at",
+)
 _MONEY: Final = ("max_budget", "soft_budget", "spend")
 _LONGEST: Final = 40
 

@@ -153,9 +153,15 @@ def _declare(group: typer.Typer, noun: str) -> None:
 
     @command(group, "info", reads=True)
     def info(session: Session, id_: Id) -> None:
-        """Show one."""
+        """Show one: its limits, its members, what is left, and its keys by spend."""
+        from keyctl.cli.ownerpage import show_owner
+
         service, kind = _service(session, noun)
-        _show(session, service.info(kind, id_))
+        view = service.info(kind, id_)
+        if session.wants_json:
+            session.console.json(view)
+        else:
+            show_owner(session, view)
 
     @command(group, "list", layout=LISTS[noun], limit=1000)
     def list_(session: Session, page: Page) -> None:

@@ -2,16 +2,17 @@
 
 import shlex
 from dataclasses import asdict
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 
 from keyctl.cli import inputs
 from keyctl.cli.choices import require_one_of
 from keyctl.cli.command import command
+from keyctl.cli.keypage import show_key
 from keyctl.cli.listing import Page, show_list
 from keyctl.cli.session import Session
-from keyctl.cli.tables import Column, Layout, cell, pipe_only, show_table
+from keyctl.cli.tables import Column, Layout, cell, pipe_only
 from keyctl.errors import UsageError
 
 KEYS: Final = Layout(
@@ -171,13 +172,18 @@ def add_to(app: typer.Typer) -> None:
         if session.wants_json:
             session.console.json(view)
             return
-        secrets = view.pop("secrets")
-        shown = {name: value for name, value in view.items() if value not in (None, [], {}, False)}
-        session.console.write("".join(f"{name}: {cell(value)}\n" for name, value in shown.items()))
-        session.console.write("\n")
-        show_table(
-            session.console, ("id", "state", "created_at", "not_after", "administers"), secrets
-        )
+        show_key(session, view, _last_events(session, view["key_id"]))
+
+
+def _last_events(session: Session, key_id: str) -> list[dict[str, Any]]:
+    """Return the last five events of a key, none for who may not read the trail."""
+    from keyctl.services.audit import AuditService, EventFilter
+    from keyctl.services.callers import OVERSEERS
+
+    if session.caller.role not in OVERSEERS:
+        return []
+    events, _ = AuditService(session.workspace).page(EventFilter(key=key_id), limit=5)
+    return events
 
 
 def _no_word(session: Session, word: str) -> UsageError:

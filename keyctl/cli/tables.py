@@ -150,7 +150,8 @@ def _for_eyes(row: dict[str, Any], column: Column, now: datetime | None) -> tupl
     if column.kind == "money":
         return screen.money(value), ""
     if column.kind == "flag":
-        return (column.heading, "red") if value else ("", "")
+        colour = "red" if column.name == "blocked" else ""
+        return (column.heading, colour) if value else ("", "")
     if column.kind == "instant" and now is not None and isinstance(value, datetime):
         return screen.when(value, now), ""
     text, colour = _whole(value, column)

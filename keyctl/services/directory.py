@@ -36,6 +36,7 @@ from keyctl.services.callers import (
     require_route,
 )
 from keyctl.services.leaving import What, settle
+from keyctl.services.owner_standing import standing_of
 from keyctl.services.transaction import Unit, anchor, row_of, writing
 from keyctl.services.workspace import Workspace
 
@@ -203,7 +204,9 @@ class DirectoryService:
                 _require_unused(connection, kind, object_id)
 
     def info(self, kind: type[P], object_id: str) -> dict[str, Any]:
-        """Return the view of one, with its members.
+        """Return the view of one: its members, what is left of its budget, and its keys by spend.
+
+        Of the keys those count that the caller may see.
 
         Raises:
             NotFoundError: There is none that the caller may see.
@@ -216,7 +219,8 @@ class DirectoryService:
             members = None
             if kind is not User:
                 members = directory.members(connection, kind, object_id)
-            return _shown(self.workspace.caller, record, members)
+            caller = self.workspace.caller
+            return {**_shown(caller, record, members), **standing_of(connection, caller, record)}
 
     def page(
         self, kind: type[P], *, after: str | None, limit: int

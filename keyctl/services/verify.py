@@ -51,7 +51,7 @@ def identify(database: Database, text: str) -> tuple[Verdict, Presented | None]:
     with database.read(oldest=VERIFIABLE) as connection:
         found = queries.find_presented(connection, key_string.lookup)
         now = database.now(connection)
-        budgets = [] if found is None else _budgets(connection, found)
+        budgets = [] if found is None else budgets_of(connection, found)
     if found is None or not hashing.matches(key_string, hashed=found.secret.hash):
         return Verdict(valid=False, reason="unknown"), None
     reason = lifecycle.suspension(
@@ -70,7 +70,7 @@ def identify(database: Database, text: str) -> tuple[Verdict, Presented | None]:
     return Verdict(valid=reason is None, reason=reason, **names_of(found, now=now)), found
 
 
-def _budgets(connection: Connection, found: Presented) -> list[Budget]:
+def budgets_of(connection: Connection, found: Presented) -> list[Budget]:
     """Return the budgets of a key and what is spent of each; one query more for those with meters."""
     metered = [budget.name for budget in purses.budgets(found) if budget.name.meter]
     meters, _ = queries.find_meters(connection, metered)

@@ -56,3 +56,72 @@ class TestHelpAndVersion:
     def test_version_is_told_as_json(self, inside: Inside) -> None:
         """The program's version and the schema it works with."""
         assert set(inside("version", "-o", "json").json) == {"version", "schema", "python"}
+
+
+class TestKeyPage:
+    def test_tells_what_a_key_may_do_in_effect(self, inside: Inside) -> None:
+        """Each list of models, the smallest rate and every budget, with whose it is."""
+        inside(
+            *("team", "create", "web", "--max-budget", "10", "--rpm-limit", "5"),
+            *("--model", "gpt-4*"),
+            check=True,
+        )
+        inside(
+            *("generate", "--alias", "a", "--team", "web", "--max-budget", "8"),
+            *("--model", "gpt-4o"),
+            check=True,
+        )
+        inside("spend", "a", "--add", "3", check=True)
+
+        effect = inside("info", "a", "-o", "json", check=True).json["effective"]
+
+        assert (effect["works"], effect["reason"]) == (True, None)
+        assert [(item["of"], item["models"]) for item in effect["models"]] == [
+            ("key", ["gpt-4o"]),
+            ("team", ["gpt-4*"]),
+        ]
+        assert effect["rpm_limit"]["limit"] == 5
+        assert [(item["of"], item["left"]) for item in effect["budgets"]] == [
+            ("key", 5),
+            ("team", 10),
+        ]
+
+    def test_says_why_an_active_key_is_refused(self, inside: Inside) -> None:
+        """Its own state says active, its team is blocked."""
+        inside("team", "create", "web", check=True)
+        inside("generate", "--alias", "a", "--team", "web", check=True)
+        inside("team", "update", "web", "--blocked", check=True)
+
+        assert inside("info", "a", "-o", "json").json["effective"]["reason"] == "team_blocked"
+        assert "refused: team_blocked" in inside("info", "a", terminal=80).stdout
+
+    @pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+    def test_has_secrets_and_the_last_events(self, inside: Inside) -> None:
+        """As tables under their headings, on a screen with short dates."""
+        inside("generate", "--alias", "a", check=True)
+        inside("update", "a", "--max-budget", "5", check=True)
+
+        shown = inside("info", "a", terminal=100, environment={"NO_COLOR": "1"}).stdout
+
+        assert "\nsecrets\n" in shown
+        assert "\nlast events\n" in shown
+        assert "max_budget none → $5" in shown
+
+
+class TestOwnerPage:
+    def test_has_members_keys_by_spend_and_what_is_left(self, inside: Inside) -> None:
+        """The dearest key first."""
+        inside("team", "create", "web", "--max-budget", "10", check=True)
+        inside("user", "create", "ada", check=True)
+        inside("team", "add-member", "web", "ada", check=True)
+        for alias, spent in (("a", "1"), ("b", "2")):
+            inside("generate", "--alias", alias, "--team", "web", check=True)
+            inside("spend", alias, "--add", spent, check=True)
+
+        view = inside("team", "info", "web", "-o", "json", check=True).json
+        shown = inside("team", "info", "web", check=True).stdout
+
+        assert (view["left"], view["keys"]["count"], view["keys"]["spend"]) == (10, 2, 3)
+        assert [key["key_alias"] for key in view["keys"]["dearest"]] == ["b", "a"]
+        assert "1 members" in shown
+        assert "2 keys, $3 spent" in shown

@@ -22,6 +22,7 @@ from keyctl.errors import (
 from keyctl.policy.facts import Caller
 from keyctl.records import Key, Secret, User
 from keyctl.services.callers import OVERSEERS, require_route
+from keyctl.services.keys.effective import effective
 from keyctl.services.workspace import Workspace
 
 # A beginning of an id stands for it from so many characters on, `key_` among them.
@@ -37,7 +38,9 @@ class KeyService:
     workspace: Workspace
 
     def info(self, given: str) -> dict[str, Any]:
-        """Return the key that *given* names, with its secrets; a deleted one answers to its id.
+        """Return the key that *given* names, with its secrets and what it may do in effect.
+
+        A deleted one answers to its id.
 
         Raises:
             KeyNotFoundError: There is none that the caller may see.
@@ -49,7 +52,11 @@ class KeyService:
             if not may_see(self.workspace.caller, key):
                 raise not_found(given)
             secrets = queries.secrets_of(connection, key.id)
-            return views.info_view(key, secrets, now=database.now(connection))
+            now = database.now(connection)
+            return {
+                **views.info_view(key, secrets, now=now),
+                "effective": effective(connection, key, secrets, now=now),
+            }
 
     def issued_by(self, wanted: KeyFilter, given: str) -> KeyFilter:
         """Return *wanted* narrowed to keys that a key, or a user, took a secret of.

@@ -1,0 +1,88 @@
+"""Tell what a key may do in effect: its own limits and what its owners leave it."""
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import Connection
+
+from keyctl import lifecycle, money, purses
+from keyctl.db import queries
+from keyctl.purses import Budget
+from keyctl.records import Key, Presented, Secret
+from keyctl.services.verify import budgets_of
+
+_WORDS: Final = {"keys": "key", "teams": "team", "users": "user", "organizations": "organization"}
+_RATES: Final = ("rpm_limit", "tpm_limit", "max_parallel_requests")
+
+
+def effective(
+    connection: Connection, key: Key, secrets: list[Secret], *, now: datetime
+) -> dict[str, Any]:
+    """Return whether the key works and why not, the smallest of each limit, and what is left of the money.
+
+    `models` are the lists that a model must be on, all of them; each limit names whose it is.
+    """
+    found = _presented(connection, secrets, now=now)
+    if found is None:
+        return {"works": False, "reason": "revoked", "until": None, "models": [], "budgets": []}
+    budgets = budgets_of(connection, found)
+    reason = lifecycle.suspension(
+        found.secret,
+        key,
+        team=found.team,
+        organization=found.organization,
+        user=found.user,
+        now=now,
+    )
+    if reason is None and any(item.is_spent(now=now) for item in budgets if item.model is None):
+        reason = "budget_exceeded"
+    return {
+        "works": reason is None,
+        "reason": reason,
+        "until": key.expires,
+        "models": [
+            {"of": _WORDS[table], "id": record.id, "models": record.models}
+            for table, record in purses.charged(found)
+            if record.models
+        ],
+        **{name: _smallest(found, name) for name in _RATES},
+        "budgets": [_left(item, now) for item in budgets],
+    }
+
+
+def _presented(connection: Connection, secrets: list[Secret], *, now: datetime) -> Presented | None:
+    for secret in secrets:
+        if lifecycle.authenticates(secret, now=now):
+            return queries.find_presented(connection, secret.lookup)
+    return None
+
+
+def _smallest(found: Presented, name: str) -> dict[str, Any] | None:
+    def limits() -> Iterator[tuple[int, str, str]]:
+        for table, record in purses.charged(found):
+            value = getattr(record, name, None)
+            if value is not None:
+                yield value, _WORDS[table], record.id
+
+    first = min(limits(), default=None)
+    return None if first is None else {"limit": first[0], "of": first[1], "id": first[2]}
+
+
+def _left(budget: Budget, now: datetime) -> dict[str, Any]:
+    """Return a budget with what is left of it; dollars, or tokens where it counts those."""
+    is_over = budget.period is not None and (budget.end is None or budget.end <= now)
+    spend = 0 if is_over else budget.spend
+    left = max(0, budget.limit - spend)
+    tokens = budget.name.counts_tokens
+    return {
+        "of": _WORDS[budget.name.table],
+        "id": budget.name.object_id,
+        "what": budget.name.meter or "max_budget",
+        "model": budget.model,
+        "unit": "tokens" if tokens else "dollars",
+        "limit": budget.limit if tokens else money.dollars(budget.limit),
+        "left": left if tokens else money.dollars(left),
+        "period": budget.period,
+        "resets_at": None if is_over else budget.end,
+    }

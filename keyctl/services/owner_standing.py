@@ -1,0 +1,40 @@
+"""Tell how a team, a user or an organization stands: what is left of its budget, its keys by spend."""
+
+from typing import Any, Final
+
+from sqlalchemy import Connection
+
+from keyctl import money, views
+from keyctl.db.queries import standing
+from keyctl.policy.facts import Caller
+from keyctl.records import Organization, Principal, Team, User
+from keyctl.services.keys.read import visible_to
+
+_COLUMN: Final[dict[type[Principal], str]] = {
+    Team: "team_id",
+    User: "user_id",
+    Organization: "organization_id",
+}
+_DEAREST: Final = 10
+
+
+def standing_of(connection: Connection, caller: Caller, record: Principal) -> dict[str, Any]:
+    """Return what is left of the budget in dollars, and the dearest of the keys that the caller may see."""
+    dearest, count, spent = standing.spend_by_key(
+        connection,
+        visible_to(caller),
+        column=_COLUMN[type(record)],
+        value=record.id,
+        limit=_DEAREST,
+    )
+    left = None if record.max_budget is None else max(0, record.max_budget - record.spend)
+    return {
+        "left": None if left is None else money.dollars(left),
+        "keys": {
+            "count": count,
+            "spend": money.dollars(spent),
+            "dearest": [
+                {name: views.dollars(name, value) for name, value in key.items()} for key in dearest
+            ],
+        },
+    }
