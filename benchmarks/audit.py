@@ -24,7 +24,11 @@ from keyctl.db.queries import audit
 from keyctl.db.queries.audit import GENESIS, Event, Head
 from keyctl.policy.facts import Caller
 from keyctl.records import Team
+from keyctl.requests import GenerateRequest
+from keyctl.services.audit import AuditService
 from keyctl.services.directory import DirectoryService
+from keyctl.services.issue.generate_many import BulkService
+from keyctl.services.issue.order import Order
 from keyctl.services.workspace import Workspace
 
 MANY, ROUNDS, BATCH = 1_000_000, 201, 10_000
@@ -147,6 +151,23 @@ def verifying(kind: str, url: str, count: int, folder: str) -> None:
     database.engine.dispose()
 
 
+def stating(kind: str, url: str, count: int, folder: str) -> None:
+    """Print what it costs to hold every row of so many keys against the chain, beside the chain alone."""
+    work = workspace(another(url), folder)
+    order = Order(request=GenerateRequest(key_alias="k-{n}"))
+    BulkService(work).generate(order, count, lambda _: None)
+    service, spent = AuditService(work), {False: 0.0, True: 0.0}
+    for state in (False, True, False, True):
+        begun = time.perf_counter()
+        service.verify(state=state, step=lambda: None)
+        spent[state] = time.perf_counter() - begun
+    print(
+        f"{kind}: audit verify --state of {count:,} keys: {count / spent[True]:,.0f} keys a second,"
+        f" {spent[True] / spent[False]:.1f} times the chain alone"
+    )
+    work.database.engine.dispose()
+
+
 def main() -> None:
     """Print the figures for both kinds of database; the argument is how many events."""
     count = int(sys.argv[1]) if sys.argv[1:] else MANY
@@ -154,6 +175,7 @@ def main() -> None:
         for kind, url in urls.items():
             per_change(kind, url, folder)
             verifying(kind, url, count, folder)
+            stating(kind, url, max(1, count // 50), folder)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ REMINDERS: Final = (
 ACTIONS: Final = frozenset(
     {
         "budget_reset",
+        "audit_accept_denied",
         "audit_read_denied",
         "budget_reset_denied",
         "caller_denied",
@@ -69,7 +70,9 @@ ACTIONS: Final = frozenset(
         "rule_overridden",
         *REMINDERS,
         "secret_administers_changed",
+        "secret_changed",
         "secret_revoked",
+        "state_recorded",
         *(
             f"{word}_{done}"
             for word in _OBJECTS

@@ -392,3 +392,9 @@ class UnreadableRowError(IntegrityError):
         self.object_id = object_id
         self.columns = tuple(columns)
         self.known = known
+
+
+class StateDiffersError(IntegrityError):
+    """Rows are stored otherwise than the audit chain says; `violations` names each field."""
+
+    code = "state_differs"

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
+from types import MappingProxyType
 from typing import Any
 
 from keyctl.config.settings import Settings
@@ -13,6 +14,7 @@ from keyctl.services.authorize.verdict import Verdict
 from keyctl.services.directory import DirectoryService
 from keyctl.services.issue.generate import GenerateService
 from keyctl.services.issue.order import Order
+from keyctl.services.rotate.one import RotateOrder, RotateService
 from keyctl.services.workspace import Workspace
 from keyctl.sinks.base import Parcel, Target
 
@@ -106,7 +108,7 @@ class World:
     ) -> Verdict:
         """Return the whole verdict on a request, which is not carried out."""
         return GenerateService(self.acting(caller or CALLERS["local"])).dry_run(
-            _order(request, order)
+            order_of(request, order)
         )
 
     def make(
@@ -119,10 +121,15 @@ class World:
     ) -> str:
         """Carry a request out, hand over the key string and return the key's id."""
         service = GenerateService(self.acting(caller or CALLERS["local"]))
-        return str(service.generate(_order(request, order), hand or Hand()).answer["key_id"])
+        return str(service.generate(order_of(request, order), hand or Hand()).answer["key_id"])
+
+    def rotate(self, given: str, hand: "Hand") -> None:
+        """Give a key a new secret."""
+        RotateService(self.workspace).rotate(RotateOrder(given=given), hand)
 
 
-def _order(request: Mapping[str, Any], order: Mapping[str, Any]) -> Order:
+def order_of(request: Mapping[str, Any], order: Mapping[str, Any] = MappingProxyType({})) -> Order:
+    """Return an order for a key with these fields."""
     return Order(
         request=validate(GenerateRequest, request, what="the request", schema="generate-request"),
         **order,

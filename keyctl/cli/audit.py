@@ -131,6 +131,10 @@ def add_to(app: typer.Typer) -> None:
         else:
             session.console.lines(events)
 
+    _add_checks(group)
+
+
+def _add_checks(group: typer.Typer) -> None:
     @command(group, "verify", reads=True)
     def verify(
         session: Session,
@@ -140,21 +144,39 @@ def add_to(app: typer.Typer) -> None:
         at_seq: Annotated[
             int | None, typer.Option("--at-seq", min=1, help="The event that it is the hash of.")
         ] = None,
+        state: Annotated[
+            bool, typer.Option("--state", help="Hold what is stored against the chain, too.")
+        ] = False,
     ) -> None:
         """Walk the whole chain; exit 11 if it does not hold.
 
-        The first event that does not fit is named.
+        The first event that does not fit is named.  With --state, every row must be as the chain
+        last said, usage aside; each field that is not is named.
         """
         from keyctl.services.audit import AuditService
 
         expected = _expected(expect_head, at_seq)
         service = AuditService(session.workspace)
         with progress("verifying", service.count()) as advance:
-            head = service.verify(expected=expected, step=advance)
+            head = service.verify(expected=expected, state=state, step=advance)
         if session.wants_json:
             session.console.json({"valid": True, "seq": head.seq, "head": head.hash})
         else:
             session.console.write(f"{head.seq} events, unbroken: {head.hash}\n")
+
+    @command(group, "accept")
+    def accept(
+        session: Session,
+        reason: Annotated[str, typer.Option("--reason", help="Why what stands is right.")],
+    ) -> None:
+        """Put what is stored on record where the chain says otherwise, as an admin accepts it."""
+        from keyctl.services.audit import AuditService
+
+        view = AuditService(session.workspace).accept(reason=reason)
+        if session.wants_json:
+            session.console.json(view)
+        else:
+            session.console.write(f"{view['accepted']} objects recorded as they stand\n")
 
     @command(group, "head", reads=True)
     def head(session: Session) -> None:

@@ -79,6 +79,8 @@ class Session:
             self._add_nearest(error)
         if isinstance(error, PolicyDeniedError) and self._can_override:
             self._add_override(error)
+        if "database" in self.__dict__ and self.database.upgraded_from is not None:
+            self._record_upgraded()
         if "workspace" in self.__dict__:
             waiting = self._send_events() if self.workspace.outgoing else {}
             # A script that reads the error as JSON gets nothing but that; the outbox has the rest.
@@ -90,6 +92,15 @@ class Session:
             self.database.engine.dispose()
         if error is None or isinstance(error, (BatchError, typer.Exit)):
             self._name_unreadable()
+
+    def _record_upgraded(self) -> None:
+        """Let the audit chain tell all rows of a database that was upgraded from before it did."""
+        from keyctl.services.audit import AuditService
+        from keyctl.services.state import TOLD_SINCE
+
+        before, self.database.upgraded_from = self.database.upgraded_from, None
+        if before is not None and before < TOLD_SINCE:
+            AuditService(self.workspace).record_upgraded()
 
     def _name_unreadable(self) -> None:
         """End with exit 11 if rows were passed over that cannot be read: the others were served.

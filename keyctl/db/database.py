@@ -53,6 +53,7 @@ class Database:
         self._clock = clock
         self._patience = patience
         self._prepared = False
+        self.upgraded_from: str | None = None  # the schema that this process has brought to its own
         self.is_swept = False  # set by who has archived what crashed runs left
         self._watch = Watch()
         self.engine = engine_of(self.address, self._watch, patience=patience)
@@ -212,6 +213,7 @@ class Database:
                 if self.path is not None and before is not None:
                     _back_up(self.path, before)
                 upgrade(self.engine)
+                self.upgraded_from = before
         return before, HEAD
 
     @contextmanager

@@ -1,23 +1,25 @@
 """Show the audit trail to whoever may read it."""
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection
 
 from keyctl import jsontext, views
-from keyctl.db import queries
+from keyctl.db import queries, told
 from keyctl.db.queries import audit, directory
 from keyctl.db.queries.audit import Conditions, Head
-from keyctl.errors import BrokenChainError, KeyNotFoundError, NotFoundError
+from keyctl.errors import BrokenChainError, KeyNotFoundError, NotFoundError, StateDiffersError
 from keyctl.records import Principal, Team, User
-from keyctl.services.callers import require_overseer
+from keyctl.services.callers import require_admin, require_overseer
 from keyctl.services.directory import WORD, missing
 from keyctl.services.keys.read import find
-from keyctl.services.transaction import anchor
+from keyctl.services.state import Difference, differences, hear, name_of, record_rows
+from keyctl.services.transaction import anchor, writing
 from keyctl.services.workspace import Workspace
 
 
@@ -78,20 +80,25 @@ class AuditService:
         with self.workspace.database.read() as connection:
             return audit.count_events(connection)
 
-    def verify(self, *, expected: Head | None = None, step: Callable[[], None]) -> Head:
+    def verify(
+        self, *, expected: Head | None = None, state: bool = False, step: Callable[[], None]
+    ) -> Head:
         """Walk the chain and return its head; *step* is called after each event.
 
         *expected* is a head that was kept elsewhere: the event of that number must still be there
-        with that hash, which a cut or rewritten chain cannot have.
+        with that hash, which a cut or rewritten chain cannot have.  With *state*, what is stored
+        must be what the chain last said of it, usage aside.
 
         Raises:
             BrokenChainError: The chain does not hold; it names the first event that does not fit.
+            StateDiffersError: What is stored differs; it names each object and field.
         """
         require_overseer(self.workspace, "the audit trail", "audit")
         head, kept = Head(0, audit.GENESIS), expected is None
         with (
             self.workspace.database.read(snapshot=True) as connection,
-            closing(audit.check_chain(connection)) as links,
+            told.nothing_told() as memory,
+            closing(audit.check_chain(connection, heard=_listener(memory, state=state))) as links,
         ):
             try:
                 for head in links:
@@ -101,12 +108,61 @@ class AuditService:
                     step()
             except audit.BrokenLinkError as error:
                 raise _broken(error) from error
+            found = list(differences(connection, memory)) if state else []
+        if found:
+            raise _differs(found)
         if expected is not None and not kept:
             raise BrokenChainError(
                 f"the audit chain ends at event {head.seq}: event {expected.seq} is missing",
                 hint=audit.ADVICE,
             )
         return head
+
+    def accept(self, *, reason: str) -> dict[str, Any]:
+        """Record every row that differs from what the chain says as it stands now, on record as accepted.
+
+        Rows that cannot be read, or that are gone, are left: there is nothing to record.
+        """
+        require_admin(self.workspace, "accept what is stored", "audit_accept_denied", "audit")
+        with writing(self.workspace) as unit, told.nothing_told() as memory:
+            try:
+                for _ in audit.check_chain(unit.connection, heard=partial(hear, memory)):
+                    pass
+            except audit.BrokenLinkError as error:
+                raise _broken(error) from error
+            wanted = {
+                (item.object_type, item.object_id) for item in differences(unit.connection, memory)
+            }
+            accepted = sum(
+                record_rows(unit, word, [row], reason=reason)
+                for word, row in told.stored(unit.connection)
+                if (word, name_of(word, row)) in wanted
+            )
+        return {"accepted": accepted, "audit": anchor(unit.heads[-1]) if unit.heads else None}
+
+    def record_upgraded(self) -> None:
+        """Record all rows after an upgrade from a version whose chain did not tell all of them."""
+        for word in told.TABLES:
+            after: tuple[Any, ...] | None = None
+            while True:
+                with writing(self.workspace) as unit:
+                    found, after = told.page(unit.connection, word, after=after, lock=True)
+                    record_rows(unit, word, found, reason="the database was upgraded")
+                if after is None:
+                    break
+
+
+def _listener(memory: told.Told, *, state: bool) -> Callable[[Mapping[str, Any]], None]:
+    return partial(hear, memory) if state else lambda _: None
+
+
+def _differs(found: Sequence[Difference]) -> StateDiffersError:
+    objects = {(item.object_type, item.object_id) for item in found}
+    return StateDiffersError(
+        f"{len(found)} fields of {len(objects)} objects are not what the audit chain says",
+        hint="compare them with a backup; keyctl audit accept puts what stands on record, once you know why",
+        violations=[item.violation() for item in found],
+    )
 
 
 def _asked(connection: Connection, wanted: EventFilter) -> Conditions:

@@ -272,14 +272,10 @@ class DirectoryService:
             if before is not None and role in _PLAIN:
                 place = (kind, object_id)
                 left = settle(unit, self.workspace.settings, user_id, place=place, keys=keys)
+            after: dict[str, Any] = {"role": role}
             if before is None:
-                directory.add_member(
-                    unit.connection,
-                    kind,
-                    object_id,
-                    user_id,
-                    {"role": role, "created_at": unit.now},
-                )
+                after["created_at"] = unit.now
+                directory.add_member(unit.connection, kind, object_id, user_id, after)
             else:
                 directory.change_role(unit.connection, kind, object_id, user_id, role)
             unit.record(
@@ -287,7 +283,7 @@ class DirectoryService:
                 word,
                 object_id,
                 before=None if before is None else {"user_id": user_id, "role": before},
-                after={"user_id": user_id, "role": role},
+                after={"user_id": user_id, **after},
             )
         return {
             f"{word}_id": object_id,

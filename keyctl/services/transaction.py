@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -11,7 +11,7 @@ from typing import Any, Final
 from sqlalchemy import Connection
 
 from keyctl import money
-from keyctl.db import queries
+from keyctl.db import queries, written
 from keyctl.db.queries import audit
 from keyctl.db.queries.audit import Event, Head
 from keyctl.policy.facts import Caller
@@ -76,6 +76,7 @@ def writing(workspace: Workspace, *, to_finish: bool = False) -> Iterator[Unit]:
     """
     database = workspace.database
     with database.write() as connection:
+        written.forget(connection)
         now, caller = database.began_at(connection), workspace.caller
         if not to_finish:
             caller = acting.current(connection, caller, workspace.settings, now=now)
@@ -88,14 +89,36 @@ def writing(workspace: Workspace, *, to_finish: bool = False) -> Iterator[Unit]:
                 archive_pending(unit, key, reason="its run died before the key was confirmed")
             for secret in queries.secrets_past_grace(connection, now=unit.now, limit=_SWEEP):
                 _end_grace(unit, secret)
+        told = _with_secrets(unit, written.take(connection))
         if unit.events:
-            unit.heads = audit.append(connection, unit.events, at=unit.now)
+            unit.heads = audit.append(connection, told, at=unit.now)
             posted = outbox.post(
                 connection, workspace.settings, unit.events, unit.heads, now=unit.now
             )
     # After the commit: what was rolled back is not sent.
     workspace.outgoing.extend(posted)
     database.is_swept = True
+
+
+def _with_secrets(unit: Unit, secrets: Mapping[str, list[dict[str, Any]]]) -> list[Event]:
+    """Return the unit's events, the last of each key with what became of the key's secrets.
+
+    Only in the chain: hooks are told of the key and not of its secrets.
+    """
+    last = {
+        event.object_id: number
+        for number, event in enumerate(unit.events)
+        if event.object_type == "key" and not event.action.endswith("_denied")
+    }
+    for key_id in secrets.keys() - last.keys():
+        last[key_id] = len(unit.events)
+        unit.record("secret_changed", "key", key_id)
+    told = list(unit.events)
+    for key_id, changed in secrets.items():
+        number = last[key_id]
+        after = {**(told[number].after or {}), "secrets": changed}
+        told[number] = replace(told[number], after=after)
+    return told
 
 
 def _end_grace(unit: Unit, secret: Secret) -> None:
@@ -139,9 +162,14 @@ def archive(unit: Unit, key: Key, *, action: str, reason: str | None = None) -> 
 
 def row_of(record: Record) -> dict[str, Any]:
     """Return the persisted row for the audit trail, money as text in dollars."""
+    return told_columns(record.columns())
+
+
+def told_columns(columns: Mapping[str, Any]) -> dict[str, Any]:
+    """Return column values as the audit trail tells them: money as text in dollars."""
     return {
         name: str(money.dollars(value)) if name in _MONEY and value is not None else value
-        for name, value in record.columns().items()
+        for name, value in columns.items()
     }
 
 

@@ -1,7 +1,7 @@
 """Append events to the audit chain, walk it, and ask for them."""
 
 import hashlib
-from collections.abc import Collection, Generator, Iterable, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -209,8 +209,15 @@ def export(
             yield tolerant.plain(row)
 
 
-def check_chain(connection: Connection, *, batch: int = 1000) -> Generator[Head]:
+def check_chain(
+    connection: Connection,
+    *,
+    batch: int = 1000,
+    heard: Callable[[Mapping[str, Any]], None] = lambda _: None,
+) -> Generator[Head]:
     """Walk the whole chain and yield where each event is, if it fits; hold *batch* of them at most.
+
+    *heard* gets each event that fits.
 
     Every event must have the number after the one before, that one's hash, and its own; the head
     must be the last one.  The connection must see one snapshot: others go on writing.
@@ -222,7 +229,7 @@ def check_chain(connection: Connection, *, batch: int = 1000) -> Generator[Head]
     # What the driver cannot read loses the whole batch: then one by one, up to that event.
     for size in (batch, 1):
         try:
-            for head in _links(connection, last, batch=size):
+            for head in _links(connection, last, batch=size, heard=heard):
                 yield (last := head)
             break
         except DBAPIError as error:
@@ -245,15 +252,23 @@ class BrokenLinkError(Exception):
         self.seq = seq
 
 
-def _links(connection: Connection, last: Head, *, batch: int) -> Generator[Head]:
+def _links(
+    connection: Connection,
+    last: Head,
+    *,
+    batch: int,
+    heard: Callable[[Mapping[str, Any]], None],
+) -> Generator[Head]:
     """Yield where each event behind *last* is, as long as they fit."""
     names = audit_events.c.keys()
     query = select(*tolerant.columns(audit_events, connection)).order_by(audit_events.c.seq)
     if last.seq:  # not from the start: there a number below 1 is to be found
         query = query.where(audit_events.c.seq > last.seq)
-    with connection.execution_options(yield_per=batch).execute(query) as rows:
+    with connection.execute(query.execution_options(yield_per=batch)) as rows:
         for values in rows:
-            last = _next_link(dict(zip(names, values, strict=True)), last)
+            row = dict(zip(names, values, strict=True))
+            last = _next_link(row, last)
+            heard(row)
             yield last
 
 

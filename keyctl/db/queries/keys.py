@@ -13,7 +13,7 @@ from sqlalchemy import (
     update,
 )
 
-from keyctl.db import rows
+from keyctl.db import rows, written
 from keyctl.db.tables import claims, keys, secrets
 from keyctl.records import Key
 
@@ -123,11 +123,15 @@ def confirm_keys(connection: Connection, run_id: str, *, at: datetime) -> None:
         update(keys).where(keys.c.id.in_(mine)).values(confirmed_at=at, updated_at=at)
     )
     expires = select(keys.c.expires).where(keys.c.id == secrets.c.key_id).scalar_subquery()
-    connection.execute(
+    confirmed = (
         update(secrets)
         .where(secrets.c.run_id == run_id, secrets.c.state == "staged")
         .values(state="active", not_after=expires)
+        .returning(secrets.c.key_id, secrets.c.id, secrets.c.not_after)
     )
+    for row in connection.execute(confirmed).all():
+        values = {"state": "active", "not_after": row.not_after}
+        written.note(connection, row.key_id, row.id, values)
 
 
 def update_key(connection: Connection, key_id: str, **values: Any) -> None:

@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Any, Final
 
 from sqlalchemy import (
+    Boolean,
     ColumnElement,
     Connection,
     Select,
@@ -21,7 +22,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import DBAPIError
 
-from keyctl.db import rows
+from keyctl.db import rows, written
 from keyctl.db.schema import REVISION
 from keyctl.db.tables import (
     budgets,
@@ -51,6 +52,10 @@ _PAGE: Final = 500
 _PARTS: Final = (secrets, keys, teams, organizations, users, team_members)
 # The revision from which on members have limits, and tiers are there.
 _TIERS_SINCE: Final = "1_0006"
+# What the database fills in where a new secret's row does not say.
+_UNSAID: Final = {
+    column.name: False if isinstance(column.type, Boolean) else None for column in secrets.c
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,48 +302,49 @@ def secrets_by_lookup(connection: Connection, lookups: Sequence[str]) -> dict[st
 def insert_secret(connection: Connection, *records: dict[str, Any]) -> None:
     """Write new secrets, given as column values."""
     connection.execute(insert(secrets), list(records))
+    for record in records:
+        written.note(connection, record["key_id"], record["id"], {**_UNSAID, **record})
 
 
 def update_secret(connection: Connection, secret_id: str, **values: Any) -> None:
     """Set columns of a secret."""
-    connection.execute(update(secrets).where(secrets.c.id == secret_id).values(**values))
+    _set(connection, secrets.c.id == secret_id, **values)
+
+
+def _set(connection: Connection, *where: ColumnElement[bool], **values: Any) -> None:
+    """Set columns of the secrets that fit, and note which they were."""
+    changed = update(secrets).where(*where).values(**values)
+    for row in connection.execute(changed.returning(secrets.c.key_id, secrets.c.id)).all():
+        written.note(connection, row.key_id, row.id, values)
 
 
 def bound_secrets(connection: Connection, key: Key) -> None:
     """Let the secrets of a key end when it does: active ones then, retiring ones not later."""
     mine = secrets.c.key_id == key.id
-    active = update(secrets).where(mine, secrets.c.state.in_(("active", "staged")))
     if key.confirmed_at is not None:
-        connection.execute(active.values(not_after=key.expires))
+        _set(connection, mine, secrets.c.state.in_(("active", "staged")), not_after=key.expires)
     if key.expires is not None:
-        connection.execute(
-            update(secrets)
-            .where(mine, secrets.c.state == "retiring", secrets.c.not_after > key.expires)
-            .values(not_after=key.expires)
-        )
+        late = secrets.c.not_after > key.expires
+        _set(connection, mine, secrets.c.state == "retiring", late, not_after=key.expires)
 
 
 def retire_abandoned(connection: Connection, key_id: str, *, run_id: str) -> None:
     """Let what dead runs staged for a key end when it would have: no rotation lengthens its life."""
-    connection.execute(
-        update(secrets)
-        .where(secrets.c.key_id == key_id, secrets.c.state == "staged", secrets.c.run_id != run_id)
-        .values(state="retiring", run_id=run_id)
-    )
+    mine = secrets.c.key_id == key_id
+    others = (mine, secrets.c.state == "staged", secrets.c.run_id != run_id)
+    _set(connection, *others, state="retiring", run_id=run_id)
 
 
 def delete_secret(connection: Connection, secret_id: str) -> None:
     """Remove a secret that never was anybody's."""
-    connection.execute(delete(secrets).where(secrets.c.id == secret_id))
+    gone = delete(secrets).where(secrets.c.id == secret_id).returning(secrets.c.key_id)
+    for row in connection.execute(gone).all():
+        written.note_removal(connection, row.key_id, secret_id)
 
 
 def revoke_secrets(connection: Connection, key_id: str) -> None:
     """Revoke every secret of a key."""
-    connection.execute(
-        update(secrets)
-        .where(secrets.c.key_id == key_id, secrets.c.state != "revoked")
-        .values(state="revoked")
-    )
+    _set(connection, secrets.c.key_id == key_id, secrets.c.state != "revoked", state="revoked")
 
 
 def secrets_that_lost_their_right(connection: Connection) -> Iterator[tuple[Secret, Key]]:
@@ -408,8 +414,5 @@ def keys_left_by(connection: Connection, user_id: str, **where: str) -> list[Key
 def let_administer(connection: Connection, secret_ids: Sequence[str], *, batch: int = 500) -> None:
     """Let these secrets be used as callers."""
     for start in range(0, len(secret_ids), batch):
-        connection.execute(
-            update(secrets)
-            .where(secrets.c.id.in_(secret_ids[start : start + batch]))
-            .values(administers=True)
-        )
+        chosen = secrets.c.id.in_(secret_ids[start : start + batch])
+        _set(connection, chosen, administers=True)

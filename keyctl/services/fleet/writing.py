@@ -70,8 +70,9 @@ def _write_owners(unit: Unit, changes: Iterable[OwnerChange]) -> None:
 def _write_roles(unit: Unit, change: OwnerChange, kind: type[Principal]) -> None:
     word = WORD[kind]
     for user, (before, role) in change.roles.items():
+        values: dict[str, Any] = {"role": role}
         if before is None:
-            values = {"role": role, "created_at": unit.now}
+            values["created_at"] = unit.now
             directory.add_member(unit.connection, kind, change.object_id, user, values)
         else:
             directory.change_role(unit.connection, kind, change.object_id, user, role)
@@ -80,7 +81,7 @@ def _write_roles(unit: Unit, change: OwnerChange, kind: type[Principal]) -> None
             word,
             change.object_id,
             before=None if before is None else {"user_id": user, "role": before},
-            after={"user_id": user, "role": role},
+            after={"user_id": user, **values},
         )
 
 

@@ -177,14 +177,13 @@ class OwnerImport:
         if member.role is None or user_id not in users:
             reason = member.skipped or "user_not_found"
             return Line(object_type="member", source=source, result="skipped", reason=reason)
-        directory.add_member(
-            unit.connection, kind, object_id, user_id, {"role": member.role, "created_at": unit.now}
-        )
+        values = {"role": member.role, "created_at": unit.now}
+        directory.add_member(unit.connection, kind, object_id, user_id, values)
         unit.record(
             f"{word}_member_imported",
             word,
             object_id,
-            after={"user_id": user_id, "role": member.role},
+            after={"user_id": user_id, **values},
         )
         return Line(object_type="member", source=source, result="imported")
 
