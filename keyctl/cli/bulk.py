@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from keyctl import jsontext
 from keyctl.cli.console import error_document
+from keyctl.cli.progress import counted
 from keyctl.cli.session import Session
 from keyctl.errors import BatchError, UsageError
 
@@ -51,8 +52,18 @@ def generate_many(
             raise UsageError("--count writes no env file", hint="give --out-format key or json")
         # One batch: the file is put in place once, with all of them.
         deliver, batch = _to_file(session, Path(out_file), out_format, force=force), count
+    # Keys that appear on the screen are progress enough.
+    wanted = out_file is not None or not session.console.is_terminal
+    again = "run it again: keys that are there are refused, the others made"
     try:
-        done, refused = BulkService(session.workspace).generate(order, count, deliver, batch=batch)
+        with counted(session.console, "making keys", count, go_on=again, wanted=wanted) as step:
+
+            def hand_over(made: "Sequence[Made]") -> None:
+                deliver(made)
+                step(len(made))
+
+            service = BulkService(session.workspace)
+            done, refused = service.generate(order, count, hand_over, batch=batch)
     finally:
         if document is not None:
             document.close()
@@ -73,7 +84,7 @@ def _to_stdout(session: Session) -> "Deliver":
     def deliver(batch: "Sequence[Made]") -> None:
         for item in batch:
             if bare and item.error is not None:
-                console.note(f"refused: {item.key_alias}: {item.error.message}")
+                console.fault(f"refused: {item.key_alias}: {item.error.message}")
         written("".join(_line(item, bare=bare) for item in batch).encode())
 
     return deliver
@@ -130,7 +141,7 @@ def _to_file(session: Session, path: Path, form: str, *, force: bool) -> "Delive
     def deliver(batch: "Sequence[Made]") -> None:
         for item in batch:
             if item.error is not None:
-                session.console.note(f"refused: {item.key_alias}: {item.error.message}")
+                session.console.fault(f"refused: {item.key_alias}: {item.error.message}")
         lines = [_line(item, bare=form == "key") for item in batch if item.error is None]
         sink.put("".join(lines).encode())
 

@@ -1,6 +1,5 @@
 """Declare update, block, unblock, delete, revoke and spend."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -9,9 +8,9 @@ import typer
 from keyctl.cli import fields, inputs
 from keyctl.cli.choices import require_one_of
 from keyctl.cli.command import cleared, command
-from keyctl.cli.console import one_line
 from keyctl.cli.differences import difference
 from keyctl.cli.keys import named
+from keyctl.cli.many import confirm, each
 from keyctl.cli.panel import show_verdict
 from keyctl.cli.session import Session
 from keyctl.cli.tables import cell
@@ -35,7 +34,6 @@ User = Annotated[str | None, typer.Option("--user", help="All keys of this user.
 Org = Annotated[str | None, typer.Option("--org", help="All keys of this organization.")]
 State = Annotated[str | None, typer.Option("--state", help="All keys in this state.")]
 
-_NAMED: Final = 10
 _UPDATABLE: Final = (*fields.IDENTITY, *fields.SETTINGS, fields.SPEND)
 
 
@@ -69,7 +67,8 @@ def add_to(app: typer.Typer) -> None:
             _show_plan(session, given, "delete")
             return
         confirm(session, "delete", given, yes=yes, filtered=not keys, asks_for_one=True)
-        _report(session, EndingService(session.workspace).delete(given))
+        service = EndingService(session.workspace)
+        _report(session, each(session, "delete", given, lambda key: service.delete([key])[0]))
 
     @command(app, "revoke")
     def revoke(
@@ -250,7 +249,11 @@ def _declare_block(app: typer.Typer, verb: str, words: str, *, blocked: bool) ->
             _show_plan(session, given, verb)
             return
         confirm(session, verb, given, yes=yes, filtered=not keys)
-        _report(session, EndingService(session.workspace).block(given, blocked=blocked))
+        service = EndingService(session.workspace)
+        _report(
+            session,
+            each(session, verb, given, lambda key: service.block([key], blocked=blocked)[0]),
+        )
 
     block.__doc__ = words
     command(app, verb)(block)
@@ -316,37 +319,6 @@ def _whole(given: str, *, yes: bool) -> str:
     return given
 
 
-def confirm(
-    session: Session,
-    verb: str,
-    given: Sequence[str],
-    *,
-    yes: bool,
-    filtered: bool,
-    asks_for_one: bool = False,
-) -> None:
-    """Ask whether to *verb* these keys, naming the first ten; with *asks_for_one* also about a single one.
-
-    Raises:
-        UsageError: They are several, or a filter chose them, and nobody can be asked.
-    """
-    if yes or not given:
-        return
-    what = f"{verb} {len(given)} keys" if len(given) != 1 else f"{verb} 1 key"
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        if len(given) == 1 and not filtered:
-            return
-        raise UsageError(f"{what}: not without --yes", hint="look with --dry-run first")
-    if len(given) == 1 and not (filtered or asks_for_one):
-        return
-    from keyctl.services.keys.read import KeyService
-
-    names = KeyService(session.workspace).names(given[:_NAMED])
-    more = f" and {len(given) - _NAMED} more" if len(given) > _NAMED else ""
-    if not typer.confirm(f"{what} ({one_line(', '.join(names))}{more})?", err=True):
-        raise typer.Exit(130)
-
-
 def _show_plan(session: Session, given: Sequence[str], verb: str) -> None:
     keys = [_public(key) for key in given]
     if session.wants_json:
@@ -375,7 +347,8 @@ def _report(session: Session, ended: "Sequence[Ended]") -> None:
     else:
         for line in results:
             why = f" ({line['reason']})" if line["reason"] else ""
-            session.console.write(f"{line['key_id'] or line['given']}: {line['result']}{why}\n")
+            text = f"{line['key_id'] or line['given']}: {line['result']}{why}"
+            session.console.outcome(text, failed=line["result"] == "failed")
     if failed:
         raise BatchError(
             f"{len(failed)} of {len(ended)} keys failed", hint="the results say which and why"

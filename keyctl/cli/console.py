@@ -123,7 +123,18 @@ class Console:
 
     def warn(self, text: str) -> None:
         """Say what went wrong although the command goes on, also with --quiet."""
-        self._talk(f"warning: {text}")
+        self.fault(f"warning: {text}")
+
+    def outcome(self, text: str, *, failed: bool) -> None:
+        """Write what became of one item; with --quiet only a failure, to stderr."""
+        if not self.quiet:
+            self.write(f"{text}\n")
+        elif failed:
+            self.fault(text)
+
+    def fault(self, text: str) -> None:
+        """Say what failed, also with --quiet."""
+        self._talk(text)
 
     def _talk(self, text: str) -> None:
         sys.stderr.write(keystring.redact(text) + "\n")

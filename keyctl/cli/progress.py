@@ -3,6 +3,10 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from keyctl.cli.console import Console
 
 
 @contextmanager
@@ -11,9 +15,34 @@ def progress(title: str, total: int, *, wanted: bool = True) -> Iterator[Callabl
     if not (wanted and sys.stderr.isatty()):
         yield lambda: None
         return
-    from rich.console import Console
+    from rich.console import Console as RichConsole
     from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    with Progress(console=RichConsole(stderr=True), transient=True) as bar:
         task = bar.add_task(title, total=total)
         yield lambda: bar.advance(task)
+
+
+@contextmanager
+def counted(
+    console: "Console", title: str, total: int, *, go_on: str, wanted: bool = True
+) -> Iterator[Callable[[int], None]]:
+    """Show a bar while the block works through *total* items, and on Ctrl-C say how far it came.
+
+    What it gives counts so many further; *go_on* says what to type to do the rest.
+    """
+    done = 0
+    with progress(title, total, wanted=wanted and total > 1 and not console.quiet) as advance:
+
+        def step(count: int) -> None:
+            nonlocal done
+            done += count
+            for _ in range(count):
+                advance()
+
+        try:
+            yield step
+        except KeyboardInterrupt:
+            if total > 1:
+                console.fault(f"interrupted: {title}: {done} of {total} done; {go_on}")
+            raise

@@ -219,7 +219,8 @@ def _show_lines(session: Session, lines: "Iterable[Line]") -> dict[str, int]:
         else:
             named_as = f" ({line.key_alias})" if line.key_alias else ""
             why = f": {line.reason}" if line.reason else ""
-            session.console.write(f"{line.key_id}{named_as} {line.result}{why}\n")
+            text = f"{line.key_id}{named_as} {line.result}{why}"
+            session.console.outcome(text, failed=line.result == "failed")
     if session.wants_json:
         anchor = next((view["audit"] for view in reversed(collected) if view["audit"]), None)
         session.console.json({"results": collected, "audit": anchor})

@@ -271,3 +271,27 @@ class TestDenials:
 
         assert result.exit_code == 4
         assert "--override team.models --reason TEXT" in result.error["hint"]
+
+
+class TestAnInterruptedBatch:
+    def test_says_how_far_it_came_and_how_to_go_on(
+        self, inside: Inside, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Ctrl-C in the second of three: one is deleted, exit 130."""
+        from keyctl.services.keys.end import EndingService
+
+        inside("generate", "--count", "3", "--alias", "ci-{n}", check=True)
+        really, calls = EndingService.delete, []
+
+        def delete(self: EndingService, given: Any) -> Any:
+            calls.append(given)
+            if len(calls) == 2:
+                raise KeyboardInterrupt
+            return really(self, given)
+
+        monkeypatch.setattr(EndingService, "delete", delete)
+        result = inside("delete", "ci-1", "ci-2", "ci-3", "--yes")
+
+        assert result.exit_code == 130
+        assert "1 of 3 done; run it again to delete the rest" in result.stderr
+        assert len(inside("list", "-o", "json").json["keys"]) == 2
