@@ -149,8 +149,16 @@ LIMITS: Final[tuple[Limit, ...]] = (
     Limit(
         field="key_type", enforced_by="verifier", order="subset", note="the routes it stands for"
     ),
-    Limit(field="allowed_passthrough_routes", order="admin", note="pass-through endpoints"),
-    Limit(field="denied_passthrough_routes", order="admin", note="pass-through endpoints"),
+    Limit(
+        field="allowed_passthrough_routes",
+        order="subset",
+        note="pass-through endpoints; only admins name them",
+    ),
+    Limit(
+        field="denied_passthrough_routes",
+        order="keep",
+        note="pass-through endpoints; only admins name them",
+    ),
     Limit(field="allowed_cache_controls", order="subset", note="empty: all"),
     Limit(
         field="allowed_vector_store_indexes",

@@ -18,6 +18,13 @@ from keyctl.services.rotate.one import RotateOrder, RotateService
 from keyctl.services.workspace import Workspace
 
 
+class ToVault(Hand):
+    """A sink of the configuration, which keeps what it is given."""
+
+    name = "vault"
+    shows_answer = False
+
+
 class Holder:
     """Whoever holds a key string, and what they do with it."""
 

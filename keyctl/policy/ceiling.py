@@ -11,42 +11,12 @@ from typing import Any, Final
 
 from keyctl import durations, limits, money
 from keyctl.errors import Violation
-from keyctl.policy import models, operations, spending
+from keyctl.policy import holdings, models, operations
 from keyctl.policy.bounds import Filled, shown
 from keyctl.policy.facts import Facts
+from keyctl.policy.holdings import GATEWAY, Compare, Holding
 from keyctl.policy.rule import Rule
-from keyctl.records import DEFAULT_ROUTES, Key, Organization, Team, User
-from keyctl.requests import GatewayFields
-
-DYNAMIC: Final = "dynamic"
-_GATEWAY: Final = frozenset(GatewayFields.model_fields)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Holding:
-    """What a key gives whoever holds it: its limits, until when, and the owners that limit it too."""
-
-    key: Key
-    ends_at: datetime | None
-    team: Team | None
-    organization: Organization | None
-    user: User | None
-
-    def value(self, field: str) -> Any:
-        """Return what the key has in *field*, whichever column it is in."""
-        return self.key.gateway.get(field) if field in _GATEWAY else getattr(self.key, field)
-
-
-@dataclass(frozen=True, slots=True)
-class Excess:
-    """What is more than it may be: the bound, and the value."""
-
-    bound: Any
-    value: Any
-
-
-# Says what of the first holding is more than the second has, None if nothing is.
-_Compare = Callable[[Holding, Holding], Excess | None]
+from keyctl.records import DEFAULT_ROUTES, Key, Tier
 
 
 def ceiling_of(facts: Facts) -> Holding | None:
@@ -55,6 +25,8 @@ def ceiling_of(facts: Facts) -> Holding | None:
     if caller.key is None or caller.is_admin:
         return None
     key, ends_at = caller.key, caller.ends_at
+    if caller.key_tier is not None:
+        key = _with_tier(key, caller.key_tier)
     if key.may_issue is not None:
         key, ends_at = _delegated(key, key.may_issue, facts.now)
     return Holding(
@@ -78,8 +50,10 @@ def fill(facts: Facts) -> tuple[Key, list[Filled]]:
             continue
         for name, value in row.fill(key, ceiling, named, facts.now).items():
             key = replace(key, **{name: value})
-            if name in row.fields:
-                filled.append(Filled(name, shown(name, value), row.rule))
+            told = value.get(row.fields[0]) if name == "gateway" else shown(name, value)
+            field = row.fields[0] if name == "gateway" else name
+            if field in row.fields and told is not None:
+                filled.append(Filled(field, told, row.rule))
     return key, filled
 
 
@@ -131,6 +105,23 @@ def _is_compared(facts: Facts, row: "_Row") -> bool:
     return row.fields == ("expires",) if own else True
 
 
+def _with_tier(key: Key, tier: Tier) -> Key:
+    """Return the key with the limits of its tier beside its own."""
+    limited: dict[str, Any] = {
+        name: min(known)
+        for name in _NUMBERS
+        if (known := [n for n in (getattr(key, name), getattr(tier, name)) if n is not None])
+    }
+    if tier.max_budget is not None:
+        window: dict[str, Any] = {"max_budget": money.dollars(tier.max_budget)}
+        if tier.budget_duration is not None:
+            window["budget_duration"] = tier.budget_duration
+        limited["budget_limits"] = [*key.budget_limits, window]
+    return replace(
+        key, model_max_budget={**tier.model_max_budget, **key.model_max_budget}, **limited
+    )
+
+
 def _delegated(
     key: Key, may_issue: Mapping[str, Any], now: datetime
 ) -> tuple[Key, datetime | None]:
@@ -160,151 +151,6 @@ def _delegated(
     )
 
 
-# --- how values are compared
-
-
-def _ends(holding: Holding, ceiling: Holding) -> Excess | None:
-    if ceiling.ends_at is None:
-        return None
-    if holding.ends_at is not None and holding.ends_at <= ceiling.ends_at:
-        return None
-    return Excess(shown("expires", ceiling.ends_at), shown("expires", holding.ends_at))
-
-
-def _budgets(holding: Holding, ceiling: Holding) -> Excess | None:
-    own = spending.budgets_of(holding.key)
-    bound = spending.uncovered(spending.budgets_of(ceiling.key), own)
-    if bound is None:
-        return None
-    shown_own = [budget.shown() for budget in own]
-    return Excess(bound.shown(), shown_own if len(own) > 1 else (*shown_own, None)[0])
-
-
-def _model_budgets(holding: Holding, ceiling: Holding) -> Excess | None:
-    own = dict(spending.model_budgets_of(holding.key))
-    everything = spending.budgets_of(holding.key)
-    for model, bound in spending.model_budgets_of(ceiling.key):
-        mine = [own[model]] if model in own else []
-        if spending.uncovered([bound], [*mine, *everything]) is not None:
-            shown_own = own[model].shown() if model in own else None
-            return Excess({model: bound.shown()}, {model: shown_own})
-    return None
-
-
-def _number(field: str) -> _Compare:
-    def compare(holding: Holding, ceiling: Holding) -> Excess | None:
-        value, bound = holding.value(field), ceiling.value(field)
-        return Excess(bound, value) if _is_above(value, bound) else None
-
-    return compare
-
-
-def _numbers(field: str) -> _Compare:
-    def compare(holding: Holding, ceiling: Holding) -> Excess | None:
-        own = holding.value(field) or {}
-        for name, bound in (ceiling.value(field) or {}).items():
-            if _is_above(own.get(name), bound):
-                return Excess({name: bound}, {name: own.get(name)})
-        return None
-
-    return compare
-
-
-def _is_above(value: Any, bound: Any) -> bool:
-    return bound is not None and (value is None or value > bound)
-
-
-def _limit_type(field: str) -> _Compare:
-    number = field.removesuffix("_type")
-
-    def compare(holding: Holding, ceiling: Holding) -> Excess | None:
-        value, bound = holding.value(field), ceiling.value(field)
-        if value == DYNAMIC and bound != DYNAMIC and ceiling.value(number) is not None:
-            return Excess(bound, value)
-        return None
-
-    return compare
-
-
-def _superset(field: str) -> _Compare:
-    def compare(holding: Holding, ceiling: Holding) -> Excess | None:
-        own, kept = holding.value(field) or [], ceiling.value(field) or []
-        return Excess(kept, own) if any(item not in own for item in kept) else None
-
-    return compare
-
-
-def _subset(field: str) -> _Compare:
-    def compare(holding: Holding, ceiling: Holding) -> Excess | None:
-        return _part_of(holding.value(field), ceiling.value(field))
-
-    return compare
-
-
-def _part_of(own: Any, bound: Any) -> Excess | None:
-    """Compare lists and objects of lists; what the bound leaves out, or leaves empty, is open."""
-    if not bound:
-        return None
-    if isinstance(bound, dict):
-        for name, inner in bound.items():
-            value = (own or {}).get(name)
-            if name == "blocked_tools":
-                excess = Excess(inner, value) if set(inner) - set(value or ()) else None
-            elif isinstance(inner, bool):
-                excess = Excess(inner, value) if value is not inner and not inner else None
-            else:
-                excess = _part_of(value, inner)
-            if excess is not None:
-                return Excess({name: excess.bound}, {name: excess.value})
-        return None
-    if not own or any(item not in bound for item in own):
-        return Excess(bound, own)
-    return None
-
-
-def _fallbacks(holding: Holding, ceiling: Holding) -> Excess | None:
-    reached = [model for listed in holding.key.budget_fallbacks.values() for model in listed]
-    for allowed in _model_lists(ceiling):
-        outside = [model for model in reached if not models.is_allowed(model, allowed)]
-        if outside:
-            return Excess(list(allowed), outside)
-    return None
-
-
-def _models(holding: Holding, ceiling: Holding) -> Excess | None:
-    own = _model_lists(holding)
-    for allowed in _model_lists(ceiling):
-        within = (all(models.is_allowed(model, allowed) for model in listed) for listed in own)
-        if not any(within):
-            return Excess(list(allowed), list(holding.key.models))
-    return None
-
-
-def _model_lists(holding: Holding) -> list[list[str]]:
-    """Return the lists that a model must be in, as the verifier asks for them; open ones left out."""
-    user = holding.user
-    lists = [holding.key.models]
-    for name, owner in (("team", holding.team), ("organization", holding.organization)):
-        if owner is not None and owner.models:
-            lists.append([*owner.models, *models.overridden(holding.key, name, owner.id)])
-    if user is not None and models.NO_PERSONAL in user.models:
-        if holding.team is None:
-            lists.append([models.NO_PERSONAL])
-    elif user is not None and user.models:
-        lists.append([*user.models, *models.overridden(holding.key, "user", user.id)])
-    return [
-        listed
-        for listed in lists
-        if listed and not any(model in models.EVERYTHING for model in listed)
-    ]
-
-
-def _routes(holding: Holding, ceiling: Holding) -> Excess | None:
-    if operations.are_within(holding.key, ceiling.key):
-        return None
-    return Excess(list(operations.routes_of(ceiling.key)), list(operations.routes_of(holding.key)))
-
-
 # --- what a new key gets that leaves a field open
 
 
@@ -312,7 +158,7 @@ def _copy(field: str) -> Callable[..., dict[str, Any]]:
     def run(key: Key, ceiling: Holding, named: frozenset[str], _now: datetime) -> dict[str, Any]:
         if field in named:
             return {}
-        if field in _GATEWAY:
+        if field in GATEWAY:
             return {"gateway": {**key.gateway, field: ceiling.value(field)}}
         return {field: ceiling.value(field)}
 
@@ -339,15 +185,16 @@ def _fill_budgets(
                 "budget_anchor_at": now,
                 "budget_reset_at": following,
             }
-    if "budget_limits" not in named and own.budget_limits:
-        found["budget_limits"] = own.budget_limits
+    windows = [window for window in own.budget_limits if "budget_duration" in window]
+    if "budget_limits" not in named and windows:
+        found["budget_limits"] = windows
     return found
 
 
 def _fill_models(
     _key: Key, ceiling: Holding, named: frozenset[str], _now: datetime
 ) -> dict[str, Any]:
-    lists = _model_lists(ceiling)
+    lists = holdings.model_lists(ceiling)
     if "models" in named or not lists:
         return {}
     first, *rest = lists
@@ -378,7 +225,7 @@ def _fill_routes(
 class _Row:
     rule: str
     fields: tuple[str, ...]
-    compare: _Compare
+    compare: Compare
     fill: Callable[[Key, Holding, frozenset[str], datetime], dict[str, Any]]
     also: tuple[str, ...] = ()
     why: str = ""
@@ -389,66 +236,66 @@ _SPECIAL: Final = (
         rule="caller.expires",
         fields=("expires",),
         also=("duration",),
-        compare=_ends,
+        compare=holdings.ends,
         fill=_fill_end,
     ),
     _Row(
         rule="caller.budget_ceiling",
         fields=("max_budget", "budget_duration", "budget_limits"),
-        compare=_budgets,
+        compare=holdings.budgets,
         fill=_fill_budgets,
         why=": no larger amount, and no shorter period",
     ),
     _Row(
         rule="caller.model_max_budget",
         fields=("model_max_budget",),
-        compare=_model_budgets,
+        compare=holdings.model_budgets,
         fill=_copy("model_max_budget"),
     ),
     _Row(
         rule="caller.models",
         fields=("models",),
         also=("team_id", "user_id", "organization_id"),
-        compare=_models,
+        compare=holdings.all_models,
         fill=_fill_models,
     ),
     _Row(
         rule="caller.budget_fallbacks",
         fields=("budget_fallbacks",),
-        compare=_fallbacks,
+        compare=holdings.fallbacks,
         fill=_copy("budget_fallbacks"),
     ),
     _Row(
         rule="caller.allowed_routes",
         fields=("allowed_routes", "key_type"),
-        compare=_routes,
+        compare=holdings.all_routes,
         fill=_fill_routes,
     ),
 )
 _NUMBERS: Final = ("tpm_limit", "rpm_limit", "tpd_limit", "max_parallel_requests")
 _MAPS: Final = ("model_tpm_limit", "model_rpm_limit", "mcp_rpm_limit", "tag_rpm_limit")
 _TYPES: Final = ("tpm_limit_type", "rpm_limit_type")
-_ORDERED: Final[dict[limits.Order, Callable[[str], _Compare]]] = {
-    "subset": _subset,
-    "keep": _superset,
+_ORDERED: Final[dict[limits.Order, Callable[[str], Compare]]] = {
+    "subset": holdings.subset,
+    "keep": holdings.superset,
 }
 _DONE: Final = frozenset(
     {name for row in _SPECIAL for name in (*row.fields, *row.also)} | {*_NUMBERS, *_MAPS, *_TYPES}
 )
 _KEPT: Final = frozenset(
-    name for name, order in limits.key_orders().items() if order == "keep" and name in _GATEWAY
+    name for name, order in limits.key_orders().items() if order == "keep" and name in GATEWAY
 )
 
 
-def _plain(field: str, compare: _Compare) -> _Row:
+def _plain(field: str, compare: Compare) -> _Row:
     return _Row(rule=f"caller.{field}", fields=(field,), compare=compare, fill=_copy(field))
 
 
 _ROWS: Final = (
     *_SPECIAL,
-    *(_plain(field, _number(field)) for field in _NUMBERS),
-    *(_plain(field, _numbers(field)) for field in _MAPS),
-    *(_plain(field, _limit_type(field)) for field in _TYPES),
+    *(_plain(field, holdings.number(field)) for field in _NUMBERS),
+    *(_plain(field, holdings.numbers(field)) for field in _MAPS),
+    *(_plain(field, holdings.limit_type(field)) for field in _TYPES),
     *(
         _plain(field, _ORDERED[order](field))
         for field, order in limits.key_orders().items()

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Final, Literal
 
 from keyctl.policy.documents import PersonalPolicy, Policy
-from keyctl.records import Key, Organization, Team, User
+from keyctl.records import Key, Member, Organization, Team, Tier, User
 
 Operation = Literal[
     "generate", "update", "rotate", "revoke", "delete", "block", "unblock", "import"
@@ -23,7 +23,7 @@ class Caller:
     `organization_roles` are the user's memberships, `team_grants` what policies let them do in
     teams whose plain member they are.  `service_team` is set for a service
     account only.  `ends_at` is when the secret in hand ends, None for never; the `key_…` fields
-    are the owners of the caller's key.
+    are what limits the caller's key besides itself.
     """
 
     actor: str
@@ -40,6 +40,8 @@ class Caller:
     key_team: Team | None = None
     key_organization: Organization | None = None
     key_user: User | None = None
+    key_member: Member | None = None
+    key_tier: Tier | None = None
 
     @property
     def principal(self) -> str:

@@ -44,7 +44,7 @@ def budgets_of(key: Key) -> list[Budget]:
     """Return the budgets that all requests of *key* count against."""
     own = [] if key.max_budget is None else [Budget(key.max_budget, key.budget_duration)]
     windows = [
-        Budget(money.to_nano(window["max_budget"]), window["budget_duration"])
+        Budget(money.to_nano(window["max_budget"]), window.get("budget_duration"))
         for window in key.budget_limits
     ]
     return [*own, *windows]

@@ -8,12 +8,13 @@ from keyctl.errors import Violation
 from keyctl.policy.bounds import LAYERS, layer
 from keyctl.policy.facts import Facts
 from keyctl.policy.rule import Rule
-from keyctl.records import Principal
+from keyctl.records import Member, Principal
 
 ADMIN_ROLES: Final = ("proxy_admin", "proxy_admin_viewer")
 _SUSPENDS: Final = ("block", "unblock")
 _PURSE: Final = (
     "max_budget",
+    "budget_id",
     "tpm_limit",
     "rpm_limit",
     "max_parallel_requests",
@@ -72,6 +73,16 @@ def _purses(facts: Facts) -> Iterable[Violation]:
         ("team", caller.key_team, key.team_id),
         ("organization", caller.key_organization, key.organization_id),
     )
+    member = caller.key_member
+    whose = None if member is None else (member.team_id, member.user_id)
+    if member is not None and whose != (key.team_id, key.user_id) and is_purse(member):
+        yield Violation(
+            rule="caller.purse",
+            field="team_id",
+            message="what limits the caller as a member of the team would not limit this key",
+            bound=member.team_id,
+            value=key.team_id,
+        )
     for name, purse, new in owners:
         if purse is not None and purse.id != new and is_purse(purse):
             yield Violation(
@@ -83,7 +94,7 @@ def _purses(facts: Facts) -> Iterable[Violation]:
             )
 
 
-def is_purse(owner: Principal) -> bool:
+def is_purse(owner: Principal | Member) -> bool:
     """Tell whether *owner* limits all its keys together by a budget or a rate."""
     return any(getattr(owner, name, None) not in (None, {}) for name in _PURSE)
 

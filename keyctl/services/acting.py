@@ -64,6 +64,8 @@ def caller_of(
         key_team=found.team,
         key_organization=found.organization,
         key_user=user,
+        key_member=found.member,
+        key_tier=None if key.budget_id is None else found.tiers.get(key.budget_id),
         service_team=key.team_id if key.service_account and user is None else None,
         changed_by=changed_by,
     )

@@ -4,7 +4,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from holders import Held, Holder, operator, refused
+from holders import Held, Holder, ToVault, operator, refused
 from sqlalchemy import text
 from world import Hand, World
 
@@ -18,13 +18,6 @@ from keyctl.services.keys.update import ChangeService
 from keyctl.services.workspace import Workspace
 
 ANOTHER = {"caller.issued_by_another"}
-
-
-class ToVault(Hand):
-    """A sink of the configuration, which keeps what it is given."""
-
-    name = "vault"
-    shows_answer = False
 
 
 @pytest.fixture(name="world")

@@ -265,6 +265,7 @@ def _leaving(
         key=before,
         given=frozenset(),
         cleared=frozenset(),
+        moved=False,
         team=around.team,
         organization=around.organization,
         layers=around.layers,
