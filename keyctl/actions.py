@@ -22,6 +22,8 @@ ACTIONS: Final = frozenset(
         "audit_accept_denied",
         "audit_read_denied",
         "budget_reset_denied",
+        *(f"budget_{done}" for done in ("created", "updated", "deleted")),
+        *(f"budget_{verb}_denied" for verb in ("create", "update", "delete")),
         "caller_denied",
         "configuration_read_denied",
         "database_backup_denied",
@@ -93,6 +95,7 @@ ACTIONS: Final = frozenset(
             for word in ("team", "organization")
             for verb in ("add", "remove")
         ),
+        "team_member_update_denied",
     }
 )
 # What stands for every refusal: until 1.0 the refusals of the directory were recorded under this name.

@@ -146,6 +146,12 @@ class OrganizationNotFoundError(NotFoundError):
     code = "organization_not_found"
 
 
+class BudgetNotFoundError(NotFoundError):
+    """No budget tier has this id."""
+
+    code = "budget_not_found"
+
+
 class ModelNotFoundError(NotFoundError):
     """Nothing names this model."""
 

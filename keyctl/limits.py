@@ -83,6 +83,13 @@ LIMITS: Final[tuple[Limit, ...]] = (
     ),
     Limit(field="budget_limits", order="cap", note="windows, each compared with its period"),
     Limit(field="model_max_budget", order="cap", note="each model's budget with its period"),
+    Limit(
+        field="budget_id",
+        of=("key", "user", "member"),
+        enforced_by="verifier",
+        order="admin",
+        note="a tier: its limits hold besides the own ones; spend is each one's own",
+    ),
     Limit(field="soft_budget", order="inert", note="warns, and stops nothing"),
     Limit(field="spend", order="admin", note="what was spent already"),
     Limit(

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 
+from keyctl import money
 from keyctl.errors import MalformedRequestError, Violation
 from keyctl.policy.documents import Policy
 from keyctl.records import Organization, Principal, Team, User
@@ -12,6 +13,7 @@ from keyctl.requests import (
     Limit,
     Limits,
     Metadata,
+    ModelBudget,
     Name,
     Names,
     PeriodText,
@@ -51,6 +53,33 @@ class UserRequest(PrincipalRequest):
 
     email: Email | None = None
     role: Role | None = None
+    budget_id: Name | None = None
+
+
+class TierRequest(Strict):
+    """What a budget tier can be given."""
+
+    id: Name
+    max_budget: Dollars | None = None
+    soft_budget: Dollars | None = None
+    budget_duration: PeriodText | None = None
+    tpm_limit: Limit | None = None
+    rpm_limit: Limit | None = None
+    tpd_limit: Limit | None = None
+    max_parallel_requests: Limit | None = None
+    model_max_budget: dict[Name, ModelBudget] | None = None
+
+
+class MemberRequest(Strict):
+    """What a member of a team can be given."""
+
+    id: Name
+    role: Literal["admin", "user"] | None = None
+    max_budget: Dollars | None = None
+    budget_duration: PeriodText | None = None
+    tpm_limit: Limit | None = None
+    rpm_limit: Limit | None = None
+    budget_id: Name | None = None
 
 
 class TeamRequest(OrganizationRequest):
@@ -68,6 +97,7 @@ _MODELS: Final[dict[type[Principal], tuple[type[PrincipalRequest], str]]] = {
 # What a field that is cleared becomes, where that is not null.
 _EMPTY: Final[dict[str, Any]] = {
     "models": [],
+    "model_max_budget": {},
     "metadata": {},
     "model_tpm_limit": {},
     "model_rpm_limit": {},
@@ -90,13 +120,57 @@ def principal_values(
         MalformedRequestError: With one violation for each thing that is wrong.
     """
     model, schema = _MODELS[kind]
+    values = _values(model, schema, object_id, document)
+    if values.get("policy") is not None:
+        # As it was given: an amount of money stays in dollars, and what was left out, out.
+        values["policy"] = {
+            name: value for name, value in document["policy"].items() if value is not None
+        }
+    return values
+
+
+def tier_values(tier_id: str, document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return *document* as column values of a budget tier; names set to null are cleared.
+
+    Raises:
+        MalformedRequestError: With one violation for each thing that is wrong.
+    """
+    values = _values(TierRequest, "budget", tier_id, document)
+    if "model_max_budget" in values:
+        values["model_max_budget"] = {
+            model: {
+                name: money.dollars(value) if name == "max_budget" else value
+                for name, value in budget.model_dump(exclude_none=True).items()
+            }
+            for model, budget in values["model_max_budget"].items()
+        }
+    return values
+
+
+def member_values(user_id: str, document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return *document* as column values of a member; limits set to null are cleared.
+
+    Raises:
+        MalformedRequestError: With one violation for each thing that is wrong.
+    """
+    values = _values(MemberRequest, "member", user_id, document)
+    if "role" in values and values["role"] is None:
+        raise MalformedRequestError(
+            "the member is malformed: a member has a role", hint="give --role admin or --role user"
+        )
+    return values
+
+
+def _values(
+    model: type[Strict], schema: str, object_id: str, document: Mapping[str, Any]
+) -> dict[str, Any]:
     validated = validate(model, {"id": object_id, **document}, what=f"the {schema}", schema=schema)
     values: dict[str, Any] = {}
     for name, value in document.items():
         if value is not None:
             values[name] = getattr(validated, name)
         elif name in model.model_fields and name != "id":
-            values[name] = _EMPTY.get(name)
+            values[name] = None if model is MemberRequest else _EMPTY.get(name)
         else:
             raise MalformedRequestError(
                 f"the {schema} is malformed: {name!r} is not a field that can be cleared",
@@ -105,9 +179,4 @@ def principal_values(
                     Violation(rule="request.unknown_field", field=name, message="is not known")
                 ],
             )
-    if values.get("policy") is not None:
-        # As it was given: an amount of money stays in dollars, and what was left out, out.
-        values["policy"] = {
-            name: value for name, value in document["policy"].items() if value is not None
-        }
     return values

@@ -27,7 +27,6 @@ from keyctl.errors import KeyctlError, MalformedRequestError, Violation
 
 UNSUPPORTED: Final = frozenset(
     {
-        "budget_id",
         "project_id",
         "agent_id",
         "access_group_ids",
@@ -286,6 +285,7 @@ class KeyFields(GatewayFields):
     budget_limits: Annotated[list[BudgetWindow], Field(max_length=20)] | None = None
     model_max_budget: dict[Name, ModelBudget] | None = None
     budget_fallbacks: dict[Name, Names] | None = None
+    budget_id: Name | None = None
     tpm_limit: Limit | None = None
     rpm_limit: Limit | None = None
     tpd_limit: Limit | None = None

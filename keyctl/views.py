@@ -6,8 +6,9 @@ from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
 from keyctl import lifecycle, money
-from keyctl.records import Key, Organization, Principal, Secret, Team, User
+from keyctl.records import Key, Member, Organization, Principal, Secret, Team, Tier, User
 
+MEMBER_LIMITS: Final = ("max_budget", "budget_duration", "rpm_limit", "tpm_limit", "budget_id")
 _MONEY: Final = ("max_budget", "soft_budget", "spend")
 # Kept in the row, but nobody's business or shown under another name.
 _INTERNAL: Final = ("id", "gateway", "deleted_at", "confirmed_at", "budget_anchor_at")
@@ -109,6 +110,23 @@ def _number(value: Any) -> Any:
         return Decimal(value) if isinstance(value, str) else value
     except InvalidOperation:
         return value  # not what keyctl wrote: the reader should see what is there
+
+
+def member_view(member: Member, *, spend: int) -> dict[str, Any]:
+    """Return a member with its limits in its team, and what it has spent of its budget there."""
+    view: dict[str, Any] = {"user_id": member.user_id, "role": member.role}
+    for name in MEMBER_LIMITS:
+        view[name] = dollars(name, getattr(member, name))
+    return {**view, "spend": money.dollars(spend)}
+
+
+def tier_view(tier: Tier) -> dict[str, Any]:
+    """Return a budget tier under LiteLLM's names."""
+    view: dict[str, Any] = {"budget_id": tier.id}
+    for name, value in tier.columns().items():
+        if name not in ("id", "deleted_at", "budget_anchor_at"):
+            view[name] = dollars(name, value)
+    return view
 
 
 def dollars(name: str, value: Any) -> Any:

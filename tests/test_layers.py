@@ -46,7 +46,7 @@ ALLOWED: dict[str, set[str]] = {
     "requests": {"durations", "errors", "jsontext", "money", "routes"},
     "moments": {"durations", "errors", "requests"},
     "policy": PURE | {"requests"},
-    "principals": {"errors", "policy", "records", "requests"},
+    "principals": {"errors", "money", "policy", "records", "requests"},
     "fleetfile": {"errors", "jsontext", "policy", "principals", "records", "requests"},
     "litellm": PURE | {"policy", "principals", "requests"},
     "db": PURE,

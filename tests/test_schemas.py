@@ -34,6 +34,7 @@ FULL_REQUEST: dict[str, Any] = {
     "blocked": True,
     "budget_duration": "30d",
     "budget_fallbacks": {"gpt-4": ["claude-3"]},
+    "budget_id": "small",
     "budget_limits": [{"budget_duration": "1d", "max_budget": 0.25}],
     "default_estimated_output_tokens": 10,
     "default_estimated_output_tokens_per_model": {"gpt-4": 10},
@@ -82,7 +83,8 @@ NOT_ECHOED = {"key", "expires", "allowed_routes"}
 
 @pytest.fixture(name="filled_cli")
 def _filled_cli(cli: Cli) -> Cli:
-    """A database with an organization, a team and a member of both."""
+    """A database with an organization, a team, a member of both and a tier."""
+    cli("budget", "create", "small", check=True)
     cli("org", "create", "acme", check=True)
     cli("team", "create", "web", "--org", "acme", check=True)
     cli("user", "create", "alice", check=True)

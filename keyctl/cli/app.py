@@ -31,7 +31,7 @@ COMMANDS: Final = {
     "revoke": ("changes", "End retiring or abandoned secrets of a key now."),
     "rotate": ("rotate", "Give a key a new secret; the old one lives on for a grace period."),
     "spend": ("changes", "Correct what a key has spent."),
-    "budget": ("rotate", "Budget periods."),
+    "budget": ("budgets", "Budget tiers, and budget periods."),
     "team": ("directory", "Teams: who shares models, budgets and a policy."),
     "user": ("directory", "Users: who owns keys, and with which role."),
     "org": ("directory", "Organizations: what teams belong to."),

@@ -11,8 +11,9 @@ from keyctl.cli.command import FieldOption as F
 from keyctl.cli.command import cleared, command
 from keyctl.cli.fields import USER_ROLES
 from keyctl.cli.listing import Page, show_list
+from keyctl.cli.record import show_record
 from keyctl.cli.session import Session
-from keyctl.cli.tables import Column, Layout, cell, pipe_only, show_table
+from keyctl.cli.tables import Column, Layout, pipe_only
 from keyctl.errors import UsageError
 
 _OWN: Final = (
@@ -44,10 +45,19 @@ FIELDS: Final = {
     "user": (
         F("email", "--email", "text", "Where to write."),
         F("role", "--role", "text", "", USER_ROLES),
+        F("budget_id", "--budget-id", "text", "The budget tier whose limits it has, too."),
         *_OWN,
     ),
     "org": (F("name", "--name", "text", "A name for people."), *_OWN, *_PER_MODEL),
 }
+_MEMBER: Final = (
+    F("max_budget", "--max-budget", "money", "The most its keys in the team may spend in sum."),
+    F("budget_duration", "--budget-duration", "text", "That spend starts again after this."),
+    F("rpm_limit", "--rpm-limit", "number", "Requests per minute of its keys in the team."),
+    F("tpm_limit", "--tpm-limit", "number", "Tokens per minute of its keys in the team."),
+    F("budget_id", "--budget-id", "text", "The budget tier whose limits it has, too."),
+    F("role", "--role", "text", "", ("admin", "user")),
+)
 _LIMITS: Final = (
     Column("models"),
     Column("rpm_limit", "requests/min", "number"),
@@ -199,7 +209,7 @@ def _declare(group: typer.Typer, noun: str) -> None:
             service.info(kind, id_)
             if not typer.confirm(f"delete {WORDS[noun]} {id_}?", err=True):
                 raise typer.Exit(130)
-        _show(session, service.delete(kind, id_, keys=left))
+        show_record(session, service.delete(kind, id_, keys=left))
 
 
 def _declare_members(group: typer.Typer, noun: str) -> None:
@@ -216,7 +226,10 @@ def _declare_members(group: typer.Typer, noun: str) -> None:
         """Make a user a member, or give a member another role."""
         require_one_of(role, roles, what="role here")
         service, kind = _service(session, noun)
-        _show(session, service.add_member(kind, id_, user, role, keys=_left_keys(True, keys)))
+        show_record(session, service.add_member(kind, id_, user, role, keys=_left_keys(True, keys)))
+
+    if noun == "team":
+        _declare_update_member(group)
 
     @command(group, "remove-member")
     def remove_member(
@@ -227,7 +240,7 @@ def _declare_members(group: typer.Typer, noun: str) -> None:
     ) -> None:
         """End a membership."""
         service, kind = _service(session, noun)
-        _show(session, service.remove_member(kind, id_, user, keys=_left_keys(True, keys)))
+        show_record(session, service.remove_member(kind, id_, user, keys=_left_keys(True, keys)))
 
 
 def _left_keys(has_keys: bool, given: str | None) -> Any:
@@ -245,6 +258,34 @@ def _left_keys(has_keys: bool, given: str | None) -> Any:
     if not has_keys:
         raise UsageError("--keys is for users", hint="leave it out")
     return given
+
+
+def _declare_update_member(group: typer.Typer) -> None:
+    @command(group, "update-member", fields=_MEMBER)
+    def update_member(
+        session: Session,
+        document: dict[str, Any],
+        team: Annotated[str, typer.Argument(metavar="TEAM", help="The team's id.")],
+        user: Annotated[str, typer.Argument(metavar="USER", help="The user's id.")],
+        clear: Annotated[
+            list[str] | None, typer.Option("--clear", help="Empty this limit; repeatable.")
+        ] = None,
+        keys: LeftKeys = None,
+    ) -> None:
+        """Change what a member may spend with its keys in the team, how fast, and its role."""
+        from keyctl.principals import member_values
+        from keyctl.services.members import MemberService
+
+        values = member_values(user, document | cleared(_MEMBER, clear))
+        if not values:
+            raise UsageError("nothing is to change", hint="give a limit, --role or --clear")
+        service = MemberService(session.workspace)
+        role = values.pop("role", None)
+        if role is not None and service.role(team, user) != role:
+            # A role is more than a limit: it follows the rules of add-member.
+            directory, kind = _service(session, "team")
+            directory.add_member(kind, team, user, role, keys=_left_keys(True, keys))
+        show_record(session, service.update(team, user, values))
 
 
 def _service(session: Session, noun: str) -> Any:
@@ -278,24 +319,7 @@ def _change(
     service, kind = _service(session, noun)
     values = principal_values(kind, id_, body)
     if create:
-        _show(session, service.create(kind, id_, values))
+        show_record(session, service.create(kind, id_, values))
     else:
         left = _left_keys(noun == "user", keys)
-        _show(session, service.update(kind, id_, values, keys=left))
-
-
-def _show(session: Session, view: dict[str, Any]) -> None:
-    if session.wants_json:
-        session.console.json(view)
-        return
-    members = view.pop("members_with_roles", None)
-    anchor = view.pop("audit", None)
-    left = view.pop("keys", ())
-    shown = {name: value for name, value in view.items() if value not in (None, [], {})}
-    session.console.write("".join(f"{name}: {cell(value)}\n" for name, value in shown.items()))
-    if members:
-        show_table(session.console, ("user_id", "role"), members)
-    for key in left:
-        session.console.write(f"{key['key_id']}: {key['result']}\n")
-    if anchor:
-        session.console.note(f"audit: {anchor['seq']} {anchor['head']}")
+        show_record(session, service.update(kind, id_, values, keys=left))

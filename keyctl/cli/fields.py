@@ -24,6 +24,7 @@ SETTINGS: Final = (
         "text",
         "Spend starts again after this: 30d, monthly, …",
     ),
+    F("budget_id", "--budget-id", "text", "The budget tier whose limits it has, too."),
     F("duration", "--duration", "text", "How long it lives: 30d, 12h, 1mo, …"),
     F("expires", "--expires", "moment", "When it ends: 2030-01-31, 2030-01-31T12:00:00Z, 30d."),
     F("rpm_limit", "--rpm-limit", "number", "Requests per minute."),

@@ -1,4 +1,4 @@
-"""Declare keyctl rotate and budget."""
+"""Declare keyctl rotate."""
 
 from dataclasses import asdict
 from datetime import timedelta
@@ -12,7 +12,6 @@ from keyctl.cli.keys import named
 from keyctl.cli.progress import progress
 from keyctl.cli.session import Session
 from keyctl.cli.signals import stoppable
-from keyctl.cli.tables import cell
 from keyctl.errors import BatchError, UsageError
 
 if TYPE_CHECKING:
@@ -100,31 +99,6 @@ def add_to(app: typer.Typer) -> None:
             force,
             env_var,
         )
-
-    group = typer.Typer(
-        help="Budget periods.",
-        no_args_is_help=True,
-        rich_markup_mode=None,
-        pretty_exceptions_enable=False,
-    )
-    app.add_typer(group, name="budget")
-
-    @command(group, "reset", outputs=("auto", "json", "jsonl", "table"))
-    def reset(
-        session: Session,
-        due: Annotated[
-            bool, typer.Option("--due", help="Every budget whose period is over.")
-        ] = False,
-        dry_run: Annotated[
-            bool, typer.Option("--dry-run", help="Count what is due; write nothing.")
-        ] = False,
-    ) -> None:
-        """Start new budget periods: spend begins at zero (for cron)."""
-        if not due:
-            raise UsageError(
-                "budget reset needs --due", hint="keyctl spend KEY --reset is for one key"
-            )
-        _reset_budgets(session, dry_run=dry_run)
 
 
 def _rotate_one(
@@ -225,33 +199,3 @@ def _show_lines(session: Session, lines: "Iterable[Line]") -> dict[str, int]:
         anchor = next((view["audit"] for view in reversed(collected) if view["audit"]), None)
         session.console.json({"results": collected, "audit": anchor})
     return counts
-
-
-def _reset_budgets(session: Session, *, dry_run: bool) -> None:
-    from keyctl import money
-    from keyctl.services.budgets import BudgetService
-
-    service = BudgetService(session.workspace)
-    if dry_run:
-        due = service.due()
-        if session.wants_json:
-            session.console.json({"due": due})
-        else:
-            session.console.write(f"{due} due\n")
-        return
-    collected: list[dict[str, Any]] = []
-    for item in service.reset_due():
-        view = asdict(item)
-        view["previous_spend"] = money.dollars(item.previous_spend)
-        view["spend"] = money.dollars(item.spend)
-        if session.output == "jsonl":
-            session.console.lines([view])
-        elif session.wants_json:
-            collected.append(view)
-        else:
-            session.console.write(
-                f"{item.object_type} {item.object_id}: ${cell(view['previous_spend'])} -> ${cell(view['spend'])}\n"
-            )
-    if session.wants_json:
-        anchor = next((view["audit"] for view in reversed(collected) if view["audit"]), None)
-        session.console.json({"results": collected, "audit": anchor})

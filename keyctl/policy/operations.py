@@ -39,6 +39,9 @@ ROUTE_OF: Final[dict[str, str]] = {
             ("read", "info"),
         )
     },
+    "budget_create": "/budget/new",
+    "budget_update": "/budget/update",
+    "budget_delete": "/budget/delete",
     **{
         f"{word}_member_{verb}": f"/{word}/member_{route}"
         for word in ("team", "organization")

@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError as ConstraintError
 
 from keyctl import durations, views
+from keyctl.db import queries
 from keyctl.db.queries import directory
 from keyctl.errors import (
     DeniedError,
@@ -26,6 +27,7 @@ from keyctl.policy import engine, members
 from keyctl.policy.facts import Caller
 from keyctl.policy.members import PLAIN as _PLAIN
 from keyctl.policy.members import is_lower
+from keyctl.purses import member_purse
 from keyctl.records import Organization, Principal, Team, User
 from keyctl.services import denials
 from keyctl.services.callers import (
@@ -37,6 +39,7 @@ from keyctl.services.callers import (
 )
 from keyctl.services.leaving import What, settle
 from keyctl.services.owner_standing import standing_of
+from keyctl.services.tiers import require_tier
 from keyctl.services.transaction import Unit, anchor, row_of, writing
 from keyctl.services.workspace import Workspace
 
@@ -73,7 +76,7 @@ class DirectoryService:
             self.workspace, f"create a {word}", f"{word}_create_denied", word, object_id
         ) as unit:
             caller = unit.caller
-            _check_organization(unit.connection, values)
+            _check_named(unit.connection, values)
             record = kind(
                 id=object_id,
                 created_at=unit.now,
@@ -116,7 +119,7 @@ class DirectoryService:
             self.workspace, f"change a {word}", f"{word}_update_denied", word, object_id
         ) as unit:
             caller = unit.caller
-            _check_organization(unit.connection, values)
+            _check_named(unit.connection, values)
             before = require(unit.connection, kind, object_id, lock=True)
             left = []
             if isinstance(before, User) and is_lower(values.get("role"), before.role):
@@ -220,7 +223,10 @@ class DirectoryService:
             if kind is not User:
                 members = directory.members(connection, kind, object_id)
             caller = self.workspace.caller
-            return {**_shown(caller, record, members), **standing_of(connection, caller, record)}
+            view = {**_shown(caller, record, members), **standing_of(connection, caller, record)}
+            if kind is Team:
+                view["members_with_roles"] = _members_with_limits(connection, object_id)
+        return view
 
     def page(
         self, kind: type[P], *, after: str | None, limit: int
@@ -361,7 +367,7 @@ class DirectoryService:
         ):
             check_route(unit.caller, action)
             record = require(unit.connection, kind, object_id, lock=True)
-            _require_administrator(unit.caller, record)
+            require_administrator(unit.caller, record)
             require(unit.connection, User, user_id, lock=True)
             yield unit, directory.member_role(unit.connection, kind, object_id, user_id)
 
@@ -402,11 +408,27 @@ def missing(kind: type[Principal], object_id: str) -> NotFoundError:
     )
 
 
-def _check_organization(connection: Connection, values: Mapping[str, Any]) -> None:
+def _members_with_limits(connection: Connection, team_id: str) -> list[dict[str, Any]]:
+    """Return the members of a team, and of those who are limited there what they may and did spend."""
+    members = directory.team_members_of(connection, team_id)
+    purses = {member.user_id: member_purse(team_id, member.user_id) for member in members}
+    meters, _ = queries.find_meters(connection, list(purses.values()))
+    shown = []
+    for member in members:
+        meter = meters.get(purses[member.user_id])
+        view = views.member_view(member, spend=meter.spend if meter else 0)
+        is_limited = any(view[name] is not None for name in views.MEMBER_LIMITS)
+        shown.append(view if is_limited else {"user_id": member.user_id, "role": member.role})
+    return shown
+
+
+def _check_named(connection: Connection, values: Mapping[str, Any]) -> None:
     # Locked before the team: the order in which every command takes its locks.
     organization_id = values.get("organization_id")
     if organization_id is not None:
         require(connection, Organization, organization_id, lock=True)
+    if values.get("budget_id") is not None:
+        require_tier(connection, values["budget_id"], lock=True)
 
 
 def with_period(record: P, before: Principal | None, now: datetime) -> P:
@@ -419,7 +441,12 @@ def with_period(record: P, before: Principal | None, now: datetime) -> P:
     return replace(record, budget_anchor_at=now, budget_reset_at=following)
 
 
-def _require_administrator(caller: Caller, record: Principal) -> None:
+def require_administrator(caller: Caller, record: Principal) -> None:
+    """Let admins, and who administers *record*, change its members.
+
+    Raises:
+        DeniedError: The caller is neither.
+    """
     if not (caller.is_admin or _administers(caller, record)):
         raise DeniedError(
             f"only an admin of {WORD[type(record)]} {record.id!r} may change its members",

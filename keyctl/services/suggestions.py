@@ -6,8 +6,9 @@ from typing import Final
 from sqlalchemy import Connection
 
 from keyctl import keystring
-from keyctl.db.queries import directory, listing
+from keyctl.db.queries import directory, listing, tiers
 from keyctl.errors import (
+    BudgetNotFoundError,
     KeyNotFoundError,
     ModelNotFoundError,
     NotFoundError,
@@ -30,6 +31,7 @@ _KNOWN: Final[dict[type[NotFoundError], _Names]] = {
         found, Organization, limit=MOST_SEARCHED
     ),
     KeyNotFoundError: lambda found: listing.aliases(found, limit=MOST_SEARCHED),
+    BudgetNotFoundError: tiers.tier_ids,
     ModelNotFoundError: listing.models_in_use,
     TagNotFoundError: lambda found: listing.tags_in_use(found, limit=MOST_SEARCHED),
 }

@@ -9,7 +9,7 @@ from keyctl.db import rows
 from keyctl.db.queries.patterns import matches
 from keyctl.db.tables import keys, organization_members, organizations, team_members, teams, users
 from keyctl.errors import UnreadableRowError
-from keyctl.records import Organization, Principal, Team, User
+from keyctl.records import Member, Organization, Principal, Team, User
 
 P = TypeVar("P", bound=Principal)
 
@@ -226,6 +226,37 @@ def add_member(
     """Make a user a member."""
     table, column = _MEMBERS[kind]
     connection.execute(insert(table), {column: object_id, "user_id": user_id, **values})
+
+
+def find_member(connection: Connection, team_id: str, user_id: str) -> Member | None:
+    """Return the member of a team, with its limits."""
+    query = select(team_members).where(
+        team_members.c.team_id == team_id, team_members.c.user_id == user_id
+    )
+    return rows.one(connection, query, team_members, Member.of)
+
+
+def team_members_of(connection: Connection, team_id: str) -> list[Member]:
+    """Return the members of a team with their limits, by user."""
+    query = select(team_members).where(team_members.c.team_id == team_id)
+    return rows.every(connection, query.order_by(team_members.c.user_id), team_members, Member.of)
+
+
+def change_member(connection: Connection, member: Member) -> None:
+    """Set the role and the limits of a member."""
+    connection.execute(
+        update(team_members)
+        .where(team_members.c.team_id == member.team_id, team_members.c.user_id == member.user_id)
+        .values(
+            role=member.role,
+            max_budget=member.max_budget,
+            budget_duration=member.budget_duration,
+            budget_anchor_at=member.budget_anchor_at,
+            tpm_limit=member.tpm_limit,
+            rpm_limit=member.rpm_limit,
+            budget_id=member.budget_id,
+        )
+    )
 
 
 def change_role(

@@ -22,6 +22,7 @@ from keyctl.policy.documents import Policy, stored_policy
 from keyctl.policy.facts import Caller, Facts, Layers, Operation
 from keyctl.records import Key, Organization, Principal, Team, User
 from keyctl.services.authorize import totals
+from keyctl.services.tiers import require_tier
 from keyctl.services.transaction import Unit
 
 P = TypeVar("P", bound=Principal)
@@ -201,6 +202,8 @@ def gather(
     key = resolve.build_key(values, key_id="", actor=caller.actor, now=now, kept=kept)
     if operation != "import":  # an imported key reaches what it did where it comes from
         key = resolve.with_default_routes(key, settings.default_routes)
+    if key.budget_id is not None:
+        require_tier(connection, key.budget_id, lock=lock)
     facts = Facts(
         operation=operation,
         key=key,

@@ -31,6 +31,7 @@ from keyctl.services.authorize.verdict import Adding, Lookup, Verdict, fill_in, 
 from keyctl.services.callers import check_route
 from keyctl.services.keys.lists import resolved
 from keyctl.services.keys.read import find, may_see, not_found
+from keyctl.services.tiers import require_tier
 from keyctl.services.transaction import Unit, anchor, row_of, writing
 from keyctl.services.workspace import Workspace
 
@@ -218,6 +219,8 @@ def judge_change(
         changed = replace(changed, organization_id=around.organization.id)
     elif follows:
         changed = replace(changed, organization_id=None)
+    if changed.budget_id is not None and changed.budget_id != before.budget_id:
+        require_tier(connection, changed.budget_id, lock=lock)
     changed = replace(changed, overrides=models.lasting_overrides(before, changed))
     moved = changed.team_id != before.team_id
     facts = Facts(

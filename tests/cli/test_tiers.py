@@ -1,0 +1,139 @@
+"""Budget tiers and members' limits: set on the command line, held by the verifier."""
+
+import json
+
+from harness import Cli
+
+from keyctl.gateway import Verifier
+
+
+def members(cli: Cli) -> list[dict[str, object]]:
+    """Return the members of team web as `team info` tells them."""
+    found: list[dict[str, object]] = cli("team", "info", "web", "-o", "json", check=True).json[
+        "members_with_roles"
+    ]
+    return found
+
+
+class TestTiers:
+    def test_a_tier_lives_from_create_to_delete(self, cli: Cli) -> None:
+        """Made, changed, shown, listed; archived once nobody names it."""
+        made = cli(
+            *("budget", "create", "small", "--max-budget", "5", "--budget-duration", "1d"),
+            *("--rpm-limit", "60", "-o", "json"),
+            check=True,
+        ).json
+        assert (made["budget_id"], made["max_budget"], made["rpm_limit"]) == ("small", 5, 60)
+        body = json.dumps({"model_max_budget": {"o1": {"budget_limit": 1, "time_period": "1d"}}})
+        changed = cli(
+            *("budget", "update", "small", "--request", "-", "--clear", "rpm-limit", "-o", "json"),
+            input=body,
+            check=True,
+        ).json
+        assert changed["model_max_budget"] == {"o1": {"max_budget": 1, "budget_duration": "1d"}}
+        assert changed["rpm_limit"] is None
+        assert "small" in cli("budget", "list", check=True).stdout
+        key = cli("generate", "--budget-id", "small", "-o", "json", check=True).json
+        assert key["budget_id"] == "small"
+        refused = cli("budget", "delete", "small", "-o", "json")
+        assert (refused.exit_code, key["key_id"] in refused.error["message"]) == (5, True)
+        cli("update", key["key_id"], "--clear", "budget-id", check=True)
+        cli("budget", "delete", "small", check=True)
+        assert cli("budget", "info", "small").exit_code == 3
+        actions = [
+            event["action"]
+            for event in cli("audit", "list", "-o", "json", check=True).json["events"]
+            if event["object_type"] == "budget"
+        ]
+        assert sorted(actions) == ["budget_created", "budget_deleted", "budget_updated"]
+
+    def test_an_unknown_tier_is_not_found(self, cli: Cli) -> None:
+        """Wherever it is named, with the nearest name."""
+        cli("budget", "create", "small", check=True)
+        cli("team", "create", "web", check=True)
+        cli("user", "create", "ada", check=True)
+        cli("team", "add-member", "web", "ada", check=True)
+        for command in (
+            ("generate", "--budget-id", "smal"),
+            ("user", "update", "ada", "--budget-id", "smal"),
+            ("team", "update-member", "web", "ada", "--budget-id", "smal"),
+        ):
+            result = cli(*command, "-o", "json")
+            assert (result.exit_code, result.error["code"]) == (3, "budget_not_found"), command
+            assert "small" in result.error["hint"]
+        assert cli("budget", "create", "small", "-o", "json").error["code"] == "already_exists"
+
+    def test_a_tier_holds_for_a_user(self, cli: Cli) -> None:
+        """With all of the user's keys together."""
+        cli("budget", "create", "small", "--max-budget", "1", check=True)
+        cli("user", "create", "ada", "--budget-id", "small", check=True)
+        keys = [cli("generate", "--user", "ada", check=True).stdout.strip() for _ in range(2)]
+        with Verifier(str(cli.database_url)) as verifier:
+            verifier.verify(keys[0]).record(1)
+            assert verifier.verify(keys[1]).reason == "budget_exceeded"
+
+
+class TestMembers:
+    def test_limits_of_a_member_are_set_shown_and_held(self, cli: Cli) -> None:
+        """Of the user's keys in that team, and of nobody else's."""
+        cli("team", "create", "web", check=True)
+        for user in ("ada", "bob"):
+            cli("user", "create", user, check=True)
+            cli("team", "add-member", "web", user, check=True)
+        own, others = (
+            cli("generate", "--team", "web", "--user", user, check=True).stdout.strip()
+            for user in ("ada", "bob")
+        )
+        told = cli(
+            *("team", "update-member", "web", "ada", "--max-budget", "2", "--budget-duration"),
+            *("30d", "--rpm-limit", "5", "--tpm-limit", "900", "-o", "json"),
+            check=True,
+        ).json
+        assert (told["max_budget"], told["budget_duration"], told["spend"]) == (2, "30d", 0)
+        with Verifier(str(cli.database_url)) as verifier:
+            verifier.verify(own).record(2.5)
+            assert verifier.verify(own).reason == "budget_exceeded"
+            assert verifier.verify(others).valid
+        assert members(cli) == [
+            {
+                "user_id": "ada",
+                "role": "user",
+                "max_budget": 2,
+                "budget_duration": "30d",
+                "rpm_limit": 5,
+                "tpm_limit": 900,
+                "budget_id": None,
+                "spend": 2.5,
+            },
+            {"user_id": "bob", "role": "user"},
+        ]
+        assert "2.5" in cli("team", "info", "web", check=True).stdout
+
+    def test_leaving_and_joining_gives_nothing_back(self, cli: Cli) -> None:
+        """The limit goes with the membership; what was spent stays, and is said when a limit is set."""
+        cli("team", "create", "web", check=True)
+        cli("user", "create", "ada", check=True)
+        cli("team", "add-member", "web", "ada", check=True)
+        cli("team", "update-member", "web", "ada", "--max-budget", "2", check=True)
+        key = cli("generate", "--team", "web", "--user", "ada", "-o", "json", check=True).json
+        with Verifier(str(cli.database_url)) as verifier:
+            verifier.verify(key["key"]).record(2)
+        cli("delete", key["key_id"], "--yes", check=True)
+        cli("team", "remove-member", "web", "ada", check=True)
+        cli("team", "add-member", "web", "ada", check=True)
+        told = cli("team", "update-member", "web", "ada", "--max-budget", "2", "-o", "json").json
+        assert told["warnings"] == ["user ada has spent $2 in team web already"]
+
+    def test_what_cannot_be_set_is_refused(self, cli: Cli) -> None:
+        """A stranger, nothing at all, no role, a negative amount."""
+        cli("team", "create", "web", check=True)
+        cli("user", "create", "ada", check=True)
+        update = ("team", "update-member", "web", "ada")
+        assert cli(*update, "--max-budget", "1").exit_code == 3
+        cli("team", "add-member", "web", "ada", check=True)
+        assert cli(*update).exit_code == 2
+        assert cli(*update, "--clear", "role").exit_code == 2
+        assert cli(*update, "--max-budget", "-1").exit_code == 2
+        assert cli(*update, "--rpm-limit", "-1").exit_code == 2
+        cli(*update, "--role", "admin", check=True)
+        assert members(cli) == [{"user_id": "ada", "role": "admin"}]
