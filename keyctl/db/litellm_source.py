@@ -98,7 +98,7 @@ class Source:
                 yield row
 
     def teams(self) -> Iterator[Row]:
-        """Yield the teams, each with those members that a budget of their own limits."""
+        """Yield the teams, each with those members that a budget of their own limits, and that budget."""
         stream = self._stream("teams", "team_id")
         while rows := list(islice(stream, _CHUNK)):
             limited = self._limited_members([row["team_id"] for row in rows])
@@ -167,7 +167,8 @@ class Source:
         members, budgets = self._columns("team_members"), self._columns("budgets")
         if members is None or "budget_id" not in members:
             return {}
-        query = select(members.team_id, members.user_id).where(
+        spend = [members.spend] if "spend" in members else []
+        query = select(members.team_id, members.user_id, members.budget_id, *spend).where(
             members.team_id.in_(team_ids), members.budget_id.is_not(None)
         )
         if budgets is not None:
@@ -183,9 +184,11 @@ class Source:
                 self._tables["budgets"],
                 members.budget_id == budgets.budget_id,
             ).where(or_(budgets.budget_id.is_(None), *limits, *documents))
+        rows = [dict(row) for row in self._connection.execute(query).mappings()]
+        self._attach(rows, "budgets", "budget_id", "litellm_budget_table")
         found: dict[Any, list[Row]] = {}
-        for row in self._connection.execute(query).mappings():
-            found.setdefault(row["team_id"], []).append(dict(row))
+        for row in rows:
+            found.setdefault(row["team_id"], []).append(row)
         return found
 
 

@@ -84,7 +84,14 @@ RESTRICTING: Final[dict[str, tuple[str, ...]]] = {
         "metadata.guardrails",
         "object_permission_id",
     ),
-    "member": ("budget_id",),
+    # What a member's budget row limits beyond what a member has here, and a row that is not there.
+    "member": (
+        "allowed_models",
+        "budget_id",
+        "max_parallel_requests",
+        "model_max_budget",
+        "tpd_limit",
+    ),
 }
 # Names a row that is taken over, and restricts if that is not there: a dump of keys lacks some.
 _REFERENCES: Final[dict[str, dict[str, str]]] = {

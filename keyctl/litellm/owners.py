@@ -1,14 +1,26 @@
 """Map rows of LiteLLM's users, organizations and teams, and who belongs to them.  Pure."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Final, get_args
 
-from keyctl.errors import UnmappableRowError
-from keyctl.litellm.inventory import refuse_restricted, refuse_unless_dropped
+from keyctl import money
+from keyctl.errors import KeyctlError, UnmappableRowError
+from keyctl.litellm.inventory import RESTRICTING, refuse_restricted, refuse_unless_dropped
 from keyctl.litellm.keys import created_by, without_misfits
 from keyctl.litellm.spending import budget_of, period
-from keyctl.litellm.values import Row, dollars, length, names, pick, spent, without_empty
+from keyctl.litellm.values import (
+    EMPTY,
+    Row,
+    decoded,
+    dollars,
+    length,
+    names,
+    pick,
+    spent,
+    without_empty,
+)
 from keyctl.policy.documents import MemberPermission
 from keyctl.principals import principal_values
 from keyctl.records import Organization, Principal, Team, User
@@ -23,12 +35,19 @@ _PERMISSIONS: Final = get_args(MemberPermission)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
-    """A membership: its role here, or why there is none, or what refuses it."""
+    """A membership: its role here, or why there is none, or what refuses it.
+
+    `limits` are the columns of a member whom a budget of their own limits, `spend` is what of it is
+    spent in nano-dollars, and `reset_at` when its period ends.
+    """
 
     user_id: str
     role: str | None = None
+    limits: dict[str, Any] = field(default_factory=dict)
+    spend: int = 0
+    reset_at: datetime | None = None
     skipped: str | None = None
-    refusal: UnmappableRowError | None = None
+    refusal: KeyctlError | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,7 +203,7 @@ def _team_members(row: Row, dropped: Collection[str], changes: list[str]) -> lis
     entries = row.get("members_with_roles") or []
     if not isinstance(entries, list):
         raise UnmappableRowError("members_with_roles is not a list")
-    limited = {item.get("user_id") for item in row.get("limited_members", ())}
+    limited = {item.get("user_id"): item for item in row.get("limited_members", ())}
     for item in entries:
         user_id = item.get("user_id") if isinstance(item, dict) else None
         if not isinstance(user_id, str) or not user_id:
@@ -192,8 +211,41 @@ def _team_members(row: Row, dropped: Collection[str], changes: list[str]) -> lis
             changes.append("a member without a user_id is nobody: left out")
             continue
         role = "admin" if item.get("role") == "admin" else "user"
-        found[user_id] = _limited(user_id, role, limited=user_id in limited, dropped=dropped)
+        found[user_id] = _team_member(user_id, role, limited.get(user_id), dropped, changes)
     return list(found.values())
+
+
+def _team_member(
+    user_id: str, role: str, limited: Row | None, dropped: Collection[str], changes: list[str]
+) -> Member:
+    """Return a member of a team, with the budget that limits them there."""
+    if limited is None:
+        return Member(user_id=user_id, role=role)
+    try:
+        budget = limited.get("litellm_budget_table")
+        if not isinstance(budget, dict):
+            refuse_unless_dropped("member.budget_id", dropped)
+            return Member(user_id=user_id, role=role)
+        budget = decoded(budget)
+        for name in RESTRICTING["member"]:
+            if name != "budget_id" and budget.get(name) not in EMPTY:
+                refuse_unless_dropped(f"member.{name}", dropped)
+        amount = dollars("max_budget", budget.get("max_budget"))
+        limits = {
+            **pick(budget, _LIMITS),
+            "max_budget": None if amount is None else money.to_nano(amount),
+            "budget_duration": length("budget_duration", budget.get("budget_duration"), changes),
+        }
+        spend = decoded({"spend": limited.get("spend")})["spend"]
+        return Member(
+            user_id=user_id,
+            role=role,
+            limits=without_empty(limits),
+            spend=spent(spend),
+            reset_at=budget.get("budget_reset_at"),
+        )
+    except KeyctlError as error:
+        return Member(user_id=user_id, refusal=error)
 
 
 def _organization_member(item: Row, dropped: Collection[str]) -> Member:

@@ -13,6 +13,7 @@ from clock import Clock
 from harness import Cli
 from litellm_tables import LiteLLM, digest, key
 from migrating import OLD, OLDER, RunImport, environment, events, results, stored
+from sqlalchemy import text
 
 from keyctl.config.settings import Settings
 from keyctl.db.queries import directory
@@ -331,26 +332,78 @@ class TestOwners:
         }
         assert verify(workspace.database, OLD).valid
 
-    def test_a_members_own_budget_refuses_the_membership(
-        self, litellm: LiteLLM, run: RunImport
+    def test_a_members_own_budget_comes_along(
+        self, workspace: Workspace, litellm: LiteLLM, run: RunImport
     ) -> None:
-        """There is no home for what one member may spend; a budget row that limits nothing is none."""
-        litellm.add("budgets", {"budget_id": "b", "max_budget": 1.0}, {"budget_id": "free"})
+        """What a member may spend with all keys of the team, and what is spent of it."""
+        litellm.add(
+            "budgets",
+            {"budget_id": "b", "max_budget": 1.0, "budget_duration": "30d", "rpm_limit": 3},
+            {"budget_id": "free"},
+        )
         litellm.add("users", {"user_id": "ada"}, {"user_id": "bob"})
         members = [{"user_id": "ada", "role": "user"}, {"user_id": "bob", "role": "user"}]
         litellm.add("teams", {"team_id": "web", "members_with_roles": members})
         litellm.add(
             "team_members",
-            {"team_id": "web", "user_id": "ada", "budget_id": "b"},
+            {"team_id": "web", "user_id": "ada", "budget_id": "b", "spend": 0.25},
             {"team_id": "web", "user_id": "bob", "budget_id": "free"},
         )
 
         lines = [line for line in run() if line.object_type == "member"]
 
         assert {line.source: line.result for line in lines} == {
-            "team web: ada": "failed",
+            "team web: ada": "imported",
             "team web: bob": "imported",
         }
+        with workspace.database.read() as connection:
+            query = text(
+                "SELECT max_budget, budget_duration, rpm_limit FROM team_members"
+                " WHERE user_id = 'ada'"
+            )
+            assert connection.execute(query).one() == (10**9, "30d", 3)
+            meter = connection.execute(text("SELECT meter, spend FROM meters")).one()
+            assert meter == ("member:ada", 250_000_000)
+
+    def test_a_member_limited_by_more_than_that_is_refused_until_it_is_dropped(
+        self, litellm: LiteLLM, run: RunImport
+    ) -> None:
+        """`--drop` works on the next run too, although the team and the user are here by then."""
+        litellm.add("budgets", {"budget_id": "b", "allowed_models": ["gpt-4o"]})
+        litellm.add("users", {"user_id": "ada"})
+        members = [{"user_id": "ada", "role": "user"}]
+        litellm.add("teams", {"team_id": "web", "members_with_roles": members})
+        litellm.add("team_members", {"team_id": "web", "user_id": "ada", "budget_id": "b"})
+
+        refused = [line for line in run() if line.object_type == "member"]
+        dropped = [
+            line
+            for line in run(dropped=("member.allowed_models",), reason="agreed")
+            if line.object_type == "member"
+        ]
+
+        assert [line.result for line in refused] == ["failed"]
+        assert [line.result for line in dropped] == ["imported"]
+
+    def test_who_joins_later_is_taken_along_and_who_was_removed_is_not(
+        self, workspace: Workspace, litellm: LiteLLM, run: RunImport
+    ) -> None:
+        """A membership that was ended here stays ended."""
+        litellm.add("users", {"user_id": "ada"}, {"user_id": "bob"})
+        litellm.add(
+            "teams",
+            {"team_id": "web", "members_with_roles": [{"user_id": "ada", "role": "user"}]},
+        )
+        run()
+        DirectoryService(workspace).remove_member(Team, "web", "ada")
+        litellm.execute(
+            'UPDATE "LiteLLM_TeamTable" SET members_with_roles = '
+            '\'[{"user_id": "ada", "role": "user"}, {"user_id": "bob", "role": "user"}]\''
+        )
+
+        lines = [line for line in run() if line.object_type == "member"]
+
+        assert [(line.source, line.result) for line in lines] == [("team web: bob", "imported")]
 
 
 class TestPolicy:

@@ -75,6 +75,7 @@ from keyctl.db.queries.provider_objects import (
 from keyctl.db.queries.purses import (
     Balance,
     Lease,
+    begin_meter,
     find_meters,
     forget_leases,
     keep_leases,
@@ -121,6 +122,7 @@ __all__ = [
     "Usage",
     "add_spend",
     "allocations",
+    "begin_meter",
     "begin_period",
     "bound_secrets",
     "budgets_due",

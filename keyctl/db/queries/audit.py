@@ -325,3 +325,30 @@ def _concerns(kind: str, object_id: str) -> ColumnElement[bool]:
         contains(columns.before, named),
         contains(columns.after, named),
     )
+
+
+def removed_members(
+    connection: Connection, word: str, object_ids: Collection[str]
+) -> set[tuple[str, str]]:
+    """Return whose membership of these teams or organizations was ended on record: team and user."""
+    query = select(audit_events.c.object_id, audit_events.c.before).where(
+        audit_events.c.action == f"{word}_member_removed",
+        audit_events.c.object_type == word,
+        audit_events.c.object_id.in_(object_ids),
+    )
+    ended = set()
+    for row in connection.execute(query):
+        before = jsontext.load_value(row.before or "null", what="before")
+        if isinstance(before, dict):
+            ended.add((row.object_id, str(before.get("user_id"))))
+    return ended
+
+
+def imported_objects(connection: Connection, word: str, object_ids: Collection[str]) -> set[str]:
+    """Return which of these teams, users or organizations came by an import."""
+    query = select(audit_events.c.object_id).where(
+        audit_events.c.action == f"{word}_imported",
+        audit_events.c.object_type == word,
+        audit_events.c.object_id.in_(object_ids),
+    )
+    return set(connection.execute(query).scalars())

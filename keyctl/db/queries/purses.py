@@ -53,6 +53,21 @@ class Lease:
     charged: int | None  # once it ended unsettled
 
 
+def begin_meter(
+    connection: Connection, name: PurseName, terms: Terms, *, spend: int, end: datetime | None
+) -> None:
+    """Write what is spent already of a metered budget that nobody has used here, and when its period ends."""
+    connection.execute(
+        insert(meters).values(
+            **_columns(name),
+            spend=min(spend, MAX_NANO),
+            budget_duration=terms.period,
+            budget_anchor_at=terms.anchor,
+            budget_reset_at=end,
+        )
+    )
+
+
 def lock_purses(
     connection: Connection,
     purses: Mapping[PurseName, Terms | None],

@@ -7,11 +7,13 @@ from itertools import islice
 from typing import Any, Final
 
 from keyctl import durations
-from keyctl.db.queries import directory
+from keyctl.db import queries
+from keyctl.db.queries import audit, directory
 from keyctl.errors import KeyctlError, OrganizationNotFoundError
 from keyctl.litellm import inventory
 from keyctl.litellm.owners import MappedOwner, Member, map_organization, map_team, map_user
 from keyctl.litellm.values import Row, decoded
+from keyctl.purses import Terms, member_purse
 from keyctl.records import Organization, Principal, Team, User
 from keyctl.services.directory import WORD
 from keyctl.services.import_litellm.report import (
@@ -40,14 +42,14 @@ _Map = Callable[..., MappedOwner]
 class OwnerImport:
     """One import of owners.  Those of the same id are left alone, archived ones too.
 
-    `fresh` are the users that this run has imported: they also become members of teams and
-    organizations that are here already.  Anybody else who is no member there may have been
-    removed on purpose.
+    Whoever has joined a team or an organization there since the last run becomes a member here, if
+    either of both was imported, and unless the membership was ended here: then it stays ended.
+    `fresh` are those that this run has imported; what earlier ones have is on record.
     """
 
     begin: Begin
     order: ImportOrder
-    fresh: set[str] = field(default_factory=set)
+    fresh: set[tuple[str, str]] = field(default_factory=set)
 
     def run(self, source: Source) -> Iterator[Line]:
         """Import everybody that *source* knows and yield a line for each: what keys refer to comes first."""
@@ -74,16 +76,11 @@ class OwnerImport:
                     continue
                 if line.result == "imported":
                     imported.append(self._record(unit, kind, mapped, line))
-                members += [
-                    (mapped.columns["id"], member)
-                    for member in mapped.members
-                    if line.result == "imported" or member.user_id in self.fresh
-                ]
+                members += [(mapped.columns["id"], member) for member in mapped.members]
             if imported:
                 directory.insert_all(unit.connection, *imported)
+                self.fresh.update((WORD[kind], record.id) for record in imported)
             lines += self._members(unit, kind, members)
-        if kind is User:
-            self.fresh.update(record.id for record in imported)
         return on_record(lines, unit)
 
     def _mapped(
@@ -151,12 +148,20 @@ class OwnerImport:
         roles = directory.member_roles(
             unit.connection, kind, {object_id for object_id, _ in members}, user_ids
         )
+        object_ids = {object_id for object_id, _ in members}
+        ended = audit.removed_members(unit.connection, WORD[kind], object_ids)
+        theirs = self._imported(unit, WORD[kind], object_ids)
+        people = self._imported(unit, WORD[User], user_ids)
         return [
-            self._member(
-                unit, kind, object_id, member, users, is_known=(object_id, member.user_id) in roles
-            )
+            self._member(unit, kind, object_id, member, users, is_known=place in roles)
             for object_id, member in members
+            if (place := (object_id, member.user_id)) in roles
+            or (place not in ended and (object_id in theirs or member.user_id in people))
         ]
+
+    def _imported(self, unit: Unit, word: str, ids: set[str]) -> set[str]:
+        on_record_before = audit.imported_objects(unit.connection, word, ids)
+        return on_record_before | {name for name in ids if (word, name) in self.fresh}
 
     def _member(
         self,
@@ -177,7 +182,8 @@ class OwnerImport:
         if member.role is None or user_id not in users:
             reason = member.skipped or "user_not_found"
             return Line(object_type="member", source=source, result="skipped", reason=reason)
-        values = {"role": member.role, "created_at": unit.now}
+        limits = _limits_of(unit, object_id, member)
+        values = {"role": member.role, "created_at": unit.now, **limits}
         directory.add_member(unit.connection, kind, object_id, user_id, values)
         unit.record(
             f"{word}_member_imported",
@@ -186,6 +192,25 @@ class OwnerImport:
             after={"user_id": user_id, **values},
         )
         return Line(object_type="member", source=source, result="imported")
+
+
+def _limits_of(unit: Unit, team_id: str, member: Member) -> dict[str, Any]:
+    """Return a member's columns, and write down what of their budget is spent already."""
+    limits = member.limits
+    amount, period = limits.get("max_budget"), limits.get("budget_duration")
+    if amount is None:
+        return limits
+    # Later periods are counted from the end of the one that is going on there, as for keys.
+    anchor = member.reset_at or unit.now
+    end = durations.next_reset(period, anchor=anchor, now=unit.now) if period else None
+    queries.begin_meter(
+        unit.connection,
+        member_purse(team_id, member.user_id),
+        Terms(limit=amount, period=period, anchor=anchor),
+        spend=member.spend,
+        end=end,
+    )
+    return {**limits, "budget_anchor_at": anchor}
 
 
 def _ids(kind: type[Principal], rows: Sequence[Row]) -> list[str]:
