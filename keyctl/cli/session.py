@@ -87,7 +87,8 @@ class Session:
             if not (self.console.wants_json and isinstance(error, KeyctlError)):
                 self._warn(waiting)
                 for warning in dict.fromkeys(self.workspace.warnings):
-                    self.console.warn(f"{warning}")
+                    self.console.warn(warning)
+            self.workspace.close()
         if "database" in self.__dict__:
             self.database.engine.dispose()
         if error is None or isinstance(error, (BatchError, typer.Exit)):

@@ -10,6 +10,7 @@ from keyctl.db.database import Database
 from keyctl.errors import UnreadableRowError
 from keyctl.keystring import KeyString
 from keyctl.policy.facts import Caller
+from keyctl.sinks.vault import Tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,3 +29,8 @@ class Workspace:
     outgoing: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     unreadable: list[UnreadableRowError] = field(default_factory=list)
+    tokens: Tokens = field(default_factory=Tokens)
+
+    def close(self) -> None:
+        """End what the run has begun elsewhere: its logins at secret managers."""
+        self.tokens.end()

@@ -112,14 +112,37 @@ class AwsSink(StoreSink):
             "AWSCURRENT" in each for each in described.get("VersionIdsToStages", {}).values()
         )
         text: str | None = None
-        if not (has_value or _is_going(described)) or key_id == self._target.key_id:
-            pass  # nothing is lost: nothing is there yet, or it is this key's own
+        beside: dict[str, Any] = {}
+        if not (has_value or _is_going(described)):
+            pass  # nothing is lost: nothing is there yet
+        elif key_id == self._target.key_id:
+            beside = self._beside(described)
         elif _is_going(described):
             # Nobody can read it any more; but what is not keyctl's is not brought back for it.
             text = None if key_id else ""
         else:
             text = self._value()
-        return Found(key_id=key_id, text=text, place=described)
+        return Found(key_id=key_id, text=text, place=described, beside=beside)
+
+    def _beside(self, described: dict[str, Any]) -> dict[str, Any]:
+        """Return what others keep beside this key; only JSON has room for it.
+
+        Raises:
+            TakenError: Somebody has changed the value, and it cannot be read.
+        """
+        if self._form != "json" or _is_going(described):
+            return {}
+        try:
+            value = self._call("get_secret_value", SecretId=self._secret) or {}
+        except ForbiddenError:
+            if _is_keyctls(described):
+                return {}
+            raise self._unseen() from None
+        try:
+            document = json.loads(str(value.get("SecretString", "")))
+        except ValueError:
+            return {}
+        return document if isinstance(document, dict) else {}
 
     def _value(self) -> str:
         """Return the key in the current value; an empty text, which stays, where it cannot be seen."""
@@ -136,7 +159,7 @@ class AwsSink(StoreSink):
 
     def _write(self, document: Document, found: Found | None) -> None:
         value = {
-            "SecretString": self._rendered(document),
+            "SecretString": self._rendered(document, found),
             "ClientRequestToken": _version_id(document),
         }
         tags = [{"Key": _TAG, "Value": document.key_id}]
@@ -168,7 +191,7 @@ class AwsSink(StoreSink):
         )
         return (
             value is not None
-            and value.get("SecretString") == self._rendered(document)
+            and self._holds(str(value.get("SecretString")), document)
             and "AWSCURRENT" in value["VersionStages"]
         )
 
@@ -198,9 +221,18 @@ class AwsSink(StoreSink):
             )
         return described
 
-    def _rendered(self, document: Document) -> str:
+    def _holds(self, text: str, document: Document) -> bool:
+        """Tell whether a value is the document, whatever stands beside it."""
+        if self._form != "json":
+            return text == self._rendered(document, None)
+        try:
+            return bool(json.loads(text).items() >= document.fields().items())
+        except (AttributeError, ValueError):
+            return False
+
+    def _rendered(self, document: Document, found: Found | None) -> str:
         if self._form == "json":
-            return jsontext.dumps(document.fields())
+            return jsontext.dumps(document.fields(found))
         if self._form == "env":
             return env_line(document.key, self._env_var)
         return document.key.reveal()
@@ -249,6 +281,12 @@ def _version_id(document: Document) -> str:
 def _key_id_of(described: dict[str, Any]) -> str | None:
     tags = {tag["Key"]: tag["Value"] for tag in described.get("Tags", ())}
     return tags.get(_TAG)
+
+
+def _is_keyctls(described: dict[str, Any]) -> bool:
+    """Tell whether the current version was written by keyctl, and not changed since."""
+    stages = described.get("VersionIdsToStages", {})
+    return any(name.startswith("keyctl-") and "AWSCURRENT" in each for name, each in stages.items())
 
 
 def _is_going(described: dict[str, Any]) -> bool:

@@ -14,6 +14,10 @@ class NotTakenError(Exception):
     """The sink proved that it did not take the key string."""
 
 
+class TakenError(NotTakenError):
+    """What lies at the place already may not be replaced, or nobody can tell whose it is."""
+
+
 class UnknownError(Exception):
     """Nobody knows whether the sink took the key string."""
 

@@ -104,7 +104,7 @@ class KubernetesSink(StoreSink):
         elif found is UNREADABLE:
             written = self._call("create_namespaced_secret", none_if=_CONFLICT, body=body)
             if written is None:
-                written = self._call("patch_namespaced_secret", body=body)
+                raise self._unseen()
         else:
             # With the resourceVersion that was read: what changed since then is a conflict.
             secret = found.place

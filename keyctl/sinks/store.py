@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final, TypeVar
@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from keyctl import keystring
 from keyctl.errors import DeliveryError, FileTakenError, KeyctlError
 from keyctl.keystring import KeyString
-from keyctl.sinks.base import NotTakenError, Parcel, Target, UnknownError
+from keyctl.sinks.base import NotTakenError, Parcel, TakenError, Target, UnknownError
 from keyctl.sinks.file import Replaceable
 
 T = TypeVar("T")
@@ -34,9 +34,10 @@ class Document:
     key_alias: str | None
     secret_id: str
 
-    def fields(self) -> dict[str, str | None]:
-        """Return the document with the key string in it."""
+    def fields(self, found: "Found | None" = None) -> dict[str, Any]:
+        """Return the document with the key string in it, and what others keep beside it."""
         return {
+            **(found.beside if found else {}),
             "key": self.key.reveal(),
             "key_id": self.key_id,
             "key_alias": self.key_alias,
@@ -50,14 +51,16 @@ class Found:
 
     `text` is None where there is nothing that anybody could read.  `place` is the store's own
     word for what was read, for a write or a removal on the condition that it is still that.
+    `beside` is what others keep beside the key.
     """
 
     key_id: str | None
     text: str | None = field(repr=False)
     place: Any = None
+    beside: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
-# What the credentials do not allow to read: the write goes on without looking.
+# What the credentials do not allow to read: only what is not there yet can be written.
 UNREADABLE: Final = Found(key_id=None, text=None)
 
 
@@ -134,6 +137,8 @@ class StoreSink(ABC):
         try:
             self._ask(lambda: self._open(target))
             self._refuse_taken(self._look())
+        except TakenError as error:
+            raise FileTakenError(str(error), hint="see docs/secret-managers.md") from None
         except (NotTakenError, UnknownError) as error:
             raise DeliveryError(
                 str(error),
@@ -240,6 +245,13 @@ class StoreSink(ABC):
                 f"{self._place_name()} holds something that is still needed, or is not keyctl's",
                 hint="let the sink's template name another place, or remove what is there",
             )
+
+    def _unseen(self) -> TakenError:
+        """Return the refusal to write over what cannot be read."""
+        return TakenError(
+            f"sink {self.name}: {self._place_name()} holds something that may not be read, so"
+            " nobody can tell whose it is; let its credentials read there"
+        )
 
     def _compare(self, document: Document) -> None:
         try:

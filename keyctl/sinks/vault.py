@@ -1,13 +1,16 @@
 """Write a key to a KV version 2 engine of HashiCorp Vault or OpenBao."""
 
 import os
+import threading
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from keyctl.errors import DeliveryError
-from keyctl.sinks.base import Target, UnknownError
+from keyctl.errors import DeliveryError, KeyctlError
+from keyctl.sinks.base import NotTakenError, Target, UnknownError
 from keyctl.sinks.file import Replaceable
 from keyctl.sinks.store import (
     UNREADABLE,
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
     from hvac.adapters import RawAdapter
 
 SERVICE_ACCOUNT: Final = "/var/run/secrets/kubernetes.io/serviceaccount/token"
+# What the server says when there is a version already where none was expected.
+_NOT_FIRST: Final = "did not match"
 _LARGEST: Final = 64 * 1024
 
 
@@ -41,6 +46,57 @@ class Login:
     mount: str | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Token:
+    """A token, how long it may be used, and how it is ended if this program logged in for it."""
+
+    text: str = field(repr=False, kw_only=False)
+    seconds: float = 0
+    revoke: Callable[[str], None] | None = None
+
+
+class Tokens:
+    """The logins of one run, one for each sink.  They end with the run."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: dict[str, tuple[Token, float]] = {}
+        self._checked: set[str] = set()
+
+    def of(self, name: str, login: Callable[[], Token]) -> str:
+        """Return the token of this sink, by *login* where there is none that is good still."""
+        with self._lock:
+            known = self._known.get(name)
+            if known is not None and time.monotonic() < known[1]:
+                return known[0].text
+            if known is not None:
+                _end(known[0])
+            token = login()
+            if token.revoke is not None:
+                # Three quarters of its life: enough is left for what begins now.
+                good_until = time.monotonic() + token.seconds * 0.75
+                self._known[name] = token, good_until
+            return token.text
+
+    def check_once(self, name: str, check: Callable[[], None]) -> None:
+        """Run a *check* of the sink, once in a run."""
+        if name not in self._checked:
+            check()
+            self._checked.add(name)
+
+    def end(self) -> None:
+        """End every login."""
+        with self._lock:
+            for token, _ in self._known.values():
+                _end(token)
+            self._known.clear()
+
+
+def _end(token: Token) -> None:
+    if token.revoke is not None:
+        token.revoke(token.text)
+
+
 class VaultSink(StoreSink):
     """Writes each key as a new version of one path, if that is still what was read before."""
 
@@ -54,6 +110,7 @@ class VaultSink(StoreSink):
         namespace: str | None,
         ca_file: str | None,
         login: Login,
+        tokens: Tokens,
         timeout: timedelta,
         replaceable: Replaceable,
     ) -> None:
@@ -65,6 +122,7 @@ class VaultSink(StoreSink):
         self._namespace = namespace
         self._ca_file = ca_file
         self._login = login
+        self._tokens = tokens
         self._client: Client
 
     def _load(self) -> None:
@@ -92,7 +150,24 @@ class VaultSink(StoreSink):
             allow_redirects=False,
             adapter=_adapter(self._time_left),
         )
-        self._client.token = self._token()
+        self._client.token = self._tokens.of(self.name, self._token)
+        self._tokens.check_once(self.name, self._check_engine)
+
+    def _check_engine(self) -> None:
+        """Refuse a mount that is no KV engine of version 2, where the server tells.
+
+        Raises:
+            DeliveryError: It is none.
+        """
+        answer = self._client.adapter.get(f"/v1/sys/internal/ui/mounts/{self._mount}")
+        if answer.status_code != 200:
+            return  # an older server, or a token that may not ask: the first read tells
+        told = answer.json().get("data") or {}
+        if told.get("type") != "kv" or (told.get("options") or {}).get("version") != "2":
+            raise DeliveryError(
+                f"sink {self.name}: {self._mount} is no KV engine of version 2",
+                hint="name another mount, or enable one: bao secrets enable -version=2 kv",
+            )
 
     def _place_name(self) -> str:
         return f"{self._mount}/{self._path}"
@@ -109,15 +184,17 @@ class VaultSink(StoreSink):
 
     def _write(self, document: Document, found: Found | None) -> None:
         version = 0 if found is None or found is UNREADABLE else int(found.place)
-        answer = self._checked(
-            self._client.secrets.kv.v2.create_or_update_secret(
-                self._path,
-                secret=document.fields(),
-                # Check and set: what somebody else wrote since it was read is not overwritten.
-                cas=None if found is UNREADABLE else version,
-                mount_point=self._mount,
-            )
+        answer = self._client.secrets.kv.v2.create_or_update_secret(
+            self._path,
+            secret=document.fields(found),
+            # Check and set: what somebody else wrote since it was read is not overwritten, and what
+            # cannot be read is written only where nothing ever was.
+            cas=version,
+            mount_point=self._mount,
         )
+        if found is UNREADABLE and answer.status_code == 400 and _NOT_FIRST in answer.text:
+            raise self._unseen()
+        self._checked(answer)
         if answer.status_code != 200 or answer.json()["data"]["version"] <= version:
             raise UnknownError(
                 f"sink {self.name}: no new version; is {self._mount} a KV engine of version 2?"
@@ -174,7 +251,12 @@ class VaultSink(StoreSink):
         place = data["metadata"]["version"]
         if fields is None:
             return Found(key_id=None, text=None, place=place)
-        return Found(key_id=fields.get("key_id"), text=str(fields.get("key", "")), place=place)
+        return Found(
+            key_id=fields.get("key_id"),
+            text=str(fields.get("key", "")),
+            place=place,
+            beside=fields,
+        )
 
     def _checked(self, answer: Any) -> Any:
         """Return an answer that is a success; a redirection is none."""
@@ -182,7 +264,7 @@ class VaultSink(StoreSink):
             raise self._refusal(answer.status_code)
         return answer
 
-    def _token(self) -> str:
+    def _token(self) -> "Token":
         """Return a token, logging in for it where that is the way.
 
         Raises:
@@ -191,7 +273,7 @@ class VaultSink(StoreSink):
         """
         login = self._login
         if login.token_file is not None:
-            return self._content(login.token_file)
+            return Token(self._content(login.token_file))
         if login.role_id is not None:
             answer = self._client.auth.approle.login(
                 login.role_id,
@@ -207,13 +289,35 @@ class VaultSink(StoreSink):
                 mount_point=login.mount or "kubernetes",
             )
         elif token := os.environ.get("VAULT_TOKEN"):
-            return token
+            return Token(token)
         else:
             raise DeliveryError(
                 f"sink {self.name}: there is no VAULT_TOKEN",
                 hint="set it, or name token_file, role_id or kubernetes_role in the configuration",
             )
-        return str(self._checked(answer).json()["auth"]["client_token"])
+        auth = self._checked(answer).json()["auth"]
+        return Token(
+            str(auth["client_token"]),
+            # A token for so many uses is not kept: nobody knows how many a run needs.
+            seconds=0 if auth.get("num_uses") else float(auth.get("lease_duration") or 0),
+            revoke=self._revoke,
+        )
+
+    def _revoke(self, token: str) -> None:
+        """End a login.  Where that cannot be, it ends by itself at its time."""
+        from hvac import Client  # noqa: PLC0415
+
+        client = Client(
+            url=self._url,
+            token=token,
+            session=self._client.session,
+            namespace=self._namespace,
+            allow_redirects=False,
+            adapter=_adapter(self._time_left),
+        )
+        self._begin(self._target)
+        with suppress(KeyctlError, NotTakenError, UnknownError):
+            self._ask(client.auth.token.revoke_self)
 
     def _content(self, path: str) -> str:
         try:
@@ -221,12 +325,16 @@ class VaultSink(StoreSink):
                 text = file.read(_LARGEST).strip()
         except (OSError, UnicodeDecodeError) as error:
             why = getattr(error, "strerror", None) or "it is not text"
+            # Its name is not repeated: it may be the token itself, put in the wrong place.
             raise DeliveryError(
-                f"sink {self.name}: {path} cannot be read: {why}",
+                f"sink {self.name}: the file with its credentials cannot be read: {why}",
                 hint="check the path in the configuration, and who may read it",
             ) from error
         if not text:
-            raise DeliveryError(f"sink {self.name}: {path} is empty")
+            raise DeliveryError(
+                f"sink {self.name}: the file with its credentials is empty",
+                hint="check how it is written",
+            )
         return text
 
 

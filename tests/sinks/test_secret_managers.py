@@ -82,15 +82,31 @@ class TestTaken:
 
         assert bench.verdict().secret_state == "active"
 
-    def test_without_leave_to_read_the_server_s_word_is_enough(self, bench: Bench) -> None:
-        """Write-only credentials create and rotate; what cannot be read back is not compared."""
+    def test_without_leave_to_read_the_server_s_word_is_enough_for_a_new_key(
+        self, bench: Bench
+    ) -> None:
+        """Write-only credentials create what is not there; what cannot be read back is not compared."""
         bench.place.server.upset(bench.place.reads, bench.place.forbidden)
 
         bench.generate()
-        bench.rotate()
 
         bench.place.server.calm()
         assert bench.verdict().secret_state == "active"
+
+    def test_without_leave_to_read_nothing_is_overwritten(self, bench: Bench) -> None:
+        """Nobody can tell whose it is: exit 5, and what is there stays as it is.
+
+        AWS tells by the tag and the version, which credentials without the value may see.
+        """
+        bench.place.plant("ci")
+        bench.place.server.upset(bench.place.reads, bench.place.forbidden)
+
+        with pytest.raises(FileTakenError):
+            bench.generate()
+
+        bench.place.server.calm()
+        assert bench.place.held("ci") == [FOREIGN]
+        assert "active" not in bench.states()
 
     def test_every_key_has_its_own_name(self, bench: Bench) -> None:
         """Aliases that differ in what a store has no place for never meet."""

@@ -5,12 +5,12 @@ from pathlib import Path
 
 from keyctl import durations
 from keyctl.config import sinks
-from keyctl.errors import UsageError
+from keyctl.errors import DeliveryError, FileTakenError, KeyctlError, UsageError
 from keyctl.records import Key
 from keyctl.services.delivery.overwrite import replaceable
 from keyctl.services.workspace import Workspace
 from keyctl.sinks.aws import AwsSink
-from keyctl.sinks.base import Parcel, Sink, Target
+from keyctl.sinks.base import Parcel, Sink, TakenError, Target
 from keyctl.sinks.command import CommandSink
 from keyctl.sinks.file import FileSink
 from keyctl.sinks.kubernetes import KubernetesSink
@@ -97,6 +97,7 @@ def _store(
                 kubernetes_token_file=settings.kubernetes_token_file,
                 mount=settings.auth_mount,
             ),
+            tokens=workspace.tokens,
             timeout=timeout,
             replaceable=replaceable(workspace),
         )
@@ -122,6 +123,12 @@ def _store(
         timeout=timeout,
         replaceable=replaceable(workspace),
     )
+
+
+def not_delivered(error: Exception, message: str, *, hint: str) -> KeyctlError:
+    """Return what is raised for a sink's *error*: a conflict where something lies in the way."""
+    kind = FileTakenError if isinstance(error, TakenError) else DeliveryError
+    return kind(message, hint=hint)
 
 
 def target_of(key: Key, *, key_id: str | None = None) -> Target:

@@ -40,7 +40,7 @@ from keyctl.services.delivery.confirm import (
     was_confirmed,
 )
 from keyctl.services.delivery.run_lock import Run
-from keyctl.services.delivery.sinks import target_of
+from keyctl.services.delivery.sinks import not_delivered, target_of
 from keyctl.services.issue.order import (
     Order,
     Outcome,
@@ -376,7 +376,8 @@ class GenerateService:
             sink.deliver(Parcel(draft.key, staged.answer, run.lock, secret_id=staged.secret["id"]))
         except (NotTakenError, UnknownError) as error:
             self._take_back(staged, run, why=str(error))
-            raise DeliveryError(
+            raise not_delivered(
+                error,
                 f"the key was not delivered: {error}",
                 hint="it was revoked at once; mend the cause and run the same command again",
             ) from error

@@ -30,6 +30,7 @@ from keyctl.services.authorize.verdict import refuse_lost
 from keyctl.services.delivery import run_lock
 from keyctl.services.delivery.confirm import Written, persist, was_confirmed
 from keyctl.services.delivery.run_lock import Run
+from keyctl.services.delivery.sinks import not_delivered
 from keyctl.services.issue.takeover import StartOver, key_taken
 from keyctl.services.rotate.eligibility import is_own_sink, refuse_unfit
 from keyctl.services.rotate.model import (
@@ -233,7 +234,8 @@ class Rotating:
             sink.deliver(Parcel(staged.key_string, answer, run.lock, secret_id=staged.secret["id"]))
         except NotTakenError as error:
             self._give_up(staged, run, why=str(error), revoke=not staged.reused)
-            raise DeliveryError(
+            raise not_delivered(
+                error,
                 f"key {staged.key.id} was not rotated: {error}",
                 hint="the old secret was not touched; mend the cause and run it again",
             ) from error
