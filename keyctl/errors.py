@@ -204,6 +204,12 @@ class CallerDeniedError(DeniedError):
     code = "caller_denied"
 
 
+class RestrictedError(DeniedError):
+    """The configuration leaves this to nobody who acts through another account."""
+
+    code = "restricted"
+
+
 # --- 5: conflict
 
 

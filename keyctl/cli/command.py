@@ -71,6 +71,7 @@ def command(
 
         def run(context: typer.Context, **values: Any) -> None:
             refuse_empty([*own, *paging, *shared], values)
+            given = dict(values)
             common = Common(**{item.name: values.pop(item.name) for item in shared})
             arguments = {item.name: values[item.name] for item in own}
             if layout:
@@ -82,6 +83,7 @@ def command(
             )
             can_override = any(item.name == "override" for item in own)
             with Session(common, console, forms, can_override=can_override) as session:
+                session.restrict([*own, *paging, *shared], given)
                 if fields:
                     arguments["document"] = document_of(session, fields, values)
                 function(session, **arguments)

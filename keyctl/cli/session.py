@@ -2,9 +2,9 @@
 
 import gc
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +21,7 @@ from keyctl.errors import (
     KeyctlError,
     NotFoundError,
     PolicyDeniedError,
+    RestrictedError,
     SecretInArgumentError,
     UsageError,
 )
@@ -161,11 +162,41 @@ class Session:
         """Tell whether one JSON document was asked for."""
         return self.output == "json"
 
+    def restrict(self, parameters: Sequence[Any], values: Mapping[str, Any]) -> None:
+        """Hold the caller to the account's configuration where it says so: places, environment, key.
+
+        Raises:
+            RestrictedError: The command line or the environment names a file or a database.
+            CallerDeniedError: There is no caller's key, or it does not authenticate.
+        """
+        if self._restricted_by is None:
+            return
+        from keyctl.cli import restricted
+        from keyctl.services import denials
+
+        try:
+            restricted.refuse_places(self._restricted_by, parameters, values, os.environ)
+        except RestrictedError as error:
+            restricted.cut(os.environ)
+            self.common = replace(self.common, config=None, database_url=None, caller_key_file=None)
+            denials.record_restriction(self._workspace_of(self._stranger()), error)
+            raise
+        restricted.cut(os.environ)
+        _ = self.caller
+
+    @cached_property
+    def _restricted_by(self) -> Path | None:
+        from keyctl.config import settings
+
+        return settings.restricting_file()
+
     @cached_property
     def config_path(self) -> Path | None:
         """Return the configuration file in use."""
         from keyctl.config import settings
 
+        if self._restricted_by is not None:
+            return self._restricted_by
         return settings.find_file(_given(self.common.config, "--config", "KEYCTL_CONFIG"))
 
     @cached_property
@@ -189,11 +220,15 @@ class Session:
         """Return who acts."""
         from keyctl.services import callers
 
-        stranger = callers.stranger(changed_by=self._changed_by())
-        text, workspace = self._caller_key(), self._workspace_of(stranger)
+        text, workspace = self._caller_key(), self._workspace_of(self._stranger())
         if text is None:
             return callers.local(workspace)
         return callers.authenticated(workspace, text)
+
+    def _stranger(self) -> "Caller":
+        from keyctl.services import callers
+
+        return callers.stranger(changed_by=self._changed_by())
 
     @property
     def acts_by_key(self) -> bool:
@@ -243,6 +278,8 @@ class Session:
         given = _url(self.common.database_url, "--database-url", "KEYCTL_DATABASE_URL", parse_url)
         if given is not None:
             return given
+        if self.config_path is not None and (path := self.settings.database_url_file) is not None:
+            return _read_line(Path(path), what="database_url_file")
         from keyctl.config.folders import data_folder
 
         return f"sqlite:///{data_folder() / 'keyctl.db'}"

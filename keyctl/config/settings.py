@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, BinaryIO, Final, Self
 
 from pydantic import Field, model_validator
 
@@ -58,6 +58,8 @@ class Settings(Strict):
     )
     grace: GraceText = "24h"
     require_caller_key: bool = False
+    restricted: bool = False
+    database_url_file: Annotated[str, Field(pattern="^/")] | None = None
     budget_rollover: bool = False
     sinks: dict[Name, AnySink] = Field(default_factory=dict)
     default_sink: Name | None = None
@@ -67,6 +69,8 @@ class Settings(Strict):
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
+        if self.restricted and self.database_url_file is None:
+            raise refusal("restricted needs database_url_file: callers may not choose the database")
         if self.default_sink is not None and self.default_sink not in self.sinks:
             raise refusal(f"default_sink names no sink: {self.default_sink!r}")
         mailing = [name for name, hook in self.hooks.items() if hook.type == "mail"]
@@ -93,6 +97,23 @@ def find_file(given: str | None) -> Path | None:
     return next((path for path in known if path is not None and path.is_file()), None)
 
 
+def restricting_file() -> Path | None:
+    """Return the system's configuration file if it says ``restricted``: then it is the only one.
+
+    Raises:
+        ConfigurationError: It is there, and nobody can tell what it says.
+    """
+    try:
+        with SYSTEM_FILE.open("rb") as file:
+            document = _parsed(SYSTEM_FILE, file)
+    except (FileNotFoundError, NotADirectoryError, PermissionError, ConfigurationError) as error:
+        # Who may not read it acts with rights of their own, and not with the account's.
+        if isinstance(error, ConfigurationError):
+            raise
+        return None
+    return SYSTEM_FILE if document.get("restricted") is True else None
+
+
 def user_file() -> Path | None:
     """Return where the user's own configuration file is looked for, None without a home."""
     folder = config_folder()
@@ -110,12 +131,10 @@ def load(path: Path | None) -> Settings:
         return Settings()
     try:
         with path.open("rb") as file:
-            document = tomllib.load(file, parse_float=Decimal)
+            document = _parsed(path, file)
             mode = os.fstat(file.fileno())
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigurationError(f"{path} is not TOML: {error}") from error
     _check_writers(path, mode, document)
     try:
         return validate(Settings, document, what=str(path), schema="configuration")
@@ -123,6 +142,13 @@ def load(path: Path | None) -> Settings:
         raise ConfigurationError(
             error.message, hint=error.hint, violations=error.violations
         ) from error
+
+
+def _parsed(path: Path, file: BinaryIO) -> dict[str, Any]:
+    try:
+        return tomllib.load(file, parse_float=Decimal)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ConfigurationError(f"{path} is not TOML: {error}") from error
 
 
 def _check_writers(path: Path, mode: os.stat_result, document: Mapping[str, Any]) -> None:

@@ -6,6 +6,7 @@ On disk and not in memory: there may be millions.  It is gone when the compariso
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
@@ -43,14 +44,15 @@ USAGE: Final[Mapping[str, frozenset[str]]] = {
 }
 
 
-def compared(word: str) -> list[str]:
+@cache
+def compared(word: str) -> tuple[str, ...]:
     """Return the columns that are held against the audit chain: all but usage and the identity."""
     table = TABLES[word]
-    return [
+    return tuple(
         column.name
         for column in table.c
         if not column.primary_key and column.name not in USAGE[word]
-    ]
+    )
 
 
 def identity_of(word: str, row: Mapping[str, Any]) -> tuple[str, str]:
@@ -68,6 +70,7 @@ class Told:
             "CREATE TABLE told (word TEXT, first TEXT, second TEXT, seq INT, columns TEXT,"
             " PRIMARY KEY (word, first, second)) WITHOUT ROWID"
         )
+        connection.execute("CREATE INDEX by_user ON told (second, word) WHERE second <> ''")
 
     def find(self, word: str, identity: tuple[str, str]) -> tuple[dict[str, Any], int] | None:
         """Return the columns and the number of the last event, None if nothing was said."""
@@ -91,11 +94,11 @@ class Told:
 
     def drop(self, word: str, *, first: str | None = None, second: str | None = None) -> None:
         """Note that objects are gone: the one of both names, or all of one of them."""
-        self._connection.execute(
-            "DELETE FROM told WHERE word = ? AND first = coalesce(?, first)"
-            " AND second = coalesce(?, second)",
-            (word, first, second),
-        )
+        named = {"word": word, "first": first, "second": second}
+        parts = [f"{name} = :{name}" for name, value in named.items() if value is not None]
+        if second:
+            parts.append("second <> ''")  # what the index holds
+        self._connection.execute(f"DELETE FROM told WHERE {' AND '.join(parts)}", named)  # noqa: S608  # ours
 
     def left(self) -> Iterator[tuple[str, tuple[str, str], int]]:
         """Yield what was not dropped: kind, identity and the number of the last event."""

@@ -54,6 +54,14 @@ _OUTSIDE: Final = (
         check=_elsewhere,
     ),
     Rule(
+        id="caller.restricted",
+        binds="caller",
+        overridable=False,
+        demands="where the configuration says restricted, no caller names a file or a database",
+        check=_elsewhere,
+        closes=True,
+    ),
+    Rule(
         id="caller.override",
         binds="caller",
         overridable=False,

@@ -30,7 +30,7 @@ def local(workspace: Workspace) -> Caller:
     Raises:
         CallerDeniedError: The configuration asks for a caller key.
     """
-    if workspace.settings.require_caller_key:
+    if workspace.settings.require_caller_key or workspace.settings.restricted:
         error = CallerDeniedError(
             "the configuration requires a caller key",
             hint="set KEYCTL_API_KEY to your key, or name a file with --caller-key-file",

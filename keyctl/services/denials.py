@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from keyctl import keystring
 from keyctl.db.schema import HEAD
-from keyctl.errors import BusyError, CallerDeniedError, DatabaseError, DeniedError
+from keyctl.errors import BusyError, CallerDeniedError, DatabaseError, DeniedError, RestrictedError
 from keyctl.services.transaction import Unit, writing
 from keyctl.services.workspace import Workspace
 
@@ -77,6 +77,11 @@ def record_stranger(
     object_id = key_id or ("" if secret_id is None else f"sk-{secret_id}")
     after = None if secret_id is None else {"secret_id": secret_id}
     _where_possible(workspace, Attempt("caller_denied", "key", object_id), error, after=after)
+
+
+def record_restriction(workspace: Workspace, error: RestrictedError) -> None:
+    """Put on record that somebody named a place that is not theirs to choose."""
+    _where_possible(workspace, Attempt("caller_denied", "key"), error, after=_rules(error))
 
 
 def _where_possible(

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 
 from sqlalchemy import Connection
@@ -147,7 +148,7 @@ def _fields(
         return  # archived: nobody can do anything with it
     found = _as_told(word, row)
     for field in told.compared(word):
-        expected = said.get(field, _default(word, field))
+        expected = said[field] if field in said else _default(word, field)
         if found[field] != expected:
             yield Difference(
                 object_type=word,
@@ -166,6 +167,7 @@ def _as_told(word: str, row: Mapping[str, Any]) -> dict[str, Any]:
     return plain
 
 
+@cache
 def _default(word: str, field: str) -> Any:
     """Return what a column holds in rows from before it was there."""
     column = TABLES[word].c[field]
