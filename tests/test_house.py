@@ -1,0 +1,94 @@
+"""The house is in order: files and functions are small, no imports go in circles, and what the manual shows of the program is true."""
+
+import ast
+from pathlib import Path
+
+import make_reference
+from test_layers import PACKAGE, TREES, imported_by, name_of
+
+LINES = 400
+FUNCTION_LINES = 60
+# What is still longer.  Nothing is added here, and what has become shorter leaves.
+LONGER = {
+    "db/queries/secrets.py", "db/tables.py", "policy/ceiling.py", "requests.py", "services/directory.py",
+    "services/issue/generate.py", "services/keys/update.py", "services/rotate/steps.py",
+}  # fmt: skip
+LONGER_FUNCTIONS = {
+    "gateway/verifier.py:__init__", "services/issue/generate_many.py:_stage",
+    "services/keys/update.py:judge_change", "services/metrics.py:_families",
+    "services/rotate/steps.py:_stage",
+}  # fmt: skip
+
+
+def module_name(path: Path) -> str:
+    """Return the name by which a module is imported."""
+    return ".".join(("keyctl", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(
+        ".__init__"
+    )
+
+
+def test_a_file_is_short() -> None:
+    """Whoever opens a module reads it in one go."""
+    longer = {name_of(path) for path in TREES if len(path.read_text("utf-8").splitlines()) > LINES}
+
+    assert longer == LONGER
+
+
+def test_a_function_is_short() -> None:
+    """What does not fit on a screen has parts with names; functions that only declare commands are lists."""
+    longer = {
+        f"{name_of(path)}:{node.name}"
+        for path, tree in TREES.items()
+        if not name_of(path).startswith("cli/")
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+        and (node.end_lineno or 0) - node.lineno + 1 > FUNCTION_LINES
+    }
+
+    assert longer == LONGER_FUNCTIONS
+
+
+def test_no_imports_go_in_circles() -> None:
+    """Following what modules import always ends, wherever in a module the import stands."""
+    names = {module_name(path): path for path in TREES}
+    below = {
+        name: {
+            target
+            for module in imported_by(TREES[path])
+            for target in (module, module.rpartition(".")[0])
+            if target in names and target != name
+        }
+        - {name.rpartition(".")[0], "keyctl"}
+        for name, path in names.items()
+    }
+    while free := {name for name, wanted in below.items() if not wanted & set(below)}:
+        below = {name: wanted for name, wanted in below.items() if name not in free}
+
+    assert sorted(below) == []
+
+
+def test_what_is_made_from_the_program_is_made_anew() -> None:
+    """After a change of commands, options, help texts or modules: python docs/make_reference.py."""
+    stale = [
+        path.name
+        for path, text in make_reference.pages().items()
+        if not path.exists() or path.read_text("utf-8") != text
+    ]
+
+    assert stale == []
+
+
+def test_no_man_page_is_left_over() -> None:
+    """A command that is gone takes its page along."""
+    there = set((make_reference.ROOT / "man").glob("*.1"))
+
+    assert there == set(make_reference.man_pages())
+
+
+def test_every_room_has_its_line() -> None:
+    """A folder of the package says what it is for."""
+    rooms = {
+        path.parent.relative_to(PACKAGE).as_posix() for path in TREES if path.parent != PACKAGE
+    }
+
+    assert rooms == set(make_reference.ROOMS["keyctl"])
