@@ -2,15 +2,17 @@
 
 import threading
 from collections.abc import Container, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import text
+from sqlalchemy import bindparam, text
 from world import Hand
 
 from keyctl import hashing
 from keyctl.config.settings import Settings
 from keyctl.db.database import Database
+from keyctl.db.types import UtcDateTime
 from keyctl.policy.facts import Caller
 from keyctl.records import Organization, Principal, Team, User
 from keyctl.requests import GenerateRequest, validate
@@ -60,7 +62,12 @@ class Gate:
     def execute(self, statement: str, **values: Any) -> None:
         """Change the database as only a test may."""
         with self.database.engine.begin() as connection:
-            connection.execute(text(statement), values)
+            times = [
+                bindparam(name, type_=UtcDateTime())
+                for name, value in values.items()
+                if isinstance(value, datetime)
+            ]
+            connection.execute(text(statement).bindparams(*times), values)
 
     def value(self, query: str) -> Any:
         """Return one value of the database."""

@@ -297,11 +297,10 @@ class TestCache:
         """Expiry and the end of a grace period come on time, whatever the database says meanwhile."""
         key = gate.key()
         end = datetime.now(UTC) + timedelta(seconds=3)
-        stored = end.replace(tzinfo=None) if gate.database.is_sqlite else end
-        gate.execute(statement, end=stored)
+        gate.execute(statement, end=end)
         with Verifier(gate.url, **LONG) as verifier:
             before = verifier.verify(key)
-            gate.execute(statement, end=stored + FAR)
+            gate.execute(statement, end=end + FAR)
             threading.Event().wait((end - datetime.now(UTC)).total_seconds() + 0.05)
             after = verifier.verify(key)
         assert (before.valid, before.key_id) == (True, after.key_id)
