@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 from keyctl import actions, lifecycle, limits
 from keyctl.config.settings import Settings
-from keyctl.policy import engine
+from keyctl.policy import authority, engine
 from keyctl.policy.documents import Policy
 from keyctl.principals import OrganizationRequest, TeamRequest, UserRequest
 from keyctl.records import DEFAULT_ROUTES, Key
@@ -270,6 +270,23 @@ def field_table() -> list[dict[str, Any]]:
             "note": limit.note,
         }
         for limit in limits.LIMITS
+    ]
+
+
+def authority_table() -> list[dict[str, Any]]:
+    """Return who may do what to whose key, as the rules decide it, with LiteLLM's answer beside."""
+    return [
+        {
+            "operation": cell.operation,
+            "route": cell.route,
+            "role": cell.role,
+            "whose": cell.whose,
+            "allowed": cell.allowed,
+            "rules": list(cell.rules),
+            "litellm": cell.litellm,
+            "reason": cell.reason,
+        }
+        for cell in authority.table()
     ]
 
 

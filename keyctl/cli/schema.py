@@ -32,6 +32,19 @@ FIELDS: Final = Layout(
     ),
 )
 
+AUTHORITY: Final = Layout(
+    "authority",
+    (
+        Column("operation", kind="id", rank=0),
+        Column("role", kind="id", rank=0),
+        Column("whose", rank=0),
+        Column("allowed", rank=0),
+        Column("litellm", rank=1),
+        Column("route", rank=3),
+        Column("reason", rank=2),
+    ),
+)
+
 
 def add_to(app: typer.Typer) -> None:
     """Declare the command."""
@@ -41,7 +54,7 @@ def add_to(app: typer.Typer) -> None:
         session: Session,
         name: Annotated[str, typer.Argument(metavar="NAME", help="What to print.")],
     ) -> None:
-        """Print the JSON Schema of a request, an answer or the policy; or `rules`, `fields`, `routes`."""
+        """Print the JSON Schema of a request, an answer or the policy; or `rules`, `fields`, `routes`, `authority`."""
         from keyctl import routes, schemas
 
         if name == "rules":
@@ -52,9 +65,13 @@ def add_to(app: typer.Typer) -> None:
             fields = [{**row, "of": list(row["of"])} for row in schemas.field_table()]
             show_list(session, FIELDS, Page(), lambda _after, _limit: (fields, None))
             return
+        if name == "authority":
+            cells = schemas.authority_table()
+            show_list(session, AUTHORITY, Page(), lambda _after, _limit: (cells, None))
+            return
         if name == "routes":
             session.console.json({"groups": routes.groups()})
             return
-        known = ("rules", "fields", "routes", *schemas.SCHEMAS)
+        known = ("rules", "fields", "authority", "routes", *schemas.SCHEMAS)
         require_one_of(name, known, what="schema")
         session.console.json(schemas.SCHEMAS[name]())

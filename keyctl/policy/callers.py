@@ -222,6 +222,9 @@ def _member_roles(name: str) -> Callable[[Facts], Iterable[Violation]]:
 def _member_permissions(facts: Facts) -> Iterable[Violation]:
     if facts.team is None or team_role(facts) != "user":
         return
+    own = facts.caller.key
+    if facts.operation == "rotate" and facts.caller.service_team and own and own.id == facts.key.id:
+        return  # a service account that rotates itself gains nothing
     needed = PERMISSION[facts.operation]
     if facts.operation == "generate" and facts.key.service_account:
         needed = "/key/service-account/generate"

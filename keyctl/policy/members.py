@@ -73,6 +73,15 @@ def check(
     return found
 
 
+def may_change(caller: Caller, record: Principal) -> bool:
+    """Tell whether the caller may change the plain members of a team or an organization at all."""
+    if caller.is_admin:
+        return True
+    if isinstance(record, Team):
+        return caller.administers_team(record)
+    return isinstance(record, Organization) and caller.administers_organization(record.id)
+
+
 def _is_over(caller: Caller, record: Principal) -> bool:
     """Tell whether the caller is an admin of the organization that *record* is or belongs to."""
     if isinstance(record, Team):

@@ -447,17 +447,11 @@ def require_administrator(caller: Caller, record: Principal) -> None:
     Raises:
         DeniedError: The caller is neither.
     """
-    if not (caller.is_admin or _administers(caller, record)):
+    if not members.may_change(caller, record):
         raise DeniedError(
             f"only an admin of {WORD[type(record)]} {record.id!r} may change its members",
             hint="ask one of them",
         )
-
-
-def _administers(caller: Caller, record: Principal) -> bool:
-    if isinstance(record, Team):
-        return caller.administers_team(record)
-    return isinstance(record, Organization) and caller.administers_organization(record.id)
 
 
 def may_see(caller: Caller, record: Principal) -> bool:
