@@ -116,11 +116,14 @@ def budgets(found: Presented, meters: Mapping[PurseName, Meter] | None = None) -
     return result
 
 
-def of_model(budget: Budget, model: str | None) -> bool:
-    """Tell whether requests for *model* are charged to the budget; a provider's prefix does not matter."""
-    if budget.model is None:
+def is_of_model(named: str | None, model: str | None) -> bool:
+    """Tell whether what is set for the model *named*, or for all, holds for *model*.
+
+    A provider's prefix does not matter.
+    """
+    if named is None:
         return True
-    return model is not None and budget.model in (model, model.rpartition("/")[2])
+    return model is not None and named in (model, model.rpartition("/")[2])
 
 
 def member_purse(team_id: str, user_id: str) -> PurseName:

@@ -40,7 +40,7 @@ class Entry:
         self.is_refreshing = False
         self._clock = clock
         self._tab = tab
-        self._per_model = any(purse.budget.model is not None for purse in tab.purses)
+        self._per_model = tab.is_per_model
         self._kind = kind
         self._stand()
 
@@ -64,13 +64,13 @@ class Entry:
         if route is not None and routes.is_discovery(route):
             return standing
         tab = self._tab
-        if not tab.purses:
+        if tab.is_plain:
             return standing
         if self._per_model:
             tab = tab.of_model(model, self._meant(model))
         for purse in tab.purses:
             if purse.left(now) <= 0:
-                return self._verdict("budget_exceeded")
+                return self._verdict("budget_exceeded").for_request(tab)
         return standing.for_request(tab)
 
     def _stand(self) -> None:

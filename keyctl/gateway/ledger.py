@@ -12,10 +12,11 @@ from keyctl.gateway.accounts import Amount, Hold, Purse
 from keyctl.gateway.books import Books, Charged
 from keyctl.gateway.clock import Clock
 from keyctl.gateway.leasing import Terms
+from keyctl.gateway.rates import Rate, Rates, for_model
 from keyctl.gateway.recorder import Recorder
 from keyctl.gateway.reserver import Answer, Reserver, Wish
 from keyctl.gateway.waiting import until_done
-from keyctl.purses import of_model
+from keyctl.purses import is_of_model
 
 
 class Ledger:
@@ -25,6 +26,7 @@ class Ledger:
         self, database: Database, clock: Clock, terms: Terms, *, interval: float, timeout: float
     ) -> None:
         self.books = Books(clock)
+        self.rates = Rates()
         self.recorder = Recorder(database, self.books, terms, interval=interval)
         self.timeout = timeout
         self._reserver = Reserver(database, self.books, self.recorder, terms)
@@ -32,6 +34,7 @@ class Ledger:
     def begin(self) -> None:
         """Begin anew in a child process."""
         self.books.begin()
+        self.rates.begin()
         self.recorder.begin()
         self._reserver.begin()
 
@@ -112,21 +115,35 @@ class Ledger:
 
 @dataclass(frozen=True, slots=True)
 class Tab:
-    """What requests with one key are charged to, and which budgets they need room in."""
+    """What requests with one key are charged to, and which budgets and rates they keep within."""
 
     ledger: Ledger
     charged: tuple[Charged, ...]
     purses: tuple[Purse, ...]
+    rates: tuple[Rate, ...] = ()
+
+    @property
+    def is_plain(self) -> bool:
+        """Tell whether nothing limits these requests."""
+        return not self.purses and not self.rates
+
+    @property
+    def is_per_model(self) -> bool:
+        """Tell whether some limits are for single models."""
+        return any(purse.budget.model is not None for purse in self.purses) or any(
+            rate.model is not None for rate in self.rates
+        )
 
     def of_model(self, *names: str | None) -> "Tab":
         """Return what a request for a model of one of these names is charged to."""
         others = {
             purse.budget.name
             for purse in self.purses
-            if not any(of_model(purse.budget, name) for name in names)
+            if not any(is_of_model(purse.budget.model, name) for name in names)
         }
         return Tab(
             self.ledger,
             tuple(item for item in self.charged if item.name not in others),
             tuple(purse for purse in self.purses if purse.budget.name not in others),
+            tuple(for_model(self.rates, *names)),
         )

@@ -21,6 +21,7 @@ from keyctl.gateway.books import Charged
 from keyctl.gateway.cached_key import Entry
 from keyctl.gateway.clock import ticks
 from keyctl.gateway.ledger import Ledger, Tab
+from keyctl.gateway.rates import rates_of
 from keyctl.gateway.verdict import Verdict
 from keyctl.purses import PurseName
 
@@ -116,7 +117,7 @@ class Source:
                 presented,
                 loaded_at=loaded_at,
                 clock=self._clock,
-                tab=Tab(self._ledger, tuple(charged), kept),
+                tab=Tab(self._ledger, tuple(charged), kept, rates_of(presented)),
                 kind=self._kind,
             )
         return entries

@@ -10,6 +10,7 @@ from keyctl.gateway.accounts import Hold
 from keyctl.gateway.books import amount_of
 from keyctl.gateway.found import Found
 from keyctl.gateway.ledger import Tab
+from keyctl.gateway.rates import Admission, Exceeded
 from keyctl.purses import PurseName, Terms
 from keyctl.records import Presented
 from keyctl.services import verify
@@ -34,7 +35,7 @@ class Verdict(verify.Verdict):
     """
 
     # No fields: they are no part of what is said, compared or shown.
-    __slots__ = ("_found", "_holds", "_tab")
+    __slots__ = ("_admissions", "_found", "_holds", "_tab")
 
     @classmethod
     def about(cls, found: Presented, tab: Tab, **said: Any) -> Self:
@@ -43,6 +44,7 @@ class Verdict(verify.Verdict):
         object.__setattr__(verdict, "_found", found)
         object.__setattr__(verdict, "_tab", tab)
         object.__setattr__(verdict, "_holds", deque())
+        object.__setattr__(verdict, "_admissions", deque())
         return verdict
 
     def for_request(self, tab: Tab) -> Self:
@@ -52,6 +54,7 @@ class Verdict(verify.Verdict):
             object.__setattr__(copy, name, getattr(self, name))
         object.__setattr__(copy, "_tab", tab)
         object.__setattr__(copy, "_holds", deque())
+        object.__setattr__(copy, "_admissions", deque())
         return copy
 
     @property
@@ -94,6 +97,26 @@ class Verdict(verify.Verdict):
         answer = tab.ledger.hold(tab.purses, amount_of(amount, tokens))
         return self._kept(answer if isinstance(answer, Hold) else tab.ledger.wait(answer))
 
+    def admit(self, *, tokens: int = 0) -> Exceeded | None:
+        """Count the request under every rate of its key, member, team, user and organization.
+
+        All or none: what is returned tells which one is exceeded, and the request is to be refused
+        with 429.  *tokens* is how many it may use at most.  It is one of the requests at the same
+        time until `record` or `release`.  Each process counts for itself.
+
+        Raises:
+            ValueError: It is no number of tokens, or no key matched.
+        """
+        tab = self._chargeable()
+        if not tab.rates:
+            return None
+        admitted = tab.ledger.rates.admit(tab.rates, amount_of(0, tokens).tokens)
+        if isinstance(admitted, Exceeded):
+            return admitted
+        admissions: deque[Admission] = getattr(self, "_admissions")  # noqa: B009
+        admissions.append(admitted)
+        return None
+
     def record(self, cost: Decimal | float, *, tokens: int = 0) -> None:
         """Add *cost* dollars to what the key and its owners have spent, and settle what was reserved for it.
 
@@ -112,16 +135,28 @@ class Verdict(verify.Verdict):
             if hold is not None:
                 self._kept(hold)
             raise
+        self._end(tokens)
 
     def release(self) -> None:
-        """Give back what was reserved: the request costs nothing."""
+        """Give back what was reserved, and end the request: it costs nothing."""
+        self._end(0)
         if (hold := self._taken()) is not None:
             self._chargeable().ledger.books.release(hold)
 
     def hand_over(self) -> None:
         """Give back what was reserved to what holds it in the database from now on, and not to other requests."""
+        self._end(0)
         if (hold := self._taken()) is not None:
             self._chargeable().ledger.books.hand_over(hold)
+
+    def _end(self, tokens: int) -> None:
+        """End the request that was admitted first, which used so many tokens."""
+        admissions: deque[Admission] = getattr(self, "_admissions", deque())
+        try:
+            admission = admissions.popleft()
+        except IndexError:
+            return
+        self._chargeable().ledger.rates.end(admission, tokens)
 
     def _chargeable(self) -> Tab:
         tab: Tab | None = getattr(self, "_tab", None)

@@ -20,6 +20,7 @@ from keyctl.policy.models import glob_matches
 from keyctl.services.keys.end import EndingService
 from keyctl.services.keys.update import ChangeService
 from keyctl.services.rotate.one import RotateOrder, RotateService
+from keyctl.services.tiers import TierService
 from keyctl.services.workspace import Workspace
 
 ADA = {"team_id": "web", "user_id": "ada"}
@@ -525,12 +526,14 @@ ADMIN_FIELDS: dict[str, Any] = {
     "default_estimated_output_tokens_per_model": {"gpt-4": 100},
     "router_settings": {"timeout": 10},
     "may_issue": {"max_keys": 3},
+    "budget_id": "small",
 }
 
 
 @pytest.mark.parametrize("name", ADMIN_ONLY)
 def test_fields_for_admins_are_refused_to_others(world: World, name: str) -> None:
     """A team admin may make keys, but not with what only a proxy admin may set."""
+    TierService(world.workspace).create("small", {})
     request = {**TINA, name: ADMIN_FIELDS[name]}
 
     verdict = world.verdict(request, CALLERS["team_admin"])
