@@ -106,6 +106,11 @@ _EMPTY: Final[dict[str, Any]] = {
 }
 
 
+def owner_model(kind: type[Principal]) -> type[PrincipalRequest]:
+    """Return what an owner of this kind can be given."""
+    return _MODELS[kind][0]
+
+
 def owner_fields(kind: type[Principal]) -> list[str]:
     """Return the fields that an owner of this kind can be given, its id apart."""
     return [name for name in _MODELS[kind][0].model_fields if name != "id"]

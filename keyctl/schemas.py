@@ -7,6 +7,7 @@ from pydantic import BaseModel
 
 from keyctl import actions, lifecycle, limits
 from keyctl.config.settings import Settings
+from keyctl.fleetfile.schema import fleet
 from keyctl.policy import authority, engine
 from keyctl.policy.documents import Policy
 from keyctl.principals import OrganizationRequest, TeamRequest, UserRequest
@@ -322,5 +323,6 @@ SCHEMAS: Final[dict[str, Callable[[], dict[str, Any]]]] = {
     "team": _model(TeamRequest),
     "user": _model(UserRequest),
     "organization": _model(OrganizationRequest),
+    "fleet": fleet,
     "configuration": _model(Settings),
 }

@@ -56,6 +56,7 @@ ALLOWED: dict[str, set[str]] = {
     "schemas": {
         "actions",
         "config",
+        "fleetfile",
         "lifecycle",
         "limits",
         "policy",

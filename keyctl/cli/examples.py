@@ -65,6 +65,17 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     "org delete": ("keyctl org delete acme --dry-run",),
     "org add-member": ("keyctl org add-member acme alice@example.com --role org_admin",),
     "org remove-member": ("keyctl org remove-member acme alice@example.com",),
+    "plan": (
+        "keyctl plan fleet.yaml",
+        "keyctl plan fleet/ --prune -o markdown",
+        "keyctl plan fleet/ -o json > plan.json",
+    ),
+    "apply": (
+        "keyctl apply fleet.yaml --yes",
+        "keyctl apply fleet/ --prune --expect-count 2 --yes",
+        "keyctl apply --plan plan.json",
+    ),
+    "export": ("keyctl export > fleet.yaml", "keyctl export --team web"),
     "import litellm": (
         "keyctl import litellm --dry-run",
         "keyctl import litellm --source-file keys.json",
@@ -86,9 +97,6 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     "db check": ("keyctl db check", "keyctl db check --repair"),
     "db backup": ("keyctl db backup /backup/keyctl.db",),
     "db copy": ("keyctl db copy --target-url postgresql://keyctl@db/keyctl",),
-    "plan": ("keyctl plan fleet/", "keyctl plan fleet/ --prune -o json > plan.json"),
-    "apply": ("keyctl apply fleet/", "keyctl apply --plan plan.json --yes"),
-    "export": ("keyctl export --team web > web.yaml",),
     "metrics": ("keyctl metrics --out-file /var/lib/node_exporter/keyctl.prom",),
     "remind": ("keyctl remind --dry-run", "keyctl remind --quiet"),
     "config show": ("keyctl config show",),

@@ -12,7 +12,7 @@ _GROUPS: Final = {
     ),
     "Which ones": (
         "--search --state --over-budget --expires-before --created-after --unused-for --due --action"
-        " --since --until --failed --delivered --hook --from --issued-by"
+        " --since --until --failed --delivered --hook --from --issued-by --only"
     ),
     "Limits": (
         "--model --models --max-budget --soft-budget --budget-duration --budget-id --rpm-limit"
@@ -31,6 +31,7 @@ _GROUPS: Final = {
     "What is written beside": "--metadata --tag --add-tag --remove-tag --clear --request",
     "Safety": (
         "--dry-run --yes --expect-count --override --reason --request-id --fail-if-due --abort"
+        " --prune --plan --emit"
     ),
     "How it is shown": "--output --columns --sort --limit --after --all --diff --quiet",
     "Who acts, and on what": (
