@@ -33,6 +33,8 @@ def told(before: Any, after: Any) -> str:
     """Return what changed in one line; nothing for an object that begins or ends."""
     if not isinstance(before, dict) or not isinstance(after, dict):
         return ""
+    if "secret_id" in after and "secret_id" not in before:
+        return ""  # a key that was staged is there now
     return "; ".join(difference(*item) for item in differences(before, after))
 
 

@@ -207,8 +207,7 @@ class TestManyKeys:
         """Ctrl-C between two batches leaves a document that a parser takes."""
         from keyctl.services.issue import generate_many
 
-        monkeypatch.setattr(generate_many, "_SMALLEST_BATCH", 2)
-        monkeypatch.setattr(generate_many, "_LARGEST_BATCH", 2)
+        monkeypatch.setattr(generate_many, "batch_size", lambda _: 2)
         made = generate_many.BulkService._hand_over
 
         def interrupted(*arguments: object) -> None:
