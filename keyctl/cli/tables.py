@@ -3,6 +3,7 @@
 import csv
 import io
 import shutil
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -100,16 +101,20 @@ def show_table(
     console.write(text)
 
 
+_SIGNS: Final = ("=", "+", "-", "@", "\N{MINUS SIGN}")
+
+
 def csv_text(columns: Sequence[str], rows: Sequence[dict[str, Any]], *, heading: bool) -> str:
     """Return *rows* as CSV."""
+    shown = [[_inert(cell(row.get(name))) for name in columns] for row in rows]
+    return "".join(map(_csv_line, [columns, *shown] if heading else shown))
+
+
+def _csv_line(cells: Sequence[str]) -> str:
     out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    if heading:
-        writer.writerow(columns)
-    for row in rows:
-        # A cell that begins like a formula is one, for a spreadsheet.
-        writer.writerow([_inert(cell(row.get(name))) for name in columns])
-    return out.getvalue()
+    # The module quotes what is in the line's end; a bare carriage return would begin a row of its own.
+    csv.writer(out, lineterminator="\r\n").writerow(cells)
+    return out.getvalue().removesuffix("\r\n") + "\n"
 
 
 def cell(value: Any) -> str:
@@ -227,4 +232,10 @@ def _width(text: str) -> int:
 
 
 def _inert(text: str) -> str:
-    return f"'{text}" if text.startswith(("=", "+", "@", "\t", "\r")) else text
+    """Return *text* so that no spreadsheet takes it for a formula: behind an apostrophe where one might.
+
+    Spreadsheets pass over blanks and invisible characters in front, and read full-width signs as signs.
+    """
+    start = next((char for char in text if unicodedata.category(char)[0] not in "ZC"), "")
+    signed = unicodedata.normalize("NFKC", start)[:1] in _SIGNS
+    return f"'{text}" if text and (signed or text[0] in "\t\r\n") else text

@@ -1,9 +1,10 @@
 """Find the configuration file, check who may write to it, validate it, read it once."""
 
 import os
+import shutil
 import stat
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Final, Self
@@ -11,6 +12,7 @@ from typing import Annotated, Any, BinaryIO, Final, Self
 from pydantic import Field, model_validator
 
 from keyctl import hashing
+from keyctl.config import trust
 from keyctl.config.folders import config_folder
 from keyctl.config.hooks import AnyHook, HookName, Reminders, Smtp
 from keyctl.config.sinks import AnySink, Function, Timeout
@@ -125,7 +127,7 @@ def load(path: Path | None) -> Settings:
 
     Raises:
         ConfigurationError: It cannot be read, is not TOML, names what keyctl does not know, or
-            runs programs while others may write to it.
+            runs programs while others may write to it, to a folder above it, or to a program.
     """
     if path is None:
         return Settings()
@@ -137,11 +139,13 @@ def load(path: Path | None) -> Settings:
         raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from error
     _check_writers(path, mode, document)
     try:
-        return validate(Settings, document, what=str(path), schema="configuration")
+        settings = validate(Settings, document, what=str(path), schema="configuration")
     except MalformedRequestError as error:
         raise ConfigurationError(
             error.message, hint=error.hint, violations=error.violations
         ) from error
+    _check_programs(path, settings)
+    return settings
 
 
 def _parsed(path: Path, file: BinaryIO) -> dict[str, Any]:
@@ -153,8 +157,8 @@ def _parsed(path: Path, file: BinaryIO) -> dict[str, Any]:
 
 def _check_writers(path: Path, mode: os.stat_result, document: Mapping[str, Any]) -> None:
     """Refuse a file that says what to run or where events go, and that others could have written."""
-    names = ("sinks", "hooks", "smtp", "custom_key_generate")
-    runs = [name for name in names if name in document]
+    names = ("sinks", "hooks", "smtp", "custom_key_generate", "restricted")
+    runs = [name for name in names if document.get(name)]
     if not runs:
         return
     if mode.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
@@ -165,6 +169,31 @@ def _check_writers(path: Path, mode: os.stat_result, document: Mapping[str, Any]
         raise ConfigurationError(
             f"{path} names {runs[0]}, and belongs to another user", hint="chown it, or copy it"
         )
+    if (found := trust.weakness_of(path)) is not None:
+        raise ConfigurationError(f"{path} names {runs[0]}, and {found.why}", hint=found.command)
+
+
+def _check_programs(path: Path, settings: Settings) -> None:
+    """Refuse a configuration whose sinks or hooks run what others could have written."""
+    named: list[tuple[str, Sequence[str]]] = [
+        *(
+            (f"sink {name}", sink.argv)
+            for name, sink in settings.sinks.items()
+            if sink.type == "command"
+        ),
+        *(
+            (f"hook {name}", hook.argv)
+            for name, hook in settings.hooks.items()
+            if hook.type == "command"
+        ),
+    ]
+    for who, argv in named:
+        for program in trust.programs_of(argv):
+            place = shutil.which(program) or program
+            if os.path.isabs(place) and (found := trust.weakness_of(Path(place))) is not None:
+                raise ConfigurationError(
+                    f"{path}: {who} runs {program}, and {found.why}", hint=found.command
+                )
 
 
 def everywhere(settings: Settings, *, of_team: bool) -> Policy:
