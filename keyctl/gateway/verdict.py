@@ -68,6 +68,10 @@ class Verdict(verify.Verdict):
         """Return what a request with the key is charged to, with the terms of what has its own."""
         return {charged.name: charged.terms for charged in self._chargeable().charged}
 
+    def now(self) -> datetime:
+        """Return the time by which the key is judged: the database's."""
+        return self._chargeable().ledger.books.clock.now()
+
     def left(self) -> list[Left]:
         """Return what is left of each budget that the request is charged to, as far as this process knows."""
         tab = self._chargeable()

@@ -58,10 +58,14 @@ async def user_api_key_auth(request: Request, api_key: str | None) -> UserAPIKey
         raise refusals.malformed("a background answer is not served as a stream", "stream")
     named = await _its_own(request, body, asked)
     if routes.is_discovery(route):
-        return handed_on(verdict, route, None, None)
+        name = under_way.begin(asked) if route == "/key/info" else None
+        return handed_on(verdict, route, name, None)
     if requests.may_cost(request, route):
         _refuse_missing(body, _key_of(verdict))
         await _reserve(asked, models, route, body, request, named)
+        if not under_way.enter(asked, _parallel_limits(verdict)):
+            verdict.release()
+            raise refusals.too_many(verdict)
     return handed_on(verdict, route, under_way.begin(asked), asked.object_id)
 
 
@@ -106,6 +110,14 @@ async def _its_own(
         asked.maker = in_path.key_id
         asked.object_id = in_path.id if in_path.kind != "file" else None
     return list(found.values())
+
+
+def _parallel_limits(verdict: AsyncVerdict) -> dict[str, int]:
+    """Return how many requests of the key's team may run at once, by the team; LiteLLM counts them by key only."""
+    team = verdict.found.team if verdict.found else None
+    if team is None or team.max_parallel_requests is None:
+        return {}
+    return {f"teams/{team.id}": team.max_parallel_requests}
 
 
 def _refuse_missing(body: Mapping[str, Any], key: Key) -> None:

@@ -16,7 +16,7 @@ from keyctl.errors import UnavailableError
 from keyctl.gateway.accounts import Amount
 from keyctl.gateway.litellm import refusals, requests
 from keyctl.gateway.litellm.auth import under_way, verifier
-from keyctl.gateway.litellm.handed_on import CHARGED, left_header
+from keyctl.gateway.litellm.handed_on import CHARGED, left_header, name_of
 from keyctl.gateway.litellm.prices import Estimate
 from keyctl.gateway.litellm.under_way import Request
 from keyctl.gateway.objects import NOTHING
@@ -61,8 +61,9 @@ class _PROXY_KeyctlLogger(CustomLogger):  # type: ignore[misc]  # noqa: N801  # 
         self, data: dict[str, Any], user_api_key_dict: UserAPIKeyAuth, response: Any
     ) -> Any:
         """Write down who made what the answer gives an id of, before the answer leaves the proxy."""
-        asked = under_way.find(_name_of(user_api_key_dict))
+        asked = under_way.find(name_of(user_api_key_dict))
         if asked is not None:
+            under_way.leave(asked)
             kind = type(response).__name__
             if kind == "LiteLLMBatch":
                 await _batch_answered(asked, response)
@@ -82,7 +83,7 @@ class _PROXY_KeyctlLogger(CustomLogger):  # type: ignore[misc]  # noqa: N801  # 
         traceback_str: str | None = None,
     ) -> None:
         """Give back what a request reserved that has failed."""
-        asked = under_way.end(_name_of(user_api_key_dict))
+        asked = under_way.end(name_of(user_api_key_dict))
         if asked is not None:
             asked.verdict.release()
 
@@ -94,7 +95,7 @@ class _PROXY_KeyctlLogger(CustomLogger):  # type: ignore[misc]  # noqa: N801  # 
         **_: Any,
     ) -> dict[str, str] | None:
         """Tell with each answer what is left of the key's budgets."""
-        asked = under_way.find(_name_of(user_api_key_dict))
+        asked = under_way.find(name_of(user_api_key_dict))
         return None if asked is None else left_header(asked.verdict)
 
     async def async_log_success_event(
@@ -156,13 +157,6 @@ class _PROXY_KeyctlLogger(CustomLogger):  # type: ignore[misc]  # noqa: N801  # 
 logger = _PROXY_KeyctlLogger()
 
 _OWNERS: Final = ("key_id", "team_id", "user_id", "organization_id")
-
-
-def _name_of(token: UserAPIKeyAuth) -> str | None:
-    """Return the name that the request goes by."""
-    charged = (token.metadata or {}).get(CHARGED) or {}
-    name: str | None = charged.get("request")
-    return name
 
 
 async def _batch_answered(asked: Request, batch: Any) -> None:

@@ -71,6 +71,13 @@ def handed_on(
     )
 
 
+def name_of(token: UserAPIKeyAuth) -> str | None:
+    """Return the name that the request goes by; None for one that is not to be charged."""
+    charged = (token.metadata or {}).get(CHARGED) or {}
+    name: str | None = charged.get("request")
+    return name
+
+
 def left_header(verdict: Verdict) -> dict[str, str] | None:
     """Return the header that tells what is left of each budget, in dollars or tokens, and of which period.
 

@@ -74,6 +74,17 @@ def refusal(verdict: Verdict, reason: str, *, model: str | None, route: str) -> 
     )
 
 
+def too_many(verdict: Verdict) -> ProxyException:
+    """Return the error when as many requests of the team run as may; a client tries again."""
+    return ProxyException(
+        message=f"the team has as many parallel requests as it may. Key: {verdict.key_id}.",
+        type="throttling_error",
+        param=None,
+        code=429,
+        headers={"retry-after": "1"},
+    )
+
+
 def unavailable(what: str = "the key cannot be verified now") -> ProxyException:
     """Return the answer when nobody can tell; why is for the log, not for whoever asks."""
     return ProxyException(

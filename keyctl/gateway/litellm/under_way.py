@@ -2,7 +2,8 @@
 
 import logging
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
@@ -34,6 +35,7 @@ class Request:
     estimate: int | None = None  # of a batch of the file that is uploaded, in nano-dollars
     object_id: str | None = None  # the batch or background answer that it asks for, or has begun
     maker: str | None = None  # the key that made what it asks for
+    places: tuple[str, ...] = ()  # whose parallel requests it counts among
     charged: Estimate = NOTHING  # when its time was over
 
     def settle(self, cost: Estimate) -> None:
@@ -59,6 +61,24 @@ class UnderWay:
     def __init__(self) -> None:
         self._requests: OrderedDict[str, Request] = OrderedDict()
         self._late: OrderedDict[str, Request] = OrderedDict()
+        self._parallel: Counter[str] = Counter()
+
+    def enter(self, request: Request, limits: Mapping[str, int]) -> bool:
+        """Count *request* among those of these owners that run at once; False where one has as many as it may."""
+        self._end_overdue()
+        if any(self._parallel[place] >= limit for place, limit in limits.items()):
+            return False
+        self._parallel.update(limits.keys())
+        request.places = tuple(limits)
+        return True
+
+    def leave(self, request: Request) -> None:
+        """Count *request* no longer: its answer is given."""
+        for place in request.places:
+            self._parallel[place] -= 1
+            if self._parallel[place] <= 0:
+                del self._parallel[place]
+        request.places = ()
 
     def begin(self, request: Request) -> str:
         """Remember *request*, and return its name."""
@@ -75,7 +95,10 @@ class UnderWay:
         """Return the request of this name, and forget it."""
         if name is None:
             return None
-        return self._requests.pop(name, None) or self._late.pop(name, None)
+        request = self._requests.pop(name, None) or self._late.pop(name, None)
+        if request is not None:
+            self.leave(request)
+        return request
 
     def _end_overdue(self) -> None:
         now = time.monotonic()
@@ -86,6 +109,7 @@ class UnderWay:
             if now - request.began_at < _TOLD_WITHIN:
                 break
             self._late[name] = self._requests.pop(name)
+            self.leave(request)
             if len(self._late) > _REMEMBERED:
                 self._late.popitem(last=False)
             if request.reserved != NOTHING:

@@ -1,0 +1,80 @@
+"""A provider on loopback, LiteLLM's real proxy before it, and keyctl on the proxy's database."""
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from fake_openai import OpenAI, fake_openai
+from harness import Cli
+from litellm_proxy import Proxy, models_of, proxy
+
+EVERYTHING = ("--allowed-route", "llm_api_routes")
+COST = 0.3  # of an answer: 30 tokens at a cent each
+WRITTEN_WITHIN = 10
+
+
+class Stand:
+    """A provider, a proxy that may be started anew, and keyctl on their database."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._url = f"sqlite:///{folder}/keyctl.db"
+        self._stack = ExitStack()
+        self.cli = Cli(folder / "you", self._url)
+        self.cli("db", "upgrade", check=True)
+        self.provider: OpenAI = self._stack.enter_context(fake_openai())
+        self._running = ExitStack()
+        self.running = self.start()
+
+    def start(self) -> Proxy:
+        """Start the proxy."""
+        name = f"proxy-{uuid4().hex[:6]}"
+        self.running = self._running.enter_context(
+            proxy(
+                self._folder / name,
+                self._url,
+                models=models_of(self.provider.url),
+                # Ids of answers are encrypted with it: whoever runs the proxy keeps it.
+                environment={"LITELLM_SALT_KEY": "sk-salt"},
+            )
+        )
+        return self.running
+
+    def restart(self) -> None:
+        """End the proxy and start another."""
+        self._running.close()
+        self.start()
+
+    def close(self) -> None:
+        """End everything."""
+        self._running.close()
+        self._stack.close()
+
+    def key(self, *options: str) -> tuple[str, str]:
+        """Make a key that reaches everything, and return its alias and its string."""
+        alias = f"k-{uuid4().hex[:8]}"
+        return alias, self.cli.key("--alias", alias, *EVERYTHING, *options)
+
+    def spend(self, alias: str) -> float:
+        """Return what the key has spent."""
+        return float(self.cli("info", alias, "-o", "json", check=True).json["spend"])
+
+    def spends(self, alias: str, wanted: float) -> float:
+        """Return what the key has spent, once it is the wanted sum or nothing more comes."""
+        end = time.monotonic() + WRITTEN_WITHIN
+        while (got := self.spend(alias)) != wanted and time.monotonic() < end:
+            time.sleep(0.2)
+        return got
+
+
+def refused(ask: Callable[[], Any]) -> int:
+    """Return the status that a request is refused with."""
+    import openai
+
+    with pytest.raises(openai.APIStatusError) as caught:
+        ask()
+    return int(caught.value.status_code)
