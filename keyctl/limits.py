@@ -114,7 +114,11 @@ LIMITS: Final[tuple[Limit, ...]] = (
         note="requests at the same time",
     ),
     Limit(
-        field="max_parallel_requests", of=("team",), order="admin", note="of all keys of the team"
+        field="max_parallel_requests",
+        of=("team",),
+        enforced_by="proxy",
+        order="admin",
+        note="of all keys of the team",
     ),
     Limit(field="model_rpm_limit", enforced_by="proxy", order="cap", note="for each model"),
     Limit(field="model_tpm_limit", enforced_by="proxy", order="cap", note="for each model"),
@@ -134,15 +138,19 @@ LIMITS: Final[tuple[Limit, ...]] = (
     ),
     Limit(field="rpm_limit_type", order="cap", note="dynamic limits only while a model has errors"),
     Limit(field="tpm_limit_type", order="cap", note="dynamic limits only while a model has errors"),
-    Limit(field="mcp_rpm_limit", order="cap", note="for each MCP server"),
-    Limit(field="tag_rpm_limit", order="cap", note="for each tag of a request"),
+    Limit(field="mcp_rpm_limit", enforced_by="proxy", order="cap", note="for each MCP server"),
+    Limit(
+        field="tag_rpm_limit", enforced_by="proxy", order="cap", note="for each tag of a request"
+    ),
     Limit(
         field="default_estimated_output_tokens",
+        enforced_by="proxy",
         order="admin",
         note="how much a request reserves that names no bound",
     ),
     Limit(
         field="default_estimated_output_tokens_per_model",
+        enforced_by="proxy",
         order="admin",
         note="how much a request reserves that names no bound",
     ),
@@ -158,6 +166,7 @@ LIMITS: Final[tuple[Limit, ...]] = (
     ),
     Limit(
         field="allowed_passthrough_routes",
+        enforced_by="proxy",
         order="subset",
         note="pass-through endpoints; only admins name them",
     ),
@@ -166,7 +175,7 @@ LIMITS: Final[tuple[Limit, ...]] = (
         order="keep",
         note="pass-through endpoints; only admins name them",
     ),
-    Limit(field="allowed_cache_controls", order="subset", note="empty: all"),
+    Limit(field="allowed_cache_controls", enforced_by="proxy", order="subset", note="empty: all"),
     Limit(
         field="allowed_vector_store_indexes",
         order="subset",
@@ -179,12 +188,22 @@ LIMITS: Final[tuple[Limit, ...]] = (
     ),
     Limit(field="prompts", order="subset", note="none given: all"),
     Limit(field="permissions", order="admin", note="switches of the gateway"),
-    Limit(field="router_settings", order="admin", note="how the gateway routes the key's requests"),
+    Limit(
+        field="router_settings",
+        enforced_by="proxy",
+        order="admin",
+        note="how the gateway routes the key's requests",
+    ),
     # --- what is done to every request
     Limit(field="guardrails", order="keep", note="applied to every request"),
     Limit(field="policies", order="keep", note="applied to every request"),
     Limit(field="disable_global_guardrails", order="admin", note="switches guardrails off"),
-    Limit(field="enforced_params", order="keep", note="what every request must have"),
+    Limit(
+        field="enforced_params",
+        enforced_by="proxy",
+        order="keep",
+        note="what every request must have",
+    ),
     Limit(field="tags", order="keep", note="what spend is counted under"),
     Limit(field="enable_prompt_caching", order="inert", note="how requests are sent on"),
     # --- life

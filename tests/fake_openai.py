@@ -29,6 +29,7 @@ class OpenAI:
     responses: dict[str, dict[str, Any]] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     fails_next: int = 0
+    fails_model: str = ""
     waits: threading.Event | None = None  # what an answer of chat waits for
     numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
@@ -201,6 +202,9 @@ def _handler(provider: OpenAI) -> type[BaseHTTPRequestHandler]:  # noqa: C901  #
         def _chat(self, asked: dict[str, Any]) -> None:
             if provider.waits is not None:
                 provider.waits.wait(20)
+            if asked["model"] == provider.fails_model:
+                self._answer({"error": {"message": "no", "type": "server_error"}}, 500)
+                return
             if not asked.get("stream"):
                 self._answer(_completion(asked["model"]))
                 return

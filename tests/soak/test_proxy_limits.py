@@ -1,5 +1,6 @@
 """What LiteLLM's real proxy enforces of a key, and what it tells its owner is left."""
 
+import json
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -149,24 +150,58 @@ class TestTeams:
         assert len(refusals) == 2
         assert ask(clients[2]).choices[0].message.content == "Hello"
 
-    def test_tags_have_rates(self, stand: Stand) -> None:
-        """`tag_rpm_limit` is LiteLLM's to count."""
-        made = stand.cli(
-            "generate",
-            "--request",
-            "-",
-            "-o",
-            "json",
-            input='{"tag_rpm_limit": {"nightly": 1}, "allowed_routes": ["llm_api_routes"]}',
-            check=True,
-        ).json["key"]
-        client = stand.running.client(made)
+
+class TestHandedOn:
+    def client(self, stand: Stand, **request: Any) -> Any:
+        """Return a client with a key that this body asks for."""
+        body = json.dumps({"allowed_routes": ["llm_api_routes"], **request})
+        made = stand.cli("generate", "--request", "-", "-o", "json", input=body, check=True)
+        return stand.running.client(made.json["key"])
+
+    def test_tag_rpm_limit(self, stand: Stand) -> None:
+        """Requests with a tag have a rate of their own."""
+        client = self.client(stand, tag_rpm_limit={"nightly": 1})
         tagged: dict[str, Any] = {"extra_body": {"metadata": {"tags": ["nightly"]}}}
 
         ask(client, **tagged)
 
         assert refused(lambda: ask(client, **tagged)) == 429
         assert ask(client).choices[0].message.content == "Hello"
+
+    def test_allowed_cache_controls(self, stand: Stand) -> None:
+        """A request that steers the cache by what is not among them is refused."""
+        client = self.client(stand, allowed_cache_controls=["no-store"])
+
+        assert refused(lambda: ask(client, extra_body={"cache": {"no-cache": True}})) in (401, 403)
+        assert ask(client, extra_body={"cache": {"no-store": True}})
+
+    def test_router_settings(self, stand: Stand) -> None:
+        """The key's own fallbacks are taken when its model fails."""
+        client = self.client(
+            stand, router_settings={"fallbacks": [{"gpt-4o": ["free"]}], "num_retries": 0}
+        )
+        stand.provider.fails_model = "gpt-4o"
+        try:
+            assert ask(client).model == "free"
+        finally:
+            stand.provider.fails_model = ""
+
+    def test_enforced_params(self, stand: Stand) -> None:
+        """A request without them is refused, without a licence too."""
+        client = self.client(stand, enforced_params=["user", "metadata.job"])
+
+        assert refused(lambda: ask(client)) == 400
+        assert ask(client, user="ada", extra_body={"metadata": {"job": "nightly"}})
+
+    def test_default_estimated_output_tokens(self, stand: Stand) -> None:
+        """What a request reserves that names no bound: less of it lets more run at once."""
+        client = self.client(stand, max_budget=5, default_estimated_output_tokens=20)
+
+        answer = client.chat.completions.with_raw_response.create(
+            model="gpt-4o", messages=[{"role": "user", "content": "hi"}]
+        )
+
+        assert float(answer.headers["x-keyctl-budget-left"].split()[1]) > 4
 
 
 def _wait(answer: Any) -> Exception | None:
