@@ -57,6 +57,18 @@ class Verdict(verify.Verdict):
         object.__setattr__(copy, "_admissions", deque())
         return copy
 
+    def __copy__(self) -> Self:
+        """Return a verdict on the same request: what was reserved is settled by whichever comes first."""
+        copy: Self = object.__new__(type(self))
+        for name in (*_COPIED, "_tab", "_holds", "_admissions"):
+            if hasattr(self, name):
+                object.__setattr__(copy, name, getattr(self, name))
+        return copy
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Return what `__copy__` does: a ledger and a key are one, however deep a copy goes."""
+        return self.__copy__()
+
     @property
     def found(self) -> Found | None:
         """Return the key and its owners as the database held them; None if no key matched."""
@@ -164,6 +176,10 @@ class Verdict(verify.Verdict):
 
     def _chargeable(self) -> Tab:
         tab: Tab | None = getattr(self, "_tab", None)
+        if tab is None and self.valid:
+            raise ValueError(
+                "this verdict was pickled or made by dataclasses.replace: charge the verifier's own"
+            )
         if tab is None:
             raise ValueError(f"there is no key to charge: {self.reason}")
         return tab

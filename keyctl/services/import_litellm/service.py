@@ -159,11 +159,12 @@ class _KeyImport:
         return Candidate(source=source, digest=digest, mapped=mapped, lost=lost, hashes=hashes)
 
     def _ask_hook(self, mapped: MappedKey) -> None:
-        if self.order.dry_run:
+        workspace, request = self.workspace, mapped.request
+        if self.order.dry_run:  # asked as well, and nothing written
+            decide(workspace.settings, request, workspace.caller)
             return
-        alias = mapped.request.key_alias or ""
-        with denials.recorded(self.workspace, "key_import_denied", "key", alias):
-            decide(self.workspace.settings, mapped.request, self.workspace.caller)
+        with denials.recorded(workspace, "key_import_denied", "key", request.key_alias or ""):
+            decide(workspace.settings, request, workspace.caller)
 
     def _hash(self, digests: Sequence[str]) -> list[str]:
         if self.order.dry_run:

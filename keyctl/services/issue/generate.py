@@ -21,6 +21,7 @@ from keyctl.errors import (
     DeniedError,
     FencedError,
     KeyctlError,
+    PolicyDeniedError,
     RequestReplayedError,
 )
 from keyctl.keystring import KeyString
@@ -112,7 +113,7 @@ class GenerateService:
             return self._hand_over(staged, draft, sink, run)
 
     def dry_run(self, order: Order) -> Verdict:
-        """Return the whole verdict on *order* and write nothing."""
+        """Return the whole verdict on *order*, the custom hook's included, and write nothing."""
         engine.check_overrides(order.overrides)
         values = resolve.given_values(order.request)
         supplied = _supplied(order.request)
@@ -127,7 +128,11 @@ class GenerateService:
                 lock=False,
             )
             self._check_free(connection, verdict.key.key_alias, supplied)
-            return verdict
+        try:
+            decide(self.workspace.settings, order.request, self.workspace.caller)
+        except PolicyDeniedError as error:
+            return replace(verdict, violations=(*verdict.violations, *error.violations))
+        return verdict
 
     # --- before the first transaction
 
