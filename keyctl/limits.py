@@ -195,7 +195,11 @@ LIMITS: Final[tuple[Limit, ...]] = (
         note="how the gateway routes the key's requests",
     ),
     # --- what is done to every request
-    Limit(field="guardrails", order="keep", note="applied to every request"),
+    Limit(
+        field="guardrails",
+        order="keep",
+        note="LiteLLM applies them with a licence, and refuses every request without one",
+    ),
     Limit(field="policies", order="keep", note="applied to every request"),
     Limit(field="disable_global_guardrails", order="admin", note="switches guardrails off"),
     Limit(

@@ -126,6 +126,19 @@ class TestKeys:
 
         assert shown(cli, "a") == ([], ["model_routes", "/v1/files"])
 
+    def test_db_check_lists_keys_from_before(self, cli: Cli) -> None:
+        """With the command that gives them the narrower default, after which they are gone from it."""
+        cli("generate", "--alias", "new", check=True)
+        key = cli("generate", "--alias", "old", "-o", "json", check=True).json["key_id"]
+        cli.execute("UPDATE keys SET gateway = '{}' WHERE key_alias = 'old'")
+
+        (listed,) = cli("db", "check", "-o", "json", check=True).json["earlier_routes"]
+        assert (listed["key_id"], listed["key_alias"]) == (key, "old")
+
+        cli(*listed["command"].split()[1:], check=True)
+        assert cli("db", "check", "-o", "json", check=True).json["earlier_routes"] == []
+        assert shown(cli, "old") == ([], ["model_routes"])
+
     def test_schema_routes_lists_every_group(self, cli: Cli) -> None:
         """With its members, those of the groups within it included."""
         groups = json.loads(cli("schema", "routes", "-o", "json", check=True).stdout)["groups"]

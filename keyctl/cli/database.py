@@ -98,6 +98,9 @@ def add_to(app: typer.Typer) -> None:
         show_list(session, layout, page, lambda _after, limit: (left[:limit], None), **report)
         if session.output in ("auto", "table", "wide"):
             _show_lost(session, report["administers_lost"])
+            if earlier := report.get("earlier_routes"):
+                session.console.write("\nThese keys reach files, batches and more, as they did:\n")
+                show_table(session.console, ("key_id", "key_alias", "command"), earlier)
             if spoiled := report.get("unreadable"):
                 session.console.write("\nThese rows cannot be read:\n")
                 show_table(session.console, ("object_type", "object_id", "columns"), spoiled)

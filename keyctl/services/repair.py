@@ -37,8 +37,22 @@ class CheckService:
             "revision": HEAD,
             "left": left,
             **rights_lost(self.workspace.database),
+            "earlier_routes": self._earlier_routes(),
             "unreadable": self._unreadable(),
         }
+
+    def _earlier_routes(self) -> list[dict[str, Any]]:
+        """Return the keys from before there was a default for routes, which they go on without."""
+        with self.workspace.database.read() as connection:
+            found = queries.keys_with_earlier_routes(connection)
+        return [
+            {
+                "key_id": key_id,
+                "key_alias": alias,
+                "command": f"keyctl update {key_id} --clear allowed_routes",
+            }
+            for key_id, alias in found
+        ]
 
     def _unreadable(self) -> list[dict[str, Any]]:
         """Return every row that cannot be read, policies and hashes included; noted in the workspace."""

@@ -6,16 +6,18 @@ from typing import Any
 
 from sqlalchemy import (
     Connection,
+    Text,
     bindparam,
     insert,
     or_,
     select,
+    type_coerce,
     update,
 )
 
 from keyctl.db import rows, written
 from keyctl.db.tables import claims, keys, secrets
-from keyctl.records import Key
+from keyctl.records import DEFAULT_ROUTES, Key
 
 
 def find_key(connection: Connection, key_id: str, *, lock: bool = False) -> Key | None:
@@ -172,3 +174,17 @@ def unfinished_keys(connection: Connection) -> list[Key]:
     )
     found = rows.each(connection, query, keys, Key.of)
     return [item for item in found if isinstance(item, Key)]
+
+
+def keys_with_earlier_routes(connection: Connection) -> list[tuple[str, str | None]]:
+    """Return the id and alias of live keys that name no routes and have no default written down."""
+    query = (
+        select(keys.c.id, keys.c.key_alias)
+        .where(
+            keys.c.deleted_at.is_(None),
+            keys.c.allowed_routes == [],
+            type_coerce(keys.c.gateway, Text).not_like(f'%"{DEFAULT_ROUTES}"%'),
+        )
+        .order_by(keys.c.id)
+    )
+    return [(row.id, row.key_alias) for row in connection.execute(query)]
