@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection
 
-from keyctl import jsontext
+from keyctl import actions, jsontext
 from keyctl.db import told, written
 from keyctl.db.told import TABLES, Told
 from keyctl.errors import UnreadableRowError, Violation
@@ -19,6 +19,7 @@ TOLD_SINCE: Final = "1_0005"
 # Their `after` tells what was tried, stepped over or staged, and not the key's own row.
 _NO_ROWS: Final = frozenset(
     {
+        *actions.REMINDERS,
         "event_discarded",
         "grace_ended",
         "key_rotation_failed",

@@ -12,6 +12,7 @@ from sqlalchemy import text
 from world import World
 
 from keyctl.actions import REMINDERS
+from keyctl.services.audit import AuditService
 from keyctl.services.budgets import BudgetService
 from keyctl.services.remind import RemindService
 from keyctl.services.workspace import Workspace
@@ -122,6 +123,12 @@ class TestARun:
         assert waiting(world) == []
         assert [item["event"] for item in service.remind()] == ["key_expiring"]
         assert service.due() == []
+
+    def test_says_nothing_of_rows(self, world: World) -> None:
+        """A reminder is no change: `audit verify --state` compares nothing with it."""
+        world.make({"key_alias": "a", "duration": "1d", "max_budget": 0})
+        RemindService(world.workspace).remind()
+        AuditService(world.workspace).verify(state=True, step=lambda: None)
 
     def test_says_what_no_hook_is_told_of(self, world: World) -> None:
         world.make({"key_alias": "a", "duration": "1d"})
