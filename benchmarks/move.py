@@ -58,10 +58,10 @@ def workspace_of(database: Database) -> Workspace:
 def dumped(source: str, target: str) -> float:
     """Copy a PostgreSQL database by its own tools and return how long that took."""
     begun = time.monotonic()
-    dump = subprocess.Popen(["pg_dump", "--no-owner", source], stdout=subprocess.PIPE)
-    subprocess.run(
-        ["psql", "-q", "-X", target], stdin=dump.stdout, stdout=subprocess.DEVNULL, check=True
-    )
+    programs = [str(shutil.which(name)) for name in ("pg_dump", "psql")]
+    dump = subprocess.Popen([programs[0], "--no-owner", source], stdout=subprocess.PIPE)
+    command = [programs[1], "-q", "-X", target]
+    subprocess.run(command, stdin=dump.stdout, stdout=subprocess.DEVNULL, check=True)
     assert dump.wait() == 0
     return time.monotonic() - begun
 

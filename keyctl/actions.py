@@ -32,7 +32,6 @@ ACTIONS: Final = frozenset(
         "database_move_denied",
         "database_moved",
         "database_prune_denied",
-        "database_pruned",
         "database_read_denied",
         "database_repair_denied",
         "database_upgrade_denied",
@@ -74,6 +73,7 @@ ACTIONS: Final = frozenset(
         "secret_administers_changed",
         "secret_changed",
         "secret_revoked",
+        "secrets_pruned",
         "state_recorded",
         *(
             f"{word}_{done}"

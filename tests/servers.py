@@ -191,3 +191,14 @@ def _home() -> Iterator[Path]:
         yield home
     finally:
         shutil.rmtree(home, ignore_errors=True)
+
+
+@contextmanager
+def open_folder() -> Iterator[Path]:
+    """Yield a folder that other accounts can reach; pytest closes its own to them again and again."""
+    folder = Path("/tmp") / f"keyctl-open-{uuid4().hex[:8]}"  # noqa: S108  # see above
+    folder.mkdir(mode=0o755)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

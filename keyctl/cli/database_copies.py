@@ -1,4 +1,4 @@
-"""Declare the commands of keyctl db that copy the whole database."""
+"""Declare the commands of keyctl db that copy the whole database, or let it grow no further."""
 
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +13,23 @@ from keyctl.errors import UsageError
 
 
 def add_copies(group: typer.Typer) -> None:
-    """Declare backup and copy."""
+    """Declare backup, copy and prune."""
+
+    @command(group, "prune")
+    def prune(
+        session: Session,
+        older_than: Annotated[
+            str | None, typer.Option("--older-than", help="Ended longer ago: 365d.")
+        ] = None,
+        dry_run: Annotated[
+            bool, typer.Option("--dry-run", help="Show how much it would be; write nothing.")
+        ] = False,
+    ) -> None:
+        """Remove delivered events and secrets that ended long ago; the audit trail stays whole."""
+        from keyctl.services.prune import PruneService
+
+        service = PruneService(session.workspace)
+        show_view(session, service.prunable(older_than) if dry_run else service.prune(older_than))
 
     @command(group, "backup")
     def backup(

@@ -25,7 +25,7 @@ from keyctl.policy.documents import (
     PersonalPolicy,
     Policy,
 )
-from keyctl.requests import GraceText, Name, Routes, Strict, refusal, validate
+from keyctl.requests import DurationText, GraceText, Name, Routes, Strict, refusal, validate
 
 SYSTEM_FILE: Final = Path("/etc/keyctl/config.toml")
 
@@ -68,6 +68,7 @@ class Settings(Strict):
     hooks: dict[HookName, AnyHook] = Field(default_factory=dict)
     smtp: Smtp | None = None
     reminders: Reminders = Reminders()
+    prune_after: DurationText = "365d"
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
@@ -89,14 +90,31 @@ def find_file(given: str | None) -> Path | None:
     """
     if given is not None:
         path = Path(given)
-        if not path.is_file():
+        if not _is_there(path):
+            # What holds a password was meant for another variable.
+            named = given if "://" not in given else "of this name"
             raise ConfigurationError(
-                f"there is no configuration file {given}",
+                f"there is no configuration file {named}",
                 hint="check --config and KEYCTL_CONFIG, or unset them",
             )
         return path
     known = (user_file(), SYSTEM_FILE)
-    return next((path for path in known if path is not None and path.is_file()), None)
+    return next((path for path in known if path is not None and _is_there(path)), None)
+
+
+def _is_there(path: Path) -> bool:
+    """Tell whether there is such a file.
+
+    Raises:
+        ConfigurationError: Nobody can tell, as in another account's home.
+    """
+    try:
+        return path.is_file()
+    except PermissionError as error:
+        raise ConfigurationError(
+            f"{path} cannot be looked for: {error.strerror}",
+            hint="set HOME to this account's own folder, or name a file with --config",
+        ) from error
 
 
 def restricting_file() -> Path | None:

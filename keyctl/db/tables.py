@@ -422,3 +422,13 @@ provider_objects = Table(
     CheckConstraint("kind IN ('batch', 'response', 'file')", name="kind"),
     UniqueConstraint("deployment", "kind", "provider_id", name="uq_provider_objects_provider_id"),
 )
+
+# What is kept of a secret that ended long ago: whose it was.
+ended_secrets = Table(
+    "ended_secrets",
+    metadata,
+    Column("id", String(12), primary_key=True),
+    Column("lookup", String(32), nullable=False, index=True),
+    Column("key_id", String(32), ForeignKey("keys.id"), nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+)

@@ -5,7 +5,7 @@ On disk and not in memory: there may be millions.  It is gone when the compariso
 
 import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -111,8 +111,12 @@ class Told:
 @contextmanager
 def nothing_told() -> Iterator[Told]:
     """Yield an empty memory that is gone after the block."""
-    with TemporaryDirectory(prefix="keyctl-state-") as folder:
-        connection = sqlite3.connect(f"{folder}/told.db", isolation_level=None)
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(TemporaryDirectory(prefix="keyctl-state-"))
+            connection = sqlite3.connect(f"{folder}/told.db", isolation_level=None)
+        except FileNotFoundError:  # a container with a read-only system has no such place
+            connection = sqlite3.connect(":memory:", isolation_level=None)
         try:
             # Nobody else reads it, and nothing of it outlives the process.
             connection.execute("PRAGMA journal_mode = OFF")

@@ -27,6 +27,7 @@ _NO_ROWS: Final = frozenset(
         "rule_overridden",
         "secret_changed",
         "secret_revoked",
+        "secrets_pruned",
     }
 )
 _MEMBERS: Final = {"team": "team_member", "organization": "organization_member"}

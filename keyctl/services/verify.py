@@ -10,8 +10,9 @@ from keyctl import hashing, keystring, lifecycle, purses
 from keyctl.db import queries
 from keyctl.db.database import Database
 from keyctl.db.schema import VERIFIABLE
+from keyctl.lifecycle import SECRET_STATES
 from keyctl.purses import Budget
-from keyctl.records import Presented
+from keyctl.records import Presented, Secret
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +51,10 @@ def identify(database: Database, text: str) -> tuple[Verdict, Presented | None]:
         return Verdict(valid=False, reason="malformed"), None
     with database.read(oldest=VERIFIABLE) as connection:
         found = queries.find_presented(connection, key_string.lookup)
+        if found is None and (
+            ended := queries.find_secret_by_lookup(connection, key_string.lookup)
+        ):
+            return _revoked(ended), None
         now = database.now(connection)
         budgets = [] if found is None else budgets_of(connection, found)
     if found is None or not hashing.matches(key_string, hashed=found.secret.hash):
@@ -68,6 +73,17 @@ def identify(database: Database, text: str) -> tuple[Verdict, Presented | None]:
     ):
         reason = "budget_exceeded"
     return Verdict(valid=reason is None, reason=reason, **names_of(found, now=now)), found
+
+
+def _revoked(secret: Secret) -> Verdict:
+    """Return the verdict on a secret of which only is known whose it was."""
+    return Verdict(
+        valid=False,
+        reason="revoked",
+        key_id=secret.key_id,
+        secret_id=secret.id,
+        secret_state=SECRET_STATES[-1],
+    )
 
 
 def budgets_of(connection: Connection, found: Presented) -> list[Budget]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from harness import KEYCTL, Cli
+from servers import open_folder
 
 ROOT_ONLY = pytest.mark.skipif(
     os.geteuid() != 0, reason="another account's process is root's to begin"
@@ -44,6 +45,14 @@ class TestAnAccountWithoutAnEntry:
                 "hint: set KEYCTL_DATABASE_URL, or set HOME to an absolute path\n"
             )
         assert run(*NOBODY, *KEYCTL, "config", "path", cwd="/").returncode == 0
+
+    def test_in_another_account_s_home_is_told(self) -> None:
+        """As after `sudo -u app` that keeps HOME: exit 2, and not the defaults without a word."""
+        with open_folder() as folder:
+            (folder / "home").mkdir(mode=0o700)
+            environment = {"HOME": str(folder / "home")}
+            done = run(*NOBODY, *KEYCTL, "list", env=environment, cwd="/")
+        assert (done.returncode, "set HOME" in done.stderr) == (2, True), done
 
 
 @pytest.mark.parametrize("kind", ["sqlite"])

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from harness import KEYCTL, Cli
+from servers import open_folder
 
 pytestmark = [
     pytest.mark.parametrize("kind", ["sqlite"]),
@@ -66,9 +67,13 @@ class TestWhatIsReplaced:
         )
         assert "user:games:r--" in done.stdout
 
-    def test_that_cannot_keep_its_group_costs_nothing(self, cli: Cli, tmp_path: Path) -> None:
+    def test_that_cannot_keep_its_group_costs_nothing(self, cli: Cli) -> None:
         """Exit 8 before anything is staged, for an account outside of the file's group."""
-        home = tmp_path / "theirs"
+        with open_folder() as folder:
+            self.rotate_as_another(folder)
+
+    def rotate_as_another(self, folder: Path) -> None:
+        home = folder / "theirs"
         home.mkdir()
         owned = Cli(home, f"sqlite:///{home}/keyctl.db")
         account = ("setpriv", "--reuid=12345", "--regid=12345", "--clear-groups")
@@ -83,9 +88,6 @@ class TestWhatIsReplaced:
                 check=False,
             )
 
-        for folder in (home, *home.parents):
-            if folder.stat().st_uid == 0 and folder != Path("/"):
-                folder.chmod(folder.stat().st_mode | 0o011)
         for path in (home, owned.config):
             os.chown(path, 12345, 12345)
         key = home / "a.key"

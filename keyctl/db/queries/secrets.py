@@ -23,9 +23,11 @@ from sqlalchemy import (
 from sqlalchemy.exc import DBAPIError
 
 from keyctl.db import rows, written
+from keyctl.db.queries.pruning import find_ended
 from keyctl.db.schema import REVISION
 from keyctl.db.tables import (
     budgets,
+    ended_secrets,
     keys,
     organizations,
     recorders,
@@ -258,9 +260,10 @@ def _of_keys(key_ids: Sequence[str]) -> Select[Any]:
 
 
 def find_secret(connection: Connection, secret_id: str) -> Secret | None:
-    """Return the secret with this id."""
+    """Return the secret with this id, also one that ended long ago."""
     query = select(secrets).where(secrets.c.id == secret_id)
-    return rows.one(connection, query, secrets, Secret.of)
+    found = rows.one(connection, query, secrets, Secret.of)
+    return found or find_ended(connection, ended_secrets.c.id == secret_id)
 
 
 def secrets_by_id(connection: Connection, secret_ids: Sequence[str]) -> dict[str, Secret]:
@@ -287,9 +290,10 @@ def secrets_past_grace(connection: Connection, *, now: datetime, limit: int) -> 
 
 
 def find_secret_by_lookup(connection: Connection, lookup: str) -> Secret | None:
-    """Return the secret with this lookup."""
+    """Return the secret with this lookup, also one that ended long ago."""
     query = select(secrets).where(secrets.c.lookup == lookup)
-    return rows.one(connection, query, secrets, Secret.of)
+    found = rows.one(connection, query, secrets, Secret.of)
+    return found or find_ended(connection, ended_secrets.c.lookup == lookup)
 
 
 def secrets_by_lookup(connection: Connection, lookups: Sequence[str]) -> dict[str, Secret]:

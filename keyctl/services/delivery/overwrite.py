@@ -18,6 +18,8 @@ def replaceable(workspace: Workspace) -> Replaceable:
             now = database.now(connection)
             for public_id in public_ids:
                 found = queries.find_presented(connection, public_id)
+                if found is None and queries.find_secret_by_lookup(connection, public_id):
+                    continue  # it ended long ago
                 if found is None:
                     return False  # somebody else's, as far as this database knows
                 if found.key.id == key_id:
