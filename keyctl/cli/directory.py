@@ -253,8 +253,7 @@ def _left_keys(has_keys: bool, given: str | None) -> Any:
 
     if given is None:
         return None
-    if given not in CHOICES:
-        raise UsageError(f"--keys {given!r} says nothing", hint=f"give {', '.join(CHOICES)}")
+    require_one_of(given, CHOICES, what="--keys")
     if not has_keys:
         raise UsageError("--keys is for users", hint="leave it out")
     return given

@@ -30,7 +30,7 @@ _GROUPS: Final = {
     ),
     "What is written beside": "--metadata --tag --add-tag --remove-tag --clear --request",
     "Safety": (
-        "--dry-run --yes --expect-count --override --reason --request-id --fail-if-due --abort"
+        "--dry-run --yes --expect-count --override --reason --request-id --fail-if-due --abort --keys --only --prune --plan"
         " --prune --plan --emit"
     ),
     "How it is shown": "--output --columns --sort --limit --after --all --diff --quiet",

@@ -186,6 +186,6 @@ def _report(
         show_table(session.console, ("object", *RESULTS), rows)
     if not session.wants_json:
         for item in without_home:
-            session.console.note(f"without a home here: {item['column']} in {item['rows']} rows")
+            session.console.note(f"keyctl has no field for {item['column']} in {item['rows']} rows")
     if order.dry_run:
         session.console.note("a dry run: nothing was written")

@@ -34,7 +34,7 @@ def show_owner(session: Session, view: dict[str, Any]) -> None:
     }
     show_facts(console, [_fact(name, value, view, now) for name, value in shown.items()])
     if members:
-        show_heading(console, f"{len(members)} members")
+        show_heading(console, f"{len(members)} {'member' if len(members) == 1 else 'members'}")
         columns = _MEMBERS if any("spend" in member for member in members) else _MEMBERS[:2]
         show_table(console, columns, members, now=now)
     if keys["count"]:
