@@ -81,8 +81,46 @@ LIMITS: Final[tuple[Limit, ...]] = (
         order="admin",
         note="when the spend of the purse begins anew",
     ),
-    Limit(field="budget_limits", order="cap", note="windows, each compared with its period"),
-    Limit(field="model_max_budget", order="cap", note="each model's budget with its period"),
+    Limit(
+        field="budget_limits",
+        enforced_by="verifier",
+        order="cap",
+        note="windows, each with its own period and spend",
+    ),
+    Limit(
+        field="model_max_budget",
+        enforced_by="verifier",
+        order="cap",
+        note="a budget, and rates, for requests for one model",
+    ),
+    Limit(
+        field="max_budget",
+        of=("member",),
+        enforced_by="verifier",
+        order="admin",
+        note="of all the user's keys in the team; its spend outlives the membership",
+    ),
+    Limit(
+        field="budget_duration",
+        of=("member",),
+        enforced_by="verifier",
+        order="admin",
+        note="when what the member has spent begins anew",
+    ),
+    Limit(
+        field="rpm_limit",
+        of=("member",),
+        enforced_by="verifier",
+        order="admin",
+        note="of all the user's keys in the team",
+    ),
+    Limit(
+        field="tpm_limit",
+        of=("member",),
+        enforced_by="verifier",
+        order="admin",
+        note="of all the user's keys in the team",
+    ),
     Limit(
         field="budget_id",
         of=("key", "user", "member"),
@@ -90,49 +128,64 @@ LIMITS: Final[tuple[Limit, ...]] = (
         order="admin",
         note="a tier: its limits hold besides the own ones; spend is each one's own",
     ),
-    Limit(field="soft_budget", order="inert", note="warns, and stops nothing"),
-    Limit(field="spend", order="admin", note="what was spent already"),
+    Limit(
+        field="soft_budget",
+        enforced_by="keyctl",
+        order="inert",
+        note="warns, and stops nothing: keyctl remind tells of it",
+    ),
+    Limit(
+        field="spend",
+        enforced_by="verifier",
+        order="admin",
+        note="what was spent already, of max_budget",
+    ),
     Limit(
         field="throttle_on_budget_exceeded",
         order="admin",
         note="a key that has spent its budget is slowed down, not stopped",
     ),
     # --- rates
-    Limit(field="rpm_limit", enforced_by="proxy", order="cap", note="requests per minute"),
-    Limit(field="tpm_limit", enforced_by="proxy", order="cap", note="tokens per minute"),
+    Limit(field="rpm_limit", enforced_by="verifier", order="cap", note="requests per minute"),
+    Limit(field="tpm_limit", enforced_by="verifier", order="cap", note="tokens per minute"),
     Limit(
-        field="rpm_limit", of=_OWNERS, enforced_by="proxy", order="admin", note="of all its keys"
+        field="rpm_limit", enforced_by="verifier", of=_OWNERS, order="admin", note="of all its keys"
     ),
     Limit(
-        field="tpm_limit", of=_OWNERS, enforced_by="proxy", order="admin", note="of all its keys"
+        field="tpm_limit", enforced_by="verifier", of=_OWNERS, order="admin", note="of all its keys"
     ),
-    Limit(field="tpd_limit", order="cap", note="tokens per day"),
+    Limit(
+        field="tpd_limit",
+        enforced_by="verifier",
+        order="cap",
+        note="tokens a day, from midnight UTC, by all processes together",
+    ),
     Limit(
         field="max_parallel_requests",
-        enforced_by="proxy",
+        enforced_by="verifier",
         order="cap",
         note="requests at the same time",
     ),
     Limit(
         field="max_parallel_requests",
         of=("team",),
-        enforced_by="proxy",
+        enforced_by="verifier",
         order="admin",
         note="of all keys of the team",
     ),
-    Limit(field="model_rpm_limit", enforced_by="proxy", order="cap", note="for each model"),
-    Limit(field="model_tpm_limit", enforced_by="proxy", order="cap", note="for each model"),
+    Limit(field="model_rpm_limit", enforced_by="verifier", order="cap", note="for each model"),
+    Limit(field="model_tpm_limit", enforced_by="verifier", order="cap", note="for each model"),
     Limit(
         field="model_rpm_limit",
+        enforced_by="verifier",
         of=("team", "organization"),
-        enforced_by="proxy",
         order="admin",
         note="for each model, of all its keys",
     ),
     Limit(
         field="model_tpm_limit",
+        enforced_by="verifier",
         of=("team", "organization"),
-        enforced_by="proxy",
         order="admin",
         note="for each model, of all its keys",
     ),
@@ -172,6 +225,7 @@ LIMITS: Final[tuple[Limit, ...]] = (
     ),
     Limit(
         field="denied_passthrough_routes",
+        enforced_by="proxy",
         order="keep",
         note="pass-through endpoints; only admins name them",
     ),
@@ -208,7 +262,7 @@ LIMITS: Final[tuple[Limit, ...]] = (
         order="keep",
         note="what every request must have",
     ),
-    Limit(field="tags", order="keep", note="what spend is counted under"),
+    Limit(field="tags", enforced_by="proxy", order="keep", note="what spend is counted under"),
     Limit(field="enable_prompt_caching", order="inert", note="how requests are sent on"),
     # --- life
     Limit(
@@ -259,3 +313,13 @@ LIMITS: Final[tuple[Limit, ...]] = (
 def key_orders() -> dict[str, Order]:
     """Return how each field of a key is compared; a field that is absent is for admins."""
     return {limit.field: limit.order for limit in LIMITS if "key" in limit.of}
+
+
+@cache
+def unenforced() -> tuple[str, ...]:
+    """Return the fields of a key that are kept and shown, and that nobody enforces."""
+    return tuple(
+        limit.field
+        for limit in LIMITS
+        if "key" in limit.of and limit.enforced_by == "nobody" and limit.order != "inert"
+    )

@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError as ConstraintError
 
-from keyctl import durations, views
+from keyctl import durations, money, views
 from keyctl.db import queries
 from keyctl.db.queries import directory
 from keyctl.errors import (
@@ -135,7 +135,14 @@ class DirectoryService:
             unit.record(
                 f"{word}_updated", word, object_id, before=row_of(before), after=row_of(after)
             )
+            if "max_budget" in values:
+                self._warn_if_spent(after)
         return {**_answer(after, unit), **({"keys": left} if left else {})}
+
+    def _warn_if_spent(self, record: Principal) -> None:
+        if record.max_budget is not None and record.spend >= record.max_budget:
+            spent, most = money.dollars(record.spend), money.dollars(record.max_budget)
+            self.workspace.warnings.append(f"max_budget is spent already: ${spent} of ${most}")
 
     def delete(self, kind: type[P], object_id: str, *, keys: What | None = None) -> dict[str, Any]:
         """Archive one that nothing alive depends on.

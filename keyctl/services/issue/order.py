@@ -13,6 +13,7 @@ from keyctl.policy.issuing import issuer_of
 from keyctl.records import Claim, Key
 from keyctl.requests import GenerateRequest
 from keyctl.services.authorize.verdict import Verdict
+from keyctl.services.limit_warnings import warnings_about_limits
 from keyctl.services.transaction import Unit, anchor
 
 
@@ -126,4 +127,4 @@ def warnings_about(key: Key, settings: Settings) -> list[str]:
         and key.soft_budget > key.max_budget
     ):
         found.append("soft_budget is above max_budget and will never be reached")
-    return found
+    return [*found, *warnings_about_limits(key)]

@@ -31,6 +31,7 @@ from keyctl.services.authorize.verdict import Adding, Lookup, Verdict, fill_in, 
 from keyctl.services.callers import check_route
 from keyctl.services.keys.lists import resolved
 from keyctl.services.keys.read import find, may_see, not_found
+from keyctl.services.limit_warnings import warnings_about_limits
 from keyctl.services.tiers import require_tier
 from keyctl.services.transaction import Unit, anchor, row_of, writing
 from keyctl.services.workspace import Workspace
@@ -98,6 +99,7 @@ class ChangeService:
                 if verdict.violations:
                     raise engine.refuse(list(verdict.violations))
                 write_change(unit, before, verdict, reason=reason)
+                self.workspace.warnings.extend(warnings_about_limits(verdict.key, patch.keys()))
                 secrets = queries.secrets_of(unit.connection, before.id)
         except ConstraintError as error:
             if broken_constraint(error) == "uq_keys_key_alias":
