@@ -64,7 +64,7 @@ def add_copies(group: typer.Typer) -> None:
             raise UsageError(
                 "db copy needs a target", hint="set KEYCTL_TARGET_URL, or give --target-url"
             )
-        target = Database(given)
+        target = Database(given, variable="KEYCTL_TARGET_URL")
         try:
             with progress("copying", service.steps()) as advance:
                 report = service.copy(target, step=lambda _what, _rows: advance())

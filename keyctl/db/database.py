@@ -43,13 +43,20 @@ class Database:
     """One SQL database, SQLite or PostgreSQL.
 
     Every block of `read`, `write` and `recording` is one transaction.  With *patience* a server that
-    does not answer for that long is given up, however it is that it does not answer.
+    does not answer for that long is given up, however it is that it does not answer.  *variable* is
+    the one that people are told to look at.
     """
 
     def __init__(
-        self, url: str, *, clock: Clock | None = None, patience: timedelta | None = None
+        self,
+        url: str,
+        *,
+        clock: Clock | None = None,
+        patience: timedelta | None = None,
+        variable: str = "KEYCTL_DATABASE_URL",
     ) -> None:
         self.address = parse_url(url)
+        self._variable = variable
         self._clock = clock
         self._patience = patience
         self._prepared = False
@@ -188,7 +195,7 @@ class Database:
         """Return the schema revision, None for a database that keyctl was not installed in."""
         if self.path is not None and not self.path.exists():
             return None
-        with translated(self.address), self.engine.connect() as connection:
+        with translated(self.address, variable=self._variable), self.engine.connect() as connection:
             return current_revision(connection)
 
     def upgrade(self) -> tuple[str | None, str]:
@@ -205,7 +212,7 @@ class Database:
         before = self.revision()
         if before is not None and (before > HEAD or move_of(before) is not None):
             check_writable(before)
-        with translated(self.address):
+        with translated(self.address, variable=self._variable):
             if before is None:
                 with self.engine.connect().execution_options(**READ) as connection:
                     refuse_foreign(connection, self.shown)
@@ -220,7 +227,7 @@ class Database:
     def _translated(self) -> Iterator[None]:
         """Translate the block's errors; after one of the database the next try connects anew."""
         try:
-            with translated(self.address):
+            with translated(self.address, variable=self._variable):
                 yield
         except SchemaError:
             raise

@@ -17,7 +17,6 @@ URLS = [
     "postgresql://u:x@y:{}/db",
     "postgresql://u:a#{}@127.0.0.1:1/db",
     "postgresql://u:{}/db",
-    "postgresql://{}",
     "postgresql://u:x\n{}@127.0.0.1/db",
     '"postgresql://u:{}@127.0.0.1/db"',
     "postgresql:/u:{}@127.0.0.1/db",
@@ -64,12 +63,8 @@ class TestUrls:
 
     def test_put_into_other_variables_are_not_repeated(self, inside: Inside) -> None:
         url = f"postgresql://u:{CANARY}@h/db"
-        for environment in (
-            {"KEYCTL_CONFIG": url},
-            {"KEYCTL_OUTPUT": url},
-            {"KEYCTL_API_KEY": url},
-        ):
-            assert CANARY not in said(inside, "list", **environment)
+        for variable in ("KEYCTL_CONFIG", "KEYCTL_API_KEY"):
+            assert CANARY not in said(inside, "list", **{variable: url})
         assert CANARY not in said(inside, "list", "--caller-key-file", url)
         assert CANARY not in said(inside, "list", "--database-url", url)
 
