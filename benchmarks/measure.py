@@ -27,13 +27,28 @@ def alternate(subjects: Mapping[str, Callable[[], object]], *, rounds: int) -> d
     return {name: statistics.median(taken) for name, taken in times.items()}
 
 
-def run(arguments: Sequence[str], home: Path, **environment: str) -> Callable[[], object]:
+def run(
+    arguments: Sequence[str], home: Path, **environment: str
+) -> Callable[[], "subprocess.CompletedProcess[bytes]"]:
     """Return what runs a command line to its end; a failure is an error."""
+    return fed(b"", arguments, home, **environment)
+
+
+def fed(
+    stdin: bytes, arguments: Sequence[str], home: Path, **environment: str
+) -> Callable[[], "subprocess.CompletedProcess[bytes]"]:
+    """Return what runs a command line that reads *stdin*; a failure is an error."""
     variables = {"HOME": str(home), "PATH": os.environ["PATH"], "LANG": "C.UTF-8", **environment}
 
-    def once() -> object:
+    def once() -> "subprocess.CompletedProcess[bytes]":
         return subprocess.run(
-            arguments, env=variables, cwd=home, check=True, capture_output=True, timeout=600
+            arguments,
+            input=stdin,
+            env=variables,
+            cwd=home,
+            check=True,
+            capture_output=True,
+            timeout=600,
         )
 
     return once

@@ -1,14 +1,15 @@
 """What a short command costs beside the least that could do the same.
 
 `--version` beside the bare interpreter, `--help` beside a Typer application with as many commands,
-`generate` beside a script of Typer, pydantic, SQLAlchemy Core and bcrypt that writes one row.
+`generate` beside a script of Typer, pydantic, SQLAlchemy Core and bcrypt that writes one row;
+`generate`, `list` and `verify` beside the bare imports of what they cannot do without.
 """
 
 import sys
 import tempfile
 from pathlib import Path
 
-from measure import KEYCTL, alternate, compare, run
+from measure import KEYCTL, alternate, compare, fed, run
 
 ROUNDS = 31
 
@@ -81,6 +82,10 @@ if prepare:
     sys.argv.remove("--prepare")
 app()
 """
+
+
+IMPORTS = "import sqlalchemy, typer, pydantic, bcrypt"
+HASH = f"{IMPORTS}; bcrypt.hashpw(b'x' * 64, bcrypt.gensalt(10))"
 
 
 def minimal_app() -> str:
@@ -156,5 +161,31 @@ def main() -> None:
         )
 
 
+def beside_imports() -> None:
+    """Print what commands on an existing SQLite database cost beside their imports, at the default cost of bcrypt."""
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder)
+        own = {"KEYCTL_DATABASE_URL": f"sqlite:///{home}/data/keyctl.db"}
+        generate = run([KEYCTL, "generate"], home, **own)
+        key = generate().stdout
+        medians = alternate(
+            {
+                "imports": run([sys.executable, "-c", IMPORTS], home),
+                "imports and one bcrypt": run([sys.executable, "-c", HASH], home),
+                "keyctl generate": generate,
+                "keyctl list": run([KEYCTL, "list"], home, **own),
+                "keyctl verify": fed(key, [KEYCTL, "verify", "-"], home, **own),
+            },
+            rounds=ROUNDS,
+        )
+    for name, base, limit in (
+        ("keyctl generate", "imports and one bcrypt", 1.25),
+        ("keyctl list", "imports", 1.2),
+        ("keyctl verify", "imports and one bcrypt", 1.2),
+    ):
+        compare(f"{name} beside {base}", {b: medians[b] for b in (base, name)}, base, limit)
+
+
 if __name__ == "__main__":
     main()
+    beside_imports()

@@ -169,7 +169,8 @@ Metadata = Annotated[dict[str, Any], AfterValidator(_metadata)]
 class Strict(BaseModel):
     """A document in which every name must be known and every type exact."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    # Built when first used: most commands validate one document, and there are two dozen models.
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)
 
 
 class BudgetWindow(Strict):
@@ -208,9 +209,7 @@ class ModelBudget(Strict):
     tpm_limit: Limit | None = None
     rpm_limit: Limit | None = None
 
-    model_config = ConfigDict(
-        extra="forbid", strict=True, frozen=True, json_schema_extra=_publish_other_names
-    )
+    model_config = ConfigDict(json_schema_extra=_publish_other_names)
     _named = model_validator(mode="before")(_own_names)
 
 

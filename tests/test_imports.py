@@ -35,7 +35,16 @@ def imported(cli: Cli, arguments: list[str], *names: str, stdin: str = "") -> li
 
 
 HEAVY = ("sqlalchemy", "alembic", "rich", "pydantic", "bcrypt", "psycopg")
-UNUSED = ("sqlalchemy.orm", "alembic", "rich", "smtplib", "boto3", "hvac", "kubernetes")
+UNUSED = (
+    "sqlalchemy.orm",
+    "sqlalchemy.dialects.postgresql",
+    "alembic",
+    "rich",
+    "smtplib",
+    "boto3",
+    "hvac",
+    "kubernetes",
+)
 DATABASE = ("sqlalchemy", "alembic", "rich", "bcrypt", "psycopg")  # pydantic comes with any command
 
 

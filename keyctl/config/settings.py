@@ -49,10 +49,10 @@ class Settings(Strict):
 
     default_key_generate_params: KeyDefaultsEverywhere | None = None
     upperbound_key_generate_params: Bounds | None = None
-    key_generation_settings: KeyGenerationSettings = KeyGenerationSettings()
+    key_generation_settings: KeyGenerationSettings = KeyGenerationSettings.model_construct()
     key_alias_pattern: Pattern | None = None
     disable_custom_api_keys: bool = False
-    default_routes: Routes = Field(default_factory=list)
+    default_routes: Routes = []
     custom_key_generate: Function | None = None
     custom_key_generate_timeout: Timeout = "10s"
     bcrypt_cost: Annotated[int, Field(ge=hashing.MIN_COST, le=hashing.MAX_COST)] = (
@@ -63,11 +63,11 @@ class Settings(Strict):
     restricted: bool = False
     database_url_file: Annotated[str, Field(pattern="^/")] | None = None
     budget_rollover: bool = False
-    sinks: dict[Name, AnySink] = Field(default_factory=dict)
+    sinks: dict[Name, AnySink] = {}
     default_sink: Name | None = None
-    hooks: dict[HookName, AnyHook] = Field(default_factory=dict)
+    hooks: dict[HookName, AnyHook] = {}
     smtp: Smtp | None = None
-    reminders: Reminders = Reminders()
+    reminders: Reminders = Reminders.model_construct()
     prune_after: DurationText = "365d"
 
     @model_validator(mode="after")
@@ -148,7 +148,8 @@ def load(path: Path | None) -> Settings:
             runs programs while others may write to it, to a folder above it, or to a program.
     """
     if path is None:
-        return Settings()
+        # The defaults need no validation, which takes longest to be made.
+        return Settings.model_construct()
     try:
         with path.open("rb") as file:
             document = _parsed(path, file)

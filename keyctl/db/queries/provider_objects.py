@@ -3,10 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 
 from sqlalchemy import Connection, delete, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from keyctl.db.queries.purses import (
     keep_leases,
@@ -16,12 +15,10 @@ from keyctl.db.queries.purses import (
     write_lease,
 )
 from keyctl.db.tables import leases, provider_objects, recorders
+from keyctl.db.upserts import insert_into
 from keyctl.money import MAX_NANO
 from keyctl.purses import PurseName, Terms
 from keyctl.records import ProviderObject
-
-# Both know `ON CONFLICT DO NOTHING`, each in a class of its own.
-_INSERT: Final[Mapping[str, Any]] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +38,7 @@ def keep_object(
     What is reserved counts as charged when that time is over: whoever comes across it charges it.
     """
     columns = {name: getattr(record, name) for name in record.__slots__}
-    fresh = _INSERT[connection.dialect.name](provider_objects).values(**columns)
+    fresh = insert_into(connection, provider_objects).values(**columns)
     written = connection.execute(fresh.on_conflict_do_nothing().returning(provider_objects.c.id))
     if written.first() is None:
         return False

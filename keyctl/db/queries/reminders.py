@@ -8,6 +8,7 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Connection, Table, delete, or_, select, tuple_
 
 from keyctl.db.tables import keys, organizations, reminders, teams, users
+from keyctl.db.upserts import insert_into
 
 _BUDGETS: Final[dict[str, Table]] = {
     "key": keys,
@@ -117,13 +118,9 @@ def standing(connection: Connection) -> dict[tuple[str, str, str], str]:
 
 def note(connection: Connection, fact: Fact, *, now: datetime) -> bool:
     """Note a reminder; False when another run has noted it meanwhile."""
-    if connection.dialect.name == "postgresql":
-        from sqlalchemy.dialects.postgresql import insert  # noqa: PLC0415  # the one that is used
-    else:
-        from sqlalchemy.dialects.sqlite import insert  # type: ignore[assignment]  # noqa: PLC0415
     object_type, object_id, kind = fact.name
     values = {"about": fact.about, "reminded_at": now}
-    statement = insert(reminders).values(
+    statement = insert_into(connection, reminders).values(
         object_type=object_type, object_id=object_id, kind=kind, **values
     )
     done = connection.execute(
