@@ -62,6 +62,7 @@ ACTIONS: Final = frozenset(
         "key_sink_suspect",
         "key_spend_changed",
         "key_spend_denied",
+        *(f"{word}_spend_changed" for word in _OBJECTS),
         "key_staged",
         "key_unblock_denied",
         "key_unblocked",

@@ -30,7 +30,7 @@ COMMANDS: Final = {
     "delete": ("changes", "Revoke keys for good; their records are archived."),
     "revoke": ("changes", "End retiring or abandoned secrets of a key now."),
     "rotate": ("rotate", "Give a key a new secret; the old one lives on for a grace period."),
-    "spend": ("changes", "Correct what a key has spent."),
+    "spend": ("changes", "Correct what a key, a team, a user or an organization has spent."),
     "budget": ("budgets", "Budget tiers, and budget periods."),
     "team": ("directory", "Teams: who shares models, budgets and a policy."),
     "user": ("directory", "Users: who owns keys, and with which role."),

@@ -93,26 +93,47 @@ def add_to(app: typer.Typer) -> None:
     @command(app, "spend")
     def spend(
         session: Session,
-        key: Annotated[str, typer.Argument(metavar="KEY", help="An id, an alias, sk-<id>, or -.")],
+        given: Annotated[
+            str | None,
+            typer.Argument(
+                metavar="KEY|TEAM|USER|ORG", help="A key's id, alias, sk-<id>, or -; or an owner."
+            ),
+        ] = None,
+        team: Annotated[str | None, typer.Option("--team", help="A team.")] = None,
+        user: Annotated[str | None, typer.Option("--user", help="A user.")] = None,
+        org: Annotated[str | None, typer.Option("--org", help="An organization.")] = None,
         reset: Annotated[bool, typer.Option("--reset", help="Set it to zero.")] = False,
         add: Annotated[str | None, typer.Option("--add", help="Add dollars, exactly.")] = None,
     ) -> None:
-        """Correct what a key has spent."""
+        """Correct what a key, a team, a user or an organization has spent."""
         from keyctl import money
+        from keyctl.records import Organization, Principal, Team, User
         from keyctl.services.budgets import BudgetService
 
         service = BudgetService(session.workspace)
+        owners = ((Team, team), (User, user), (Organization, org))
+        whose: list[tuple[type[Principal] | None, str]] = [
+            (kind, name) for kind, name in owners if name is not None
+        ]
+        if given is not None:
+            whose.append((None, named(given)))
+        if len(whose) != 1:
+            raise UsageError(
+                "say whose spend, once", hint="a key, or one of --team, --user and --org"
+            )
         if reset == (add is not None):
             raise UsageError("give either --reset or --add AMOUNT", hint="such as --add 0.25")
+        (kind, name), *_ = whose
         if reset:
-            view = service.reset(named(key))
+            view = service.reset(name, kind=kind)
         else:
-            view = service.add(named(key), money.parse_money(str(add)))
+            view = service.add(name, money.parse_money(str(add)), kind=kind)
         if session.wants_json:
             session.console.json(view)
         else:
+            object_id = next(iter(view.values()))
             session.console.write(
-                f"{view['key_id']}: ${cell(view['previous_spend'])} -> ${cell(view['spend'])}\n"
+                f"{object_id}: ${cell(view['previous_spend'])} -> ${cell(view['spend'])}\n"
             )
 
 

@@ -1,21 +1,23 @@
 """Correct spend and begin budget periods: exactly, atomically, and on record."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from keyctl import durations, money
 from keyctl.db import queries
+from keyctl.db.queries import directory
 from keyctl.db.queries.audit import Head
-from keyctl.errors import InvalidMoneyError, KeyNotFoundError, UnreadableRowError
+from keyctl.errors import InvalidMoneyError, KeyNotFoundError, UnreadableRowError, UsageError
 from keyctl.records import Key, Principal
 from keyctl.services.callers import administering, require_admin
-from keyctl.services.directory import WORD
+from keyctl.services.directory import WORD, require
 from keyctl.services.keys.read import find, may_see
 from keyctl.services.keys.update import live_key
 from keyctl.services.transaction import Unit, anchor, row_of
 from keyctl.services.workspace import Workspace
 
+Kind = type[Principal]
 _CHUNK: Final = 100
 
 
@@ -53,43 +55,76 @@ class BudgetService:
         with database.read() as connection:
             return queries.count_budgets_due(connection, now=database.now(connection))
 
-    def add(self, given: str, amount: int) -> dict[str, Any]:
-        """Add *amount* nano-dollars to what a key has spent.
+    def add(self, given: str, amount: int, *, kind: Kind | None = None) -> dict[str, Any]:
+        """Add *amount* nano-dollars to what a key, or an owner of that *kind*, has spent.
+
+        Without a *kind*, what answers to no key may be a team, a user or an organization.
 
         Raises:
             InvalidMoneyError: It would be more than can be counted.
+            NotFoundError: Nothing answers to it.
+            UsageError: It could be several.
         """
-        return self._set(given, lambda key: key.spend + amount)
+        return self._set(given, kind, lambda spend: spend + amount)
 
-    def reset(self, given: str) -> dict[str, Any]:
-        """Set what a key has spent to zero; its period goes on."""
-        return self._set(given, lambda _: 0)
+    def reset(self, given: str, *, kind: Kind | None = None) -> dict[str, Any]:
+        """Set what a key, or an owner of that *kind*, has spent to zero; its period goes on.
 
-    def _set(self, given: str, spend_of: Any) -> dict[str, Any]:
+        Raises:
+            NotFoundError: Nothing answers to it.
+            UsageError: It could be several.
+        """
+        return self._set(given, kind, lambda _: 0)
+
+    def _set(self, given: str, kind: Kind | None, spend_of: Callable[[int], int]) -> dict[str, Any]:
+        workspace = self.workspace
         what, action = "change what a key has spent", "key_spend_denied"
-        if not self.workspace.caller.is_admin or self.workspace.caller.key is not None:
-            require_admin(self.workspace, what, action, "key", self._known(given))
-        with administering(self.workspace, what, action, "key", given) as unit:
-            key = live_key(unit.connection, given, unit.caller)
-            spend = spend_of(key)
+        if kind is None and (not workspace.caller.is_admin or workspace.caller.key is not None):
+            require_admin(workspace, what, action, "key", self._known(given))
+        with administering(
+            workspace, what, action, "key" if kind is None else WORD[kind], given
+        ) as unit:
+            record = self._locked(unit, given, kind)
+            spend = spend_of(record.spend)
+            word = "key" if isinstance(record, Key) else WORD[type(record)]
             if spend > money.MAX_NANO:
                 raise InvalidMoneyError(
-                    f"key {key.id} would have spent more than can be counted",
+                    f"{word} {record.id} would have spent more than can be counted",
                     hint=f"give {money.ACCEPTED}",
                 )
-            after = replace(key, spend=spend)
+            after = replace(record, spend=spend)
             # As a difference, so that what a gateway records meanwhile is not lost.
-            queries.add_spend(unit.connection, key.id, spend - key.spend)
-            unit.record("key_spend_changed", "key", key.id, before=row_of(key), after=row_of(after))
-        head = unit.heads[-1]
+            queries.add_spend(unit.connection, record, spend - record.spend)
+            unit.record(
+                f"{word}_spend_changed", word, record.id, before=row_of(record), after=row_of(after)
+            )
         return {
-            "key_id": key.id,
-            "previous_spend": money.dollars(key.spend),
+            f"{word}_id": record.id,
+            "previous_spend": money.dollars(record.spend),
             "spend": money.dollars(spend),
-            "max_budget": None if key.max_budget is None else money.dollars(key.max_budget),
-            "budget_reset_at": key.budget_reset_at,
-            "audit": anchor(head),
+            "max_budget": None if record.max_budget is None else money.dollars(record.max_budget),
+            "budget_reset_at": record.budget_reset_at,
+            "audit": anchor(unit.heads[-1]),
         }
+
+    def _locked(self, unit: Unit, given: str, kind: Kind | None) -> Key | Principal:
+        """Return the key or the owner that *given* means, locked."""
+        if kind is not None:
+            return require(unit.connection, kind, given, lock=True)
+        try:
+            return live_key(unit.connection, given, unit.caller)
+        except KeyNotFoundError:
+            kinds = [
+                kind for kind in WORD if directory.find(unit.connection, kind, given) is not None
+            ]
+            if not kinds:
+                raise
+        if len(kinds) > 1:
+            words = " and ".join(WORD[kind] for kind in kinds)
+            raise UsageError(
+                f"{given!r} is the id of a {words}", hint="say which: --team, --user or --org"
+            )
+        return require(unit.connection, kinds[0], given, lock=True)
 
     def _known(self, given: str) -> str:
         """Return the id of the key *given* if the caller may see it, else *given* as it is."""

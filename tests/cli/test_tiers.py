@@ -137,3 +137,60 @@ class TestMembers:
         assert cli(*update, "--rpm-limit", "-1").exit_code == 2
         cli(*update, "--role", "admin", check=True)
         assert members(cli) == [{"user_id": "ada", "role": "admin"}]
+
+
+class TestSpend:
+    def test_of_an_owner_is_corrected_as_a_key_s(self, cli: Cli) -> None:
+        """By its id alone, or by an option where ids are alike; on record each time."""
+        for group in ("team", "user", "org"):
+            cli(group, "create", "web", "--max-budget", "5", check=True)
+            told = cli("spend", f"--{group}", "web", "--add", "1.5", "-o", "json", check=True).json
+            assert (told["previous_spend"], told["spend"], told["max_budget"]) == (0, 1.5, 5)
+        cli("team", "create", "api", check=True)
+        told = cli("spend", "api", "--add", "2", "-o", "json", check=True).json
+        assert (told["team_id"], told["spend"]) == ("api", 2)
+        assert cli("spend", "api", "--reset", check=True).stdout == "api: $2 -> $0\n"
+        actions = [
+            event["action"]
+            for event in cli("audit", "list", "-o", "json", check=True).json["events"]
+            if event["action"].endswith("_spend_changed")
+        ]
+        assert sorted(set(actions)) == [
+            "organization_spend_changed",
+            "team_spend_changed",
+            "user_spend_changed",
+        ]
+
+    def test_what_is_nobody_or_several_is_refused(self, cli: Cli) -> None:
+        """And so are two owners at once, and none."""
+        for group in ("team", "user"):
+            cli(group, "create", "web", check=True)
+        assert cli("spend", "nobody", "--reset").exit_code == 3
+        assert cli("spend", "--team", "nobody", "--reset").exit_code == 3
+        assert "--team, --user or --org" in cli("spend", "web", "--reset").stderr
+        for arguments in ((), ("--team", "web", "--user", "web"), ("web", "--org", "web")):
+            assert cli("spend", *arguments, "--reset").exit_code == 2
+
+
+class TestWarnings:
+    def test_what_nobody_enforces_is_said_by_name(self, cli: Cli) -> None:
+        """When the key is made, and when such a field is changed; other fields say nothing."""
+        body = json.dumps({"key_alias": "a", "prompts": ["p"], "guardrails": ["g"]})
+        key = cli("generate", "--request", "-", "-o", "json", input=body, check=True).json
+        assert key["warnings"] == [
+            "prompts is kept and shown, and nobody enforces it",
+            "guardrails without a licence make LiteLLM refuse every request of the key",
+        ]
+        assert "prompts is kept" not in cli("update", "a", "--rpm-limit", "5", check=True).stderr
+        changed = cli("update", "a", "--prompt", "q", check=True).stderr
+        assert "prompts is kept and shown, and nobody enforces it" in changed
+
+    def test_a_budget_that_is_spent_already_is_said(self, cli: Cli) -> None:
+        """Of a key and of an owner, when it is set."""
+        cli("generate", "--alias", "a", "--spend", "5", check=True)
+        told = cli("update", "a", "--max-budget", "2", check=True).stderr
+        assert "max_budget is spent already: $5 of $2" in told
+        cli("team", "create", "web", check=True)
+        cli("spend", "web", "--add", "3", check=True)
+        told = cli("team", "update", "web", "--max-budget", "1", check=True).stderr
+        assert "max_budget is spent already: $3 of $1" in told

@@ -75,9 +75,12 @@ def begin_period(
     )
 
 
-def add_spend(connection: Connection, key_id: str, amount: int) -> None:
-    """Add to what a key has spent, as it is in the database now."""
-    connection.execute(update(keys).where(keys.c.id == key_id).values(spend=keys.c.spend + amount))
+def add_spend(connection: Connection, record: Key | Principal, amount: int) -> None:
+    """Add to what a key or an owner has spent, as it is in the database now."""
+    table = _BUDGETS[type(record)]
+    connection.execute(
+        update(table).where(table.c.id == record.id).values(spend=table.c.spend + amount)
+    )
 
 
 def _is_over(table: Table, now: datetime) -> list[ColumnElement[bool]]:
