@@ -112,10 +112,10 @@ class Postgres:
 
 
 @contextmanager
-def postgres() -> Iterator[Postgres]:
+def postgres(port: int | None = None) -> Iterator[Postgres]:
     """Run a primary that can have standbys."""
     with _home() as home:
-        server = Postgres(home / "primary", free_port())
+        server = Postgres(home / "primary", port or free_port())
         server.run("initdb", "-D", str(server.folder), "-U", "postgres", "-A", "trust", "-N")
         server.configure(
             listen_addresses="127.0.0.1",
@@ -132,9 +132,12 @@ def postgres() -> Iterator[Postgres]:
 
 
 @contextmanager
-def standby_of(primary: Postgres, *, synchronous: bool = False) -> Iterator[Postgres]:
+def standby_of(
+    primary: Postgres, *, synchronous: bool = False, port: int | None = None
+) -> Iterator[Postgres]:
     """Run a streaming hot standby, with *synchronous* one that every commit waits for."""
-    server = Postgres(primary.folder.parent / f"standby-{uuid4().hex[:4]}", free_port())
+    folder = primary.folder.parent / f"standby-{uuid4().hex[:4]}"
+    server = Postgres(folder, port or free_port())
     primary.run(
         "pg_basebackup", "-R", "-X", "stream", "-c", "fast", "-D", str(server.folder),
         "-d", f"{primary.url()}?application_name=standby",

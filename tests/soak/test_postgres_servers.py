@@ -5,17 +5,22 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from itertools import pairwise
 from pathlib import Path
 
 import psycopg
 import pytest
 from harness import KEYCTL, Cli
-from servers import Postgres, pgbouncer, postgres, standby_of, until
+from servers import Postgres, free_port, pgbouncer, postgres, standby_of, until
 
+from keyctl.errors import UnavailableError
 from keyctl.gateway import Verifier
 
 pytestmark = pytest.mark.slow
+LOOPS = int(os.environ.get("KEYCTL_FAILOVER_LOOPS", "8"))
+ROUNDS = 3
+REPLICATING = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'"
 
 
 @pytest.fixture(name="server", scope="module")
@@ -115,39 +120,94 @@ class TestAnAccountWithoutAnEntry:
         assert '"actor": "local:12345@' in said
 
 
-class TestAFailover:
-    def test_is_followed_by_a_url_with_both_servers(self, tmp_path: Path) -> None:
-        """What was confirmed with exit 0 exists on the new primary, under the same URL."""
-        with postgres() as first, standby_of(first, synchronous=True) as second:
-            url = f"postgresql://postgres@127.0.0.1:{first.port},127.0.0.1:{second.port}/postgres"
-            cli = Cli(tmp_path / "home", url)
+class TestFailovers:
+    def test_under_load_lose_nothing_that_was_confirmed(self, tmp_path: Path) -> None:
+        """Three rounds: what ended with exit 0 exists and is valid, and so is what every sink holds.
+
+        The URL names all servers; the standby is synchronous, so that a commit is on both.
+        """
+        ports = [free_port() for _ in range(ROUNDS + 1)]
+        url = f"postgresql://postgres@{','.join(f'127.0.0.1:{port}' for port in ports)}/postgres"
+        cli = Cli(tmp_path / "home", url)
+        folder = tmp_path / "keys"
+        folder.mkdir(mode=0o700)
+        cli.configure(f'bcrypt_cost = 4\n[sinks.f]\ntype = "file"\npath = "{folder}/{{alias}}"\n')
+        with ExitStack() as stack:
+            primary = stack.enter_context(postgres(ports[0]))
             cli("db", "upgrade", check=True)
-            until(lambda: first.sql("SELECT count(*) FROM pg_stat_replication") == "1")
-            made: list[tuple[float, str]] = []
-            stop = threading.Event()
+            for number in range(5):
+                cli(
+                    *("generate", "--alias", f"k{number}", "--deliver", "f"),
+                    *("--auto-rotate", "--rotation-interval", "1s"),
+                    check=True,
+                )
+            load = Load(cli)
+            for port in ports[1:]:
+                standby = stack.enter_context(standby_of(primary, synchronous=True, port=port))
+                until(lambda at=primary: at.sql(REPLICATING) == "1")  # type: ignore[misc]
+                load.goes_on(4)
+                primary.stop("immediate")
+                standby.promote()
+                # What the base backup brought along would wait for a standby that is not there yet.
+                standby.sql("ALTER SYSTEM RESET synchronous_standby_names")
+                standby.sql("SELECT pg_reload_conf()")
+                load.goes_on(4)
+                primary = standby
+            load.stop()
+            cli("rotate", "--due")
+            assert all(cli.verdict(key)["valid"] for _, key in load.made)
+            for number in range(5):
+                assert cli.verdict((folder / f"k{number}").read_text().strip())["valid"]
+            cli("audit", "verify", "--state", check=True)
+        moments = [moment for moment, _ in load.made]
+        pause = max(after - before for before, after in pairwise(moments))
+        print(f"{len(moments)} keys, longest pause {pause:.1f} s")  # noqa: T201
 
-            def loop() -> None:
-                while not stop.is_set():
-                    done = cli("generate", "--team", "web")
-                    if done.exit_code == 0:
-                        made.append((time.monotonic(), done.stdout.strip()))
 
-            cli("team", "create", "web", check=True)
-            loops = [threading.Thread(target=loop) for _ in range(2)]
-            for thread in loops:
-                thread.start()
-            until(lambda: len(made) >= 4)
-            first.stop("immediate")
-            second.promote()
-            second.sql("ALTER SYSTEM RESET synchronous_standby_names")
-            second.sql("SELECT pg_reload_conf()")
-            before = len(made)
-            until(lambda: len(made) >= before + 4)
-            stop.set()
-            for thread in loops:
-                thread.join()
-            assert all(cli.verdict(key)["valid"] for _, key in made)
-            cli("audit", "verify", check=True)
-            moments = [moment for moment, _ in made]
-            pause = max(b - a for a, b in pairwise(moments))
-            print(f"{len(made)} keys, longest pause {pause:.1f} s")  # noqa: T201
+class Load:
+    """Loops of generate, one of rotate --due, and a verifier that asks for the newest key."""
+
+    def __init__(self, cli: Cli) -> None:
+        self.cli = cli
+        self.made: list[tuple[float, str]] = []
+        self.refused: list[str] = []
+        self._stop = threading.Event()
+        self._threads = [
+            *(threading.Thread(target=self._generate) for _ in range(LOOPS)),
+            threading.Thread(target=self._rotate),
+            threading.Thread(target=self._verify),
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def goes_on(self, count: int) -> None:
+        """Wait until so many keys more were made."""
+        before = len(self.made)
+        until(lambda: len(self.made) >= before + count, seconds=180)
+
+    def stop(self) -> None:
+        """End all loops; the verifier has refused no key that works."""
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+        assert self.refused == []
+
+    def _generate(self) -> None:
+        while not self._stop.is_set():
+            done = self.cli("generate")
+            if done.exit_code == 0:
+                self.made.append((time.monotonic(), done.stdout.strip()))
+
+    def _rotate(self) -> None:
+        while not self._stop.is_set():
+            self.cli("rotate", "--due", "--grace", "1h")
+
+    def _verify(self) -> None:
+        with Verifier(str(self.cli.database_url)) as verifier:
+            while not self._stop.wait(0.05):
+                if not self.made:
+                    continue
+                _, key = self.made[0]
+                with suppress(UnavailableError):
+                    if not (verdict := verifier.verify(key)).valid:
+                        self.refused.append(str(verdict.reason))
