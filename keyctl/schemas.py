@@ -16,6 +16,7 @@ from keyctl.requests import GatewayFields, GenerateRequest, UpdateRequest
 
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 _MONEY: Final = {"type": ["number", "null"], "minimum": 0}
+_TEXT: Final = {"type": ["string", "null"]}
 _INSTANT: Final = {"type": ["string", "null"], "format": "date-time"}
 _BY_TYPE: Final[dict[str, dict[str, Any]]] = {
     "str": {"type": "string"},
@@ -311,11 +312,68 @@ def _secrets() -> dict[str, Any]:
     }
 
 
+def _list_of(plural: str, row: dict[str, Any], cursor: list[str]) -> dict[str, Any]:
+    """Return the schema of a list: its rows, and where the next page begins."""
+    return _object(
+        {plural: {"type": "array", "items": row}, "next": {"type": cursor}}, [plural, "next"]
+    )
+
+
+def list_response() -> dict[str, Any]:
+    """Return the schema of what `list -o json` prints; a line of `-o jsonl` is one of its rows."""
+    gateway = GatewayFields.model_json_schema()
+    properties = _key_properties()
+    row = _object({**properties, **gateway["properties"], **_DEFAULT_ROUTES}, list(properties))
+    return {**_list_of("keys", row, ["string", "null"]), "$defs": gateway.get("$defs", {})}
+
+
+def many_response() -> dict[str, Any]:
+    """Return the schema of what `generate --count -o json` prints."""
+    made = generate_response()
+    failed = _object({"key_alias": _TEXT, **error_response()["properties"]}, ["key_alias", "error"])
+    properties = {
+        "keys": {"type": "array", "items": {name: made[name] for name in made if name != "$defs"}},
+        "failed": {"type": "array", "items": failed},
+    }
+    return {**_object(properties, ["keys", "failed"]), "$defs": made["$defs"]}
+
+
+def results_response() -> dict[str, Any]:
+    """Return the schema of what `block|unblock|delete|revoke -o json` print."""
+    row = _object(
+        dict.fromkeys(("given", "key_id", "result", "reason"), _TEXT), ["given", "result"]
+    )
+    properties = {
+        "results": {"type": "array", "items": row},
+        "audit": {"type": ["object", "null"]},
+    }
+    return _object(properties, ["results"])
+
+
+def audit_list_response() -> dict[str, Any]:
+    """Return the schema of what `audit list -o json` prints."""
+    names = ("actor", "changed_by", "action", "object_type", "object_id", "reason")
+    properties: dict[str, Any] = {
+        "seq": {"type": "integer"},
+        "at": {"type": "string"},
+        **dict.fromkeys(names, _TEXT),
+        # Documents, or the text that is there instead where somebody tampered with them.
+        "before": {"type": ["object", "string", "null"]},
+        "after": {"type": ["object", "string", "null"]},
+    }
+    row = {**_object(properties, list(properties)), "additionalProperties": True}
+    return _list_of("events", row, ["integer", "null"])
+
+
 SCHEMAS: Final[dict[str, Callable[[], dict[str, Any]]]] = {
     "generate-request": _model(GenerateRequest),
     "update-request": _model(UpdateRequest),
     "generate-response": generate_response,
     "info-response": info_response,
+    "list-response": list_response,
+    "many-response": many_response,
+    "results-response": results_response,
+    "audit-list-response": audit_list_response,
     "verify-response": verify_response,
     "error-response": error_response,
     "event": event,

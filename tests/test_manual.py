@@ -200,7 +200,7 @@ def empty(database_url: str) -> None:
 def test_the_picture_is_what_a_terminal_shows(bare_cli: Cli) -> None:
     """The panel on top of the README is the real one, 80 columns wide."""
     first, *picture = fenced("panel").splitlines()
-    bare_cli("team", "create", "web", check=True)
+    bare_cli("team", "create", "web", "--max-budget", "100", check=True)
 
     typing = pexpect.spawn(
         "/bin/sh",

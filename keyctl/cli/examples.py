@@ -106,6 +106,7 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     "db copy": ("keyctl db copy --target-url postgresql://keyctl@db/keyctl",),
     "metrics": ("keyctl metrics --out-file /var/lib/node_exporter/keyctl.prom",),
     "remind": ("keyctl remind --dry-run", "keyctl remind --quiet"),
+    "db prune": ("keyctl db prune --dry-run",),
     "config show": ("keyctl config show",),
     "config path": ("keyctl config path",),
     "schema": ("keyctl schema generate-request", "keyctl schema rules"),

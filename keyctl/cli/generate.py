@@ -133,6 +133,7 @@ def _generate(session: Session, order: "Order", sink: "Sink") -> None:
     from keyctl.services.issue.generate import GenerateService
 
     outcome = GenerateService(session.workspace).generate(order, sink)
-    for warning in outcome.answer.get("warnings", ()):
-        session.console.warn(f"{warning}")
+    if not session.wants_json:  # the answer has them
+        for warning in outcome.answer.get("warnings", ()):
+            session.console.warn(warning)
     delivery.show_answer(session, outcome.answer, sink, replayed=outcome.replayed)
