@@ -19,7 +19,7 @@ class ExitCode(IntEnum):
     BUSY = 7
     DELIVERY = 8
     BATCH = 9
-    SIGNAL = 10
+    ASKED_FOR = 10
     INTEGRITY = 11
     INTERRUPTED = 130
 
@@ -368,20 +368,20 @@ class BatchError(KeyctlError):
 # --- 11: integrity
 
 
-class IntegrityError(KeyctlError):
+class CorruptedError(KeyctlError):
     """What is stored is not what was written."""
 
     code = "integrity"
     exit_code = ExitCode.INTEGRITY
 
 
-class BrokenChainError(IntegrityError):
+class BrokenChainError(CorruptedError):
     """The audit trail is not what keyctl wrote."""
 
     code = "audit_broken"
 
 
-class UnreadableRowError(IntegrityError):
+class UnreadableRowError(CorruptedError):
     """A row of the database is not what keyctl wrote, and cannot be read.
 
     `known` are the columns that can be.
@@ -406,7 +406,7 @@ class UnreadableRowError(IntegrityError):
         self.known = known
 
 
-class StateDiffersError(IntegrityError):
+class StateDiffersError(CorruptedError):
     """Rows are stored otherwise than the audit chain says; `violations` names each field."""
 
     code = "state_differs"

@@ -14,7 +14,7 @@ from keyctl.cli.listing import Page, show_list
 from keyctl.cli.record import show_record
 from keyctl.cli.session import Session
 from keyctl.cli.tables import Column, Layout, pipe_only
-from keyctl.errors import UsageError
+from keyctl.errors import ExitCode, UsageError
 
 _OWN: Final = (
     F("models", "--model", "list", "A model it may use; repeatable."),
@@ -208,7 +208,7 @@ def _declare(group: typer.Typer, noun: str) -> None:
         if not yes and sys.stdin.isatty() and sys.stderr.isatty():
             service.info(kind, id_)
             if not typer.confirm(f"delete {WORDS[noun]} {id_}?", err=True):
-                raise typer.Exit(130)
+                raise typer.Exit(ExitCode.INTERRUPTED)
         show_record(session, service.delete(kind, id_, keys=left))
 
 

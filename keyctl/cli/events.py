@@ -10,7 +10,7 @@ from keyctl.cli.listing import Page, show_list
 from keyctl.cli.session import Session
 from keyctl.cli.signals import stoppable
 from keyctl.cli.tables import Column, Layout
-from keyctl.errors import BatchError, UsageError
+from keyctl.errors import BatchError, ExitCode, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -71,7 +71,7 @@ def add_to(app: typer.Typer) -> None:
             session.console.note(f"{count} events wait for {hook}, which is not configured here")
         _judge(failed)
         if stopped():
-            raise typer.Exit(130)
+            raise typer.Exit(ExitCode.INTERRUPTED)
 
     @command(group, "list", layout=OPEN)
     def list_(

@@ -13,7 +13,7 @@ from keyctl.cli.keypage import show_key
 from keyctl.cli.listing import Page, show_list
 from keyctl.cli.session import Session
 from keyctl.cli.tables import Column, Layout, cell, pipe_only
-from keyctl.errors import UsageError
+from keyctl.errors import ExitCode, UsageError
 
 KEYS: Final = Layout(
     "keys",
@@ -70,7 +70,7 @@ def add_to(app: typer.Typer) -> None:
                 "".join(f"{name}: {cell(value)}\n" for name, value in verdict.items())
             )
         if not verdict["valid"]:
-            raise typer.Exit(10)
+            raise typer.Exit(ExitCode.ASKED_FOR)
 
     @command(app, "list", layout=KEYS)
     def list_(

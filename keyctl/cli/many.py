@@ -9,7 +9,7 @@ import typer
 from keyctl.cli.console import one_line
 from keyctl.cli.progress import counted
 from keyctl.cli.session import Session
-from keyctl.errors import UsageError
+from keyctl.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from keyctl.services.keys.end import Ended
@@ -45,7 +45,7 @@ def confirm(
     names = KeyService(session.workspace).names(given[:_NAMED])
     more = f" and {len(given) - _NAMED} more" if len(given) > _NAMED else ""
     if not typer.confirm(f"{what} ({one_line(', '.join(names))}{more})?", err=True):
-        raise typer.Exit(130)
+        raise typer.Exit(ExitCode.INTERRUPTED)
 
 
 def each(

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Final
 from keyctl.cli import screen
 from keyctl.cli.console import Console, told
 from keyctl.cli.tables import cell
-from keyctl.errors import Violation
+from keyctl.errors import ExitCode, Violation
 from keyctl.keystring import KeyString
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def show_verdict(session: "Session", verdict: "Verdict", *, new: bool = False) -
     else:
         session.console.write(verdict_text(report))
     if verdict.violations:
-        raise typer.Exit(4)
+        raise typer.Exit(ExitCode.DENIED)
 
 
 def verdict_text(report: dict[str, Any]) -> str:

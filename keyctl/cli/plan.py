@@ -55,4 +55,4 @@ def status_of(plan: "Plan") -> ExitCode:
     """Return the exit status that says what a plan is."""
     if plan.is_denied:
         return ExitCode.DENIED
-    return ExitCode.SIGNAL if plan.does_something else ExitCode.OK
+    return ExitCode.ASKED_FOR if plan.does_something else ExitCode.OK

@@ -12,7 +12,7 @@ from keyctl.cli.keys import named
 from keyctl.cli.progress import progress
 from keyctl.cli.session import Session
 from keyctl.cli.signals import stoppable
-from keyctl.errors import BatchError, UsageError
+from keyctl.errors import BatchError, ExitCode, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -151,7 +151,7 @@ def _rotate_due(
         counts = _show_lines(session, service.list_due(most=most))
         session.console.note(f"{counts['due']} due")
         if fail_if_due and counts["due"]:
-            raise typer.Exit(10)
+            raise typer.Exit(ExitCode.ASKED_FOR)
         return
     with stoppable() as stopped:
         order = DueOrder(grace=grace, most=most, deadline=length, stopped=stopped)
@@ -166,9 +166,9 @@ def _rotate_due(
     if counts["failed"]:
         raise BatchError(f"{counts['failed']} keys failed", hint="the lines say which and why")
     if stopped():
-        raise typer.Exit(130)
+        raise typer.Exit(ExitCode.INTERRUPTED)
     if fail_if_due and any(line.result == "due" for line in service.list_due()):
-        raise typer.Exit(10)
+        raise typer.Exit(ExitCode.ASKED_FOR)
 
 
 def _with_progress(lines: "Iterator[Line]", total: int) -> "Iterator[Line]":

@@ -17,7 +17,7 @@ from keyctl.cli.choices import require_one_of
 from keyctl.cli.console import Console
 from keyctl.errors import (
     BatchError,
-    IntegrityError,
+    CorruptedError,
     KeyctlError,
     NotFoundError,
     PolicyDeniedError,
@@ -108,14 +108,14 @@ class Session:
         """End with exit 11 if rows were passed over that cannot be read: the others were served.
 
         Raises:
-            IntegrityError: It names them.
+            CorruptedError: It names them.
         """
         spoiled = self.workspace.unreadable if "workspace" in self.__dict__ else []
         if len(spoiled) == 1:
             raise spoiled[0]
         if spoiled:
             names = ", ".join(f"{item.object_type} {item.object_id}" for item in spoiled)
-            raise IntegrityError(f"rows cannot be read: {names}", hint=spoiled[0].hint)
+            raise CorruptedError(f"rows cannot be read: {names}", hint=spoiled[0].hint)
 
     def _add_nearest(self, error: NotFoundError) -> None:
         """Say which name was meant.  The error stands, whatever comes of this."""

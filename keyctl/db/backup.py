@@ -6,7 +6,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 from keyctl.db.engines import connected
-from keyctl.errors import DatabaseError, FileTakenError, IntegrityError
+from keyctl.errors import CorruptedError, DatabaseError, FileTakenError
 
 
 def write_copy(source: Path, target: Path) -> Path:
@@ -17,7 +17,7 @@ def write_copy(source: Path, target: Path) -> Path:
     Raises:
         FileTakenError: There is something at *target* already.
         DatabaseError: It cannot be written.
-        IntegrityError: It does not pass SQLite's own check.
+        CorruptedError: It does not pass SQLite's own check.
     """
     refuse_existing(target)
     part = target.with_name(f".{target.name[:200]}.{os.getpid()}.part")
@@ -45,7 +45,7 @@ def write_copy(source: Path, target: Path) -> Path:
         raise
     if said != ["ok"]:
         discard(part)
-        raise IntegrityError(
+        raise CorruptedError(
             f"the copy of {source} is damaged: {said[0]}", hint="restore it from an older backup"
         )
     return part

@@ -42,7 +42,7 @@ class Entry:
         self._tab = tab
         self._per_model = tab.is_per_model
         self._kind = kind
-        self._stand()
+        self._refresh_base_verdict()
 
     def age(self) -> float:
         """Return the seconds since the database confirmed what is known."""
@@ -52,7 +52,7 @@ class Entry:
         """Return the verdict on a request, now: the first reason of the fixed order wins."""
         now = self._clock.seconds()
         if now >= self._changes_at:
-            self._stand()
+            self._refresh_base_verdict()
         standing = self._standing
         if not standing.valid:
             return standing
@@ -73,7 +73,7 @@ class Entry:
                 return self._verdict("budget_exceeded").for_request(tab)
         return standing.for_request(tab)
 
-    def _stand(self) -> None:
+    def _refresh_base_verdict(self) -> None:
         """Judge by time and state alone, and note when time will change it."""
         found, now = self.found, self._clock.now()
         reason = lifecycle.suspension(

@@ -18,7 +18,7 @@ from keyctl.gateway.clock import Clock, ticks
 from keyctl.gateway.leasing import Terms
 from keyctl.gateway.ledger import Ledger
 from keyctl.gateway.loader import Loader
-from keyctl.gateway.process import care_for, let_go
+from keyctl.gateway.process import register, unregister
 from keyctl.gateway.source import AwayError, Source
 from keyctl.gateway.verdict import Verdict
 
@@ -75,7 +75,7 @@ class Core:
         self.ledger = Ledger(database, Clock(), terms, interval=flush_interval, timeout=timeout)
         self._source = Source(database, self.ledger, kind)
         self._begin()
-        care_for(self)
+        register(self)
 
     def ask(self, text: str, model: str | None, route: str | None) -> Verdict | Waiting:
         """Return the verdict on *text* if it can be given at once, else what to wait for.
@@ -132,7 +132,7 @@ class Core:
             self.ledger.close()
         finally:
             self._database.engine.dispose()
-        let_go(self)
+        unregister(self)
 
     def begin_in_child(self) -> None:
         """Begin anew in a child process: connections, threads and what is recorded are the parent's."""

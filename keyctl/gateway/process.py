@@ -24,12 +24,12 @@ class Living(Protocol):
 _living: set[Living] = set()
 
 
-def care_for(living: Living) -> None:
+def register(living: Living) -> None:
     """Close *living* when Python exits, and let it begin anew in every forked child."""
     _living.add(living)
 
 
-def let_go(living: Living) -> None:
+def unregister(living: Living) -> None:
     """Leave *living*, which is closed, alone."""
     _living.discard(living)
 

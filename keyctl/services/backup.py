@@ -29,7 +29,7 @@ class BackupService:
             UsageError: The database is a server's.
             FileTakenError: There is something at *file*.
             DatabaseError: The database cannot be read, or the file not be written.
-            IntegrityError: The copy is damaged, or its audit chain does not hold.
+            CorruptedError: The copy is damaged, or its audit chain does not hold.
         """
         database = self.workspace.database
         require_admin(self.workspace, "copy the database", "database_backup_denied", "database")

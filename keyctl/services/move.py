@@ -13,7 +13,7 @@ from keyctl.db.database import Database
 from keyctl.db.queries import audit
 from keyctl.db.queries.audit import Event
 from keyctl.db.schema import HEAD, Move, check_writable, mark, move_of
-from keyctl.errors import BrokenChainError, ConflictError, IntegrityError, UsageError
+from keyctl.errors import BrokenChainError, ConflictError, CorruptedError, UsageError
 from keyctl.services.callers import require_admin
 from keyctl.services.transaction import anchor, writing
 from keyctl.services.workspace import Workspace
@@ -39,7 +39,7 @@ class MoveService:
         Raises:
             UsageError: It is the same database.
             ConflictError: The target holds something else.
-            IntegrityError: What arrived is not what was there.
+            CorruptedError: What arrived is not what was there.
         """
         source = self.workspace.database
         require_admin(self.workspace, "move the database", "database_move_denied", "database")
@@ -176,7 +176,7 @@ class MoveService:
             for table in moving.TABLES:
                 arrived = moving.contents_of(connection, table, step=partial(step, "compared"))
                 if arrived != found[table.name]:
-                    raise IntegrityError(
+                    raise CorruptedError(
                         f"table {table.name} has {arrived.rows} rows in {target.shown}, and"
                         f" {found[table.name].rows} where they came from, or other contents",
                         hint="empty the target and run keyctl db copy again",

@@ -10,7 +10,7 @@ from keyctl import jsontext
 from keyctl.errors import DeliveryError
 from keyctl.sinks.base import Parcel, Target
 from keyctl.sinks.command import hand_over
-from keyctl.sinks.stdout import kept_clear
+from keyctl.sinks.stdout import stdout_reserved
 
 _CHILD: Final = "from keyctl.sinks.python import receive; receive()"
 WITHHELD: Final = (
@@ -46,7 +46,7 @@ class PythonSink:
             DeliveryError: It cannot be imported or called.
         """
         try:
-            with kept_clear():
+            with stdout_reserved():
                 function = imported(self._path)
         except KeyboardInterrupt:
             raise

@@ -43,7 +43,7 @@ class StdoutSink:
 
 
 @contextmanager
-def kept_clear() -> Iterator[None]:
+def stdout_reserved() -> Iterator[None]:
     """Send what code of others prints to stderr, whichever way: on stdout scripts read the key.
 
     A process that it forks ends with the block, and does not carry out the command once more.

@@ -109,7 +109,7 @@ FAILURES = {
     ),
     "bad_self_check": (
         "generate.check_written",
-        "from keyctl.errors import IntegrityError; raise IntegrityError('differs')",
+        "from keyctl.errors import CorruptedError; raise CorruptedError('differs')",
         11,
     ),
     "bug_in_stage": ("generate.GenerateService._stage", "raise RuntimeError(str(_args))", 1),

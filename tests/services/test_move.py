@@ -16,7 +16,7 @@ from keyctl.db import moving
 from keyctl.db.database import Database
 from keyctl.db.queries import audit
 from keyctl.db.schema import HEAD
-from keyctl.errors import BeingMovedError, ConflictError, IntegrityError, UsageError
+from keyctl.errors import BeingMovedError, ConflictError, CorruptedError, UsageError
 from keyctl.requests import GenerateRequest
 from keyctl.services.issue.generate import GenerateService
 from keyctl.services.issue.order import Order
@@ -156,7 +156,7 @@ class TestACopy:
                 connection.execute(text("UPDATE keys SET spend = spend + 1"))
 
         monkeypatch.setattr(moving, "_insert", tampered)
-        with pytest.raises(IntegrityError, match="table keys"):
+        with pytest.raises(CorruptedError, match="table keys"):
             MoveService(world.workspace).copy(target, step=quiet)
         with pytest.raises(BeingMovedError), target.read():
             pass
@@ -179,7 +179,7 @@ class TestWhatIsRefused:
         """It is found out before anything is closed."""
         with world.workspace.database.write() as connection:
             connection.execute(text("UPDATE audit_events SET actor = 'nobody' WHERE seq = 2"))
-        with pytest.raises(IntegrityError, match="chain is broken"):
+        with pytest.raises(CorruptedError, match="chain is broken"):
             MoveService(world.workspace).copy(target, step=quiet)
         assert world.workspace.database.revision() == HEAD
 

@@ -15,7 +15,7 @@ from keyctl.config.settings import Settings
 from keyctl.errors import PolicyDeniedError, Violation
 from keyctl.policy.facts import Caller
 from keyctl.requests import GenerateRequest
-from keyctl.sinks.stdout import kept_clear
+from keyctl.sinks.stdout import stdout_reserved
 
 RULE: Final = "hook.custom_key_generate"
 
@@ -35,7 +35,7 @@ def decide(settings: Settings, request: GenerateRequest, caller: Caller) -> None
     shown = request.model_copy(update={"key": None})
     try:
         module, _, function = settings.custom_key_generate.partition(":")
-        with kept_clear():
+        with stdout_reserved():
             hook = getattr(importlib.import_module(module), function)
             answer = hook(shown, caller)
             if inspect.isawaitable(answer):

@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 from keyctl.policy.facts import Caller
 from keyctl.services.authorize.totals import Ledger
-from keyctl.services.authorize.verdict import Bench, Lookup, Verdict, gather
+from keyctl.services.authorize.verdict import KeyDecision, Lookup, Verdict, gather
 from keyctl.services.keys.update import emptied
 from keyctl.services.workspace import Workspace
 
@@ -45,7 +45,7 @@ class NewKeys:
     now: datetime
     lock: bool
     overrides: Sequence[str] = ()
-    _benches: dict[int, tuple[NewKey, Bench]] = field(default_factory=dict)
+    _decisions: dict[int, tuple[NewKey, KeyDecision]] = field(default_factory=dict)
 
     def verdict(self, wanted: NewKey, key_id: str, alias: str | None) -> Verdict:
         """Return the verdict on one more key; one without violations counts from here on.
@@ -53,21 +53,21 @@ class NewKeys:
         Raises:
             MalformedRequestError, NotFoundError: Before any rule can be asked.
         """
-        bench = self._bench(wanted, named=alias is not None)
-        bench.facts = self.ledger.read(self.connection, bench.facts)
-        verdict = bench.verdict(key_id, alias)
+        decision = self._decision(wanted, named=alias is not None)
+        decision.facts = self.ledger.read(self.connection, decision.facts)
+        verdict = decision.verdict(key_id, alias)
         if not verdict.violations:
             self.ledger.count(verdict.key)
         return verdict
 
-    def _bench(self, wanted: NewKey, *, named: bool) -> Bench:
-        known = self._benches.get(id(wanted))
+    def _decision(self, wanted: NewKey, *, named: bool) -> KeyDecision:
+        known = self._decisions.get(id(wanted))
         if known is not None:
             return known[1]
         values = dict(wanted.values)
         service_account = bool(values.pop("service_account", False))
         values.update(dict.fromkeys(wanted.cleared & _OWNERS))
-        bench = gather(
+        decision = gather(
             self.connection,
             self.workspace.settings,
             self.caller,
@@ -81,13 +81,15 @@ class NewKeys:
         )
         given = frozenset(wanted.values) | ({"key_alias"} if named else set())
         cleared = wanted.cleared - _OWNERS
-        bench.facts = replace(
-            bench.facts,
-            key=emptied(bench.facts.key, cleared, now=self.now) if cleared else bench.facts.key,
-            given=(bench.facts.given - wanted.cleared) | given,
+        decision.facts = replace(
+            decision.facts,
+            key=emptied(decision.facts.key, cleared, now=self.now)
+            if cleared
+            else decision.facts.key,
+            given=(decision.facts.given - wanted.cleared) | given,
             cleared=cleared,
         )
-        bench.filled = [item for item in bench.filled if item.field not in cleared]
+        decision.filled = [item for item in decision.filled if item.field not in cleared]
         # Kept with it, so that no other gets its address.
-        self._benches[id(wanted)] = wanted, bench
-        return bench
+        self._decisions[id(wanted)] = wanted, decision
+        return decision

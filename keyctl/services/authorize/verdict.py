@@ -74,7 +74,7 @@ class Verdict:
     warnings: Sequence[str] = ()
 
 
-def surroundings(
+def load_owners(
     connection: Connection,
     settings: Settings,
     values: dict[str, Any],
@@ -128,7 +128,7 @@ def surroundings(
 
 
 @dataclass(slots=True)
-class Bench:
+class KeyDecision:
     """The facts around a request for new keys, gathered once, under the owners' locks."""
 
     facts: Facts
@@ -151,7 +151,7 @@ class Bench:
             warnings=[warning] if warning else [],
         )
 
-    def admit(self, key: Key) -> None:
+    def count_as_live(self, key: Key) -> None:
         """Count *key* among the live ones from here on."""
         self.facts = totals.with_key(self.facts, key)
 
@@ -182,7 +182,7 @@ def gather(
     lookup: Lookup = directory,
     adding: Adding = totals,
     now: datetime,
-) -> Bench:
+) -> KeyDecision:
     """Gather the facts around the key that *values* describe, and fill in what they leave out.
 
     An imported key keeps the columns in *kept*, whatever a new one would begin with.
@@ -194,7 +194,7 @@ def gather(
     values, filled = _owners(values, settings, caller, service_account=service_account)
     if lock:
         totals.lock_everywhere(connection, settings)
-    around = surroundings(connection, settings, values, lock=lock, lookup=lookup)
+    around = load_owners(connection, settings, values, lock=lock, lookup=lookup)
     values, more = resolve.with_defaults(values, _defaults(around, settings))
     filled += more
     values["organization_id"] = around.organization.id if around.organization else None
@@ -219,7 +219,7 @@ def gather(
     )
     facts, more = fill_in(facts)
     facts = adding.read(connection, facts)
-    return Bench(facts, [*filled, *more], overrides)
+    return KeyDecision(facts, [*filled, *more], overrides)
 
 
 def fill_in(facts: Facts) -> tuple[Facts, list[Filled]]:
@@ -246,7 +246,7 @@ def facts_of(
         "user_id": key.user_id,
         "organization_id": key.organization_id,
     }
-    around = surroundings(connection, settings, owners, lock=False, lookup=lookup)
+    around = load_owners(connection, settings, owners, lock=False, lookup=lookup)
     return Facts(
         operation=operation,
         key=key,

@@ -17,8 +17,8 @@ from keyctl.db.queries import audit
 from keyctl.db.queries.audit import Head
 from keyctl.errors import (
     BusyError,
+    CorruptedError,
     DatabaseError,
-    IntegrityError,
     SchemaError,
     UnconfirmedError,
 )
@@ -65,7 +65,7 @@ def check_written(database: Database, written: Sequence[Written]) -> None:
     What others may have changed meanwhile (spend, limits, a later rotation) is not compared.
 
     Raises:
-        IntegrityError: Something is not what was written.
+        CorruptedError: Something is not what was written.
         DatabaseError: The database cannot be asked.
     """
     events = [event for item in written for event in item.events]
@@ -80,7 +80,7 @@ def check_written(database: Database, written: Sequence[Written]) -> None:
                 != (wanted["key_id"], wanted["lookup"], wanted["hash"])
                 or found.state == "staged"
             ):
-                raise IntegrityError(
+                raise CorruptedError(
                     f"secret {wanted['id']} of key {wanted['key_id']} is not stored as it was written",
                     hint="do not use it; check the database, then rotate the key",
                 )
@@ -88,7 +88,7 @@ def check_written(database: Database, written: Sequence[Written]) -> None:
     hashes = {row["seq"]: row["hash"] for row in stored if row["hash"] == audit.event_hash(row)}
     for event in events:
         if hashes.get(event.seq) != event.hash:
-            raise IntegrityError(
+            raise CorruptedError(
                 f"audit event {event.seq} is not stored as it was written",
                 hint="somebody else writes to this database; keyctl audit list shows what is there",
             )

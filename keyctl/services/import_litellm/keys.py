@@ -17,7 +17,7 @@ from keyctl.records import Key, Secret
 from keyctl.services import denials
 from keyctl.services.authorize import totals
 from keyctl.services.authorize.owners import Roster
-from keyctl.services.authorize.verdict import Bench, Verdict, gather
+from keyctl.services.authorize.verdict import KeyDecision, Verdict, gather
 from keyctl.services.denials import Attempt
 from keyctl.services.import_litellm.report import ImportOrder, Line, failed, passed_over
 from keyctl.services.issue.order import new_key_id
@@ -131,13 +131,13 @@ class Batch:
         return failed("key", item.source, error, lost=item.lost)
 
     def _judge(self, item: Candidate, alias: str | None) -> Verdict:
-        bench = self._gather(item)
-        if self._keys and totals.are_asked_for(bench.facts):
+        decision = self._gather(item)
+        if self._keys and totals.are_asked_for(decision.facts):
             self.flush()  # sums are read from the database: let it know the keys before this one
-            bench = self._gather(item)
-        return bench.verdict(new_key_id(), alias)
+            decision = self._gather(item)
+        return decision.verdict(new_key_id(), alias)
 
-    def _gather(self, item: Candidate) -> Bench:
+    def _gather(self, item: Candidate) -> KeyDecision:
         return gather(
             self.unit.connection,
             self.workspace.settings,

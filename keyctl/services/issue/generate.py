@@ -31,7 +31,7 @@ from keyctl.records import Claim, Key, Secret
 from keyctl.requests import GenerateRequest
 from keyctl.services import denials
 from keyctl.services.authorize.custom_hook import decide
-from keyctl.services.authorize.verdict import Bench, Verdict, gather, refuse_lost
+from keyctl.services.authorize.verdict import KeyDecision, Verdict, gather, refuse_lost
 from keyctl.services.delivery import run_lock
 from keyctl.services.delivery.confirm import (
     Written,
@@ -92,7 +92,7 @@ class GenerateService:
             ConflictError: Its alias, key string or request id is taken.
             DeliveryError: The sink did not take it, or nobody knows; the key is archived.
             UnconfirmedError: Delivered, but the database was lost.
-            IntegrityError: What was read back is not what was written.
+            CorruptedError: What was read back is not what was written.
         """
         engine.check_overrides(order.overrides)
         with (
@@ -191,8 +191,10 @@ class GenerateService:
             with database.read() as connection:
                 now = database.now(connection)
                 caller = self.workspace.caller
-                bench = self._gather(connection, caller, draft.order, values, now=now, lock=False)
-            return target_of(bench.facts.key, key_id=draft.key_id)
+                decision = self._gather(
+                    connection, caller, draft.order, values, now=now, lock=False
+                )
+            return target_of(decision.facts.key, key_id=draft.key_id)
         return Target(
             key_id=draft.key_id,
             alias=values.get("key_alias") or None,
@@ -339,8 +341,8 @@ class GenerateService:
         now: datetime,
         lock: bool,
     ) -> Verdict:
-        bench = self._gather(connection, caller, order, values, now=now, lock=lock)
-        return bench.verdict(key_id, bench.facts.key.key_alias)
+        decision = self._gather(connection, caller, order, values, now=now, lock=lock)
+        return decision.verdict(key_id, decision.facts.key.key_alias)
 
     def _gather(
         self,
@@ -351,7 +353,7 @@ class GenerateService:
         *,
         now: datetime,
         lock: bool,
-    ) -> Bench:
+    ) -> KeyDecision:
         text = order.request.key
         return gather(
             connection,

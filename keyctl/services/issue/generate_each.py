@@ -110,7 +110,7 @@ class EachService:
             DeniedError: The caller lost the right to make keys before one was made.
             BatchError: The same after some were.
             UnconfirmedError: Some were delivered, but the database was lost.
-            IntegrityError: What was read back is not what was written.
+            CorruptedError: What was read back is not what was written.
         """
         if not jobs:
             return

@@ -30,7 +30,7 @@ from keyctl.policy import engine, resolve
 from keyctl.records import Claim, Key
 from keyctl.services import denials
 from keyctl.services.authorize.custom_hook import decide
-from keyctl.services.authorize.verdict import Bench, Verdict, gather, refuse_lost
+from keyctl.services.authorize.verdict import KeyDecision, Verdict, gather, refuse_lost
 from keyctl.services.delivery import run_lock
 from keyctl.services.delivery.confirm import Written, check_written, persist, uninterrupted
 from keyctl.services.delivery.run_lock import Run
@@ -169,7 +169,7 @@ class BulkService:
     def _stage(self, order: Order, minted: Sequence[_Minted], run: Run) -> _Batch:
         with writing(self.workspace) as unit:
             values = resolve.given_values(order.request)
-            bench = gather(
+            decision = gather(
                 unit.connection,
                 self.workspace.settings,
                 unit.caller,
@@ -179,7 +179,7 @@ class BulkService:
                 now=unit.now,
             )
             taken = taken_aliases(unit, [item.alias for item in minted if item.alias], run)
-            judged = _judged(bench, minted, taken)
+            judged = _judged(decision, minted, taken)
             accepted = [item for item in judged if isinstance(item, _Accepted)]
             for one, item in zip(minted, judged, strict=True):
                 if isinstance(item, PolicyDeniedError):
@@ -199,7 +199,7 @@ class BulkService:
                 for item, claim in zip(accepted, claims, strict=True)
             ]
             if accepted:
-                _insert(unit, accepted, uniform=bench.is_uniform)
+                _insert(unit, accepted, uniform=decision.is_uniform)
                 queries.insert_secret(unit.connection, *rows)
                 queries.insert_claim(unit.connection, *claims)
             persisted = _per_verdict(accepted, lambda verdict: row_of(verdict.key))
@@ -338,14 +338,14 @@ def _check(order: Order) -> None:
 
 
 def _judged(
-    bench: Bench, minted: Sequence[_Minted], taken: set[str]
+    decision: KeyDecision, minted: Sequence[_Minted], taken: set[str]
 ) -> list[_Accepted | KeyctlError]:
     """Judge each key as if it were alone, on facts that count the ones before it.
 
     Raises:
         PolicyDeniedError: None of them can be made, whatever its alias.
     """
-    uniform = bench.is_uniform
+    uniform = decision.is_uniform
     verdict: Verdict | None = None
     found: list[_Accepted | KeyctlError] = []
     for item in minted:
@@ -354,7 +354,7 @@ def _judged(
             continue
         key_id = new_key_id()
         if verdict is None or not uniform:
-            verdict = bench.verdict(key_id, item.alias)
+            verdict = decision.verdict(key_id, item.alias)
         if verdict.violations:
             error = engine.refuse(list(verdict.violations))
             if uniform:
@@ -362,7 +362,7 @@ def _judged(
             found.append(error)
             continue
         if not uniform:
-            bench.admit(verdict.key)
+            decision.count_as_live(verdict.key)
         found.append(_Accepted(minted=item, key_id=key_id, verdict=verdict))
     return found
 

@@ -27,7 +27,7 @@ from keyctl.records import Key, Secret
 from keyctl.requests import UpdateRequest, validate
 from keyctl.services import denials
 from keyctl.services.authorize import totals
-from keyctl.services.authorize.verdict import Adding, Lookup, Verdict, fill_in, roles, surroundings
+from keyctl.services.authorize.verdict import Adding, Lookup, Verdict, fill_in, load_owners, roles
 from keyctl.services.callers import check_route
 from keyctl.services.keys.lists import resolved
 from keyctl.services.keys.read import find, may_see, not_found
@@ -216,7 +216,7 @@ def judge_change(
     follows = "team_id" in named and "organization_id" not in named
     if follows:
         owners["organization_id"] = None  # it comes from the new team
-    around = surroundings(connection, settings, owners, lock=lock, lookup=lookup)
+    around = load_owners(connection, settings, owners, lock=lock, lookup=lookup)
     if around.organization is not None:
         changed = replace(changed, organization_id=around.organization.id)
     elif follows:
@@ -264,7 +264,7 @@ def _leaving(
         "user_id": before.user_id,
         "organization_id": before.organization_id,
     }
-    around = surroundings(connection, settings, owners, lock=False)
+    around = load_owners(connection, settings, owners, lock=False)
     left = replace(
         facts,
         key=before,

@@ -185,7 +185,7 @@ class _DueRun:
         with uninterrupted():
             self._confirm(delivered, lines)
             for item, _ in staged:
-                self.rotating.leave(item, self.due.run)
+                self.rotating.undo_stage(item, self.due.run)
         yield from (lines[item.key.id] for item in group if item.key.id in lines)
         if interrupted is not None:
             raise interrupted

@@ -37,7 +37,7 @@ class Staged:
     `fixed_at` is when it counts as rotated where the answer carries the key string; it is None
     where that counts from confirm.  `reused` tells that the same supplied string was staged
     before, so the sink may hold it already; `to_own_sink` that it goes where the key's strings always
-    do.  After `late`, by the steady clock, its claim is dead.
+    do.  After `claim_expires_monotonic`, by the steady clock, its claim is dead.
     """
 
     key: Key
@@ -49,7 +49,7 @@ class Staged:
     fixed_at: datetime | None
     reused: bool
     to_own_sink: bool
-    late: float
+    claim_expires_monotonic: float
     heads: Sequence[Head] = ()
 
 

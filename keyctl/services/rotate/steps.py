@@ -160,7 +160,7 @@ class Rotating:
             fixed_at=unit.now if wanted.sink.shows_answer else None,
             reused=reused,
             to_own_sink=own_sink,
-            late=time.monotonic() + lifetime.total_seconds(),
+            claim_expires_monotonic=time.monotonic() + lifetime.total_seconds(),
         )
 
     def _claim(self, unit: Unit, claim: Claim, own: Claim | None, run: Run) -> Claim | None:
@@ -221,9 +221,9 @@ class Rotating:
             DeliveryError: It was not taken, and the new secret is revoked; or nobody knows, and
                 it goes on authenticating until a successor is delivered.
         """
-        if time.monotonic() >= staged.late:
+        if time.monotonic() >= staged.claim_expires_monotonic:
             # What comes now could overwrite what a successor has delivered meanwhile.
-            self.leave(staged, run)
+            self.undo_stage(staged, run)
             raise DeliveryError(
                 f"key {staged.key.id} was not rotated: its claim ended before it was delivered",
                 hint="the old secret was not touched; run it again",
@@ -249,7 +249,7 @@ class Rotating:
             self._give_up(staged, run, why="interrupted", revoke=False)
             raise
 
-    def leave(self, staged: Staged, run: Run) -> None:
+    def undo_stage(self, staged: Staged, run: Run) -> None:
         """Take back what was staged and not handed to its sink: nobody has it, unless it was before."""
         why = "the run was ended before it was delivered"
         self._give_up(staged, run, why=why, revoke=not staged.reused)
