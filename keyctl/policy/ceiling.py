@@ -1,7 +1,8 @@
 """Hold new and changed keys below the caller's own: nobody passes on more than they hold.  Pure.
 
 The ceiling is one more layer, `caller`: what a new key leaves out is filled in, what it names may
-not exceed it.  A change may not make a named field wider than it was *and* wider than the caller's.
+not exceed it.  A change that makes a named field wider than it was leaves the key below the
+caller's own as a whole; what a change does not make wider is compared with nothing.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -60,16 +61,13 @@ def fill(facts: Facts) -> tuple[Key, list[Filled]]:
 def check(facts: Facts, row: "_Row") -> Iterable[Violation]:
     """Yield a violation if the key exceeds the caller's own in what *row* compares."""
     ceiling = ceiling_of(facts)
-    if ceiling is None or not _is_compared(facts, row):
+    if ceiling is None:
         return
-    holding = _holding(facts)
-    excess = row.compare(holding, ceiling)
+    # A key that is rotated by itself gains nothing but, by an old secret, time.
+    own = facts.operation == "rotate" and is_own_key(facts) and row.fields == ("expires",)
+    excess = row.compare(_holding(facts), ceiling) if own or is_bound(facts) else None
     if excess is None:
         return
-    if facts.operation == "update" and not facts.moved and facts.before is not None:
-        before = replace(holding, key=facts.before, ends_at=facts.before.expires)
-        if row.compare(holding, before) is None:
-            return  # no wider than it was
     yield Violation(
         rule=row.rule,
         field=row.fields[0],
@@ -93,16 +91,33 @@ def _is_new(facts: Facts) -> bool:
     return facts.operation in ("generate", "import") or facts.moved
 
 
-def _is_compared(facts: Facts, row: "_Row") -> bool:
+def is_bound(facts: Facts) -> bool:
+    """Tell whether the key, as it would be, is to lie below the caller's own as a whole.
+
+    A new key is, one that is rotated into the caller's hands, and one that a change makes wider in
+    anything: else the change would add what the caller has to what the key has.
+    """
     if _is_new(facts):
         return True
     if facts.operation == "update":
-        return bool({*row.fields, *row.also} & (facts.given | facts.cleared))
-    if facts.operation != "rotate" or facts.to_own_sink:
+        return _is_widened(facts)
+    return facts.operation == "rotate" and not facts.to_own_sink and not is_own_key(facts)
+
+
+def is_own_key(facts: Facts) -> bool:
+    """Tell whether the key is the very one that the caller acts with."""
+    return facts.caller.key is not None and facts.caller.key.id == facts.key.id
+
+
+def _is_widened(facts: Facts) -> bool:
+    if facts.before is None:
         return False
-    # A key that is rotated by itself gains nothing but, by an old secret, time.
-    own = facts.caller.key is not None and facts.caller.key.id == facts.key.id
-    return row.fields == ("expires",) if own else True
+    after = _holding(facts)
+    before = replace(after, key=facts.before, ends_at=facts.before.expires)
+    named = facts.given | facts.cleared
+    return any(
+        row.compare(after, before) is not None for row in _ROWS if {*row.fields, *row.also} & named
+    )
 
 
 def _with_tier(key: Key, tier: Tier) -> Key:

@@ -6,6 +6,7 @@ from typing import Final
 from keyctl import money
 from keyctl.errors import Violation
 from keyctl.policy.bounds import LAYERS, layer
+from keyctl.policy.ceiling import is_bound
 from keyctl.policy.facts import Facts
 from keyctl.policy.rule import Rule
 from keyctl.records import Member, Principal
@@ -65,7 +66,7 @@ def _service_account_user(facts: Facts) -> Iterable[Violation]:
 
 
 def _purses(facts: Facts) -> Iterable[Violation]:
-    if not (facts.operation in ("generate", "import") or facts.moved):
+    if not is_bound(facts):
         return
     caller, key = facts.caller, facts.key
     owners: tuple[tuple[str, Principal | None, str | None], ...] = (
@@ -145,7 +146,11 @@ RULES: Final = (
         "a service account touches keys without a user only",
         _service_account_user,
     ),
-    _rule("caller.purse", "a new key stays in every purse of the caller's own key", _purses),
+    _rule(
+        "caller.purse",
+        "a key that is made, widened or taken stays in every purse of the caller's own key",
+        _purses,
+    ),
     _rule(
         "caller.may_issue.max_keys",
         "a key with may_issue makes at most so many in its period",
