@@ -24,7 +24,7 @@ COMMANDS: Final = {
     "verify": ("keys", "Check a presented key: whose, and is it valid?"),
     "list": ("keys", "List keys, the newest first."),
     "info": ("keys", "Show what a key may do, and its secrets."),
-    "update": ("changes", "Change limits and settings; what is not named stays."),
+    "update": ("update", "Change limits and settings; what is not named stays."),
     "block": ("changes", "Suspend keys; unblock lets them in again."),
     "unblock": ("changes", "Let blocked keys in again."),
     "delete": ("changes", "Revoke keys for good; their records are archived."),

@@ -8,7 +8,7 @@ from keyctl import jsontext
 from keyctl.cli.console import error_document
 from keyctl.cli.progress import counted
 from keyctl.cli.session import Session
-from keyctl.errors import BatchError, UsageError
+from keyctl.errors import BatchError, KeyctlError, UsageError
 
 if TYPE_CHECKING:
     from keyctl.services.issue.generate_many import Deliver, Made
@@ -37,7 +37,7 @@ def generate_many(
                 "--count prints JSON lines or bare keys", hint="give -o jsonl or -o key"
             )
         if session.wants_json:
-            document = _Document()
+            document = Document()
             _to_stdout(session)  # a closed stdout is refused before anything is made
             deliver = document.deliver
         else:
@@ -90,7 +90,7 @@ def _to_stdout(session: Session) -> "Deliver":
     return deliver
 
 
-class _Document:
+class Document:
     """One JSON document on stdout that grows while keys are made, and is closed however that ends."""
 
     def __init__(self) -> None:
@@ -100,10 +100,20 @@ class _Document:
 
     def deliver(self, batch: "Sequence[Made]") -> None:
         """Write the keys of *batch*; what was refused is kept for the end."""
+        for item in batch:
+            if item.error is not None:
+                self.fail(error_row(item.key_alias, item.error))
+        self.add([_made(item) for item in batch if item.error is None])
+
+    def fail(self, row: dict[str, Any]) -> None:
+        """Keep what was refused for the end."""
+        self._failed.append(row)
+
+    def add(self, made_rows: Sequence[dict[str, Any]]) -> None:
+        """Write keys."""
         from keyctl.sinks.stdout import written
 
-        self._failed += [_failure(item) for item in batch if item.error is not None]
-        made = [jsontext.dumps(_made(item)) for item in batch if item.error is None]
+        made = [jsontext.dumps(row) for row in made_rows]
         opening = '{"keys": [' if self._state == "unopened" else ""
         rows = [
             f"{',' if self._count + number else ''}\n  {row}" for number, row in enumerate(made)
@@ -117,6 +127,8 @@ class _Document:
         """Write the end of what was begun, so that a parser takes it."""
         from keyctl.sinks.stdout import written
 
+        if self._state == "unopened" and self._failed:
+            self.add([])
         if self._state == "open":
             self._state = "lost"
             end = "\n" if self._count else ""
@@ -150,7 +162,7 @@ def _to_file(session: Session, path: Path, form: str, *, force: bool) -> "Delive
 
 def _line(item: "Made", *, bare: bool) -> str:
     if item.error is not None:
-        return "" if bare else f"{jsontext.dumps(_failure(item))}\n"
+        return "" if bare else f"{jsontext.dumps(error_row(item.key_alias, item.error))}\n"
     if bare:
         return f"{item.key.reveal() if item.key else ''}\n"
     return f"{jsontext.dumps(_made(item))}\n"
@@ -160,6 +172,6 @@ def _made(item: "Made") -> dict[str, Any]:
     return {"key": item.key.reveal() if item.key else "", **(item.answer or {})}
 
 
-def _failure(item: "Made") -> dict[str, Any]:
-    document = {} if item.error is None else error_document(item.error)
-    return {"key_alias": item.key_alias, **document}
+def error_row(alias: str | None, error: KeyctlError) -> dict[str, Any]:
+    """Return what is said of a key that was not made."""
+    return {"key_alias": alias, **error_document(error)}

@@ -8,6 +8,7 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
         "KEY=$(keyctl generate --team web --alias checkout --max-budget 50 --duration 30d)",
         "keyctl generate --alias worker --out-file /run/keys/worker --rpm-limit 100",
         "keyctl generate --count 20 --alias 'ci-{n}' --team ci -o jsonl",
+        "keyctl generate --from class.csv --team class --out-dir keys",
         "keyctl generate --team web --model gpt-4o --dry-run",
         "keyctl generate --team ci --duration 1h -o github --env-var OPENAI_API_KEY",
     ),

@@ -42,6 +42,16 @@ def add_to(app: typer.Typer) -> None:
             int | None,
             typer.Option("--count", min=1, max=100_000, help="Make many: --alias ci-{n}."),
         ] = None,
+        source: Annotated[
+            str | None,
+            typer.Option("--from", help="A key for each row: FILE.csv, FILE.jsonl, or -."),
+        ] = None,
+        out_dir: Annotated[
+            str | None,
+            typer.Option(
+                "--out-dir", help="With --from: a file for each key, in a folder of 0700."
+            ),
+        ] = None,
         out_file: delivery.OutFile = None,
         out_format: delivery.OutFormat = "key",
         deliver: Annotated[
@@ -73,6 +83,23 @@ def add_to(app: typer.Typer) -> None:
                 "--request-id takes 1 to 255 printable characters", hint="such as a UUID"
             )
         delivery.check_names(env_var, out_format)
+        if source is not None or out_dir is not None:
+            _check_rows(
+                source, out_file, deliver, count, request, request_id, key_stdin or key_file
+            )
+            from keyctl.cli.rows import generate_rows
+
+            shared = {**document, **({"service_account": True} if service_account else {})}
+            generate_rows(
+                session,
+                str(source),
+                shared,
+                out_dir=out_dir,
+                dry_run=dry_run,
+                overrides=tuple(override or ()),
+                reason=reason,
+            )
+            return
         order = Order(
             request=_request(document, request, key_stdin=key_stdin, key_file=key_file),
             service_account=service_account,
@@ -108,6 +135,22 @@ def add_to(app: typer.Typer) -> None:
                 session, deliver, out_file, out_format, force=force, env_var=env_var
             )
             _generate(session, order, sink)
+
+
+def _check_rows(source: str | None, *others: object) -> None:
+    """Refuse what a list of keys cannot be combined with.
+
+    Raises:
+        UsageError: Something of it is given.
+    """
+    if source is None:
+        raise UsageError("--out-dir goes with --from", hint="--out-file is for one key")
+    if any(other for other in others):
+        raise UsageError(
+            "--from takes its keys from rows: no --out-file, --deliver, --count, --request,"
+            " --request-id or key string beside it",
+            hint="--out-dir writes a file for each key; a row names its sink in the column deliver",
+        )
 
 
 def _request(

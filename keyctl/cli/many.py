@@ -1,4 +1,4 @@
-"""Do one thing to many keys: ask first, show how far it is, and say where Ctrl-C stopped it."""
+"""Do one thing to many keys: choose them, ask first, show how far it is, and what became of each."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING, Final
 
 import typer
 
+from keyctl.cli.choices import require_one_of
 from keyctl.cli.console import one_line
+from keyctl.cli.keys import named
 from keyctl.cli.progress import counted
 from keyctl.cli.session import Session
-from keyctl.errors import ExitCode, UsageError
+from keyctl.errors import BatchError, ExitCode, UsageError
 
 if TYPE_CHECKING:
+    from keyctl.db.queries import KeyFilter
     from keyctl.services.keys.end import Ended
 
 _NAMED: Final = 10
@@ -49,13 +52,108 @@ def confirm(
 
 
 def each(
-    session: Session, verb: str, given: Sequence[str], act: "Callable[[str], Ended]"
+    session: Session,
+    verb: str,
+    given: Sequence[str],
+    act: "Callable[[Callable[[int], None]], list[Ended]]",
 ) -> "list[Ended]":
-    """Do it to each key, with a bar on stderr; Ctrl-C says how far it came."""
-    ended = []
+    """Do it to all keys, with a bar on stderr that *act* is told to move; Ctrl-C says how far it came."""
     again = f"run it again to {verb} the rest"
     with counted(session.console, verb, len(given), go_on=again) as step:
-        for key in given:
-            ended.append(act(key))
-            step(1)
-    return ended
+        return act(step)
+
+
+def filter_of(
+    team: str | None, user: str | None, org: str | None, state: str | None
+) -> "KeyFilter | None":
+    """Return what the options ask for, None if they ask for nothing."""
+    from keyctl.db.queries import KeyFilter
+    from keyctl.lifecycle import KEY_STATES
+
+    require_one_of(state, KEY_STATES, what="state")
+    wanted = KeyFilter(team_id=team, user_id=user, organization_id=org, state=state)
+    return None if wanted == KeyFilter() else wanted
+
+
+def chosen(
+    session: Session,
+    keys: Sequence[str] | None,
+    wanted: "KeyFilter | None",
+    expected: int | None,
+    *,
+    yes: bool,
+) -> list[str]:
+    """Return the keys named one by one, or all that match the filter.
+
+    Raises:
+        UsageError: Neither or both were given, it is another number than *expected*, or a key is
+            named by the beginning of its id and nobody is asked.
+        NotFoundError: The filter names what does not exist.
+    """
+    from keyctl.services.keys.filters import checked
+    from keyctl.services.keys.read import KeyService
+
+    if bool(keys) == (wanted is not None):
+        raise UsageError("give either keys or a filter", hint="such as --team web")
+    if wanted is not None:
+        wanted = checked(session.workspace, wanted)
+        found = [view["key_id"] for view in KeyService(session.workspace).every(wanted)]
+    else:
+        given = keys or ()
+        if given.count("-") > 1:
+            raise UsageError("- can be given once: stdin holds one key", hint="use ids")
+        found = [_whole(named(key), yes=yes) for key in given]
+    if expected is not None and len(found) != expected:
+        raise UsageError(
+            f"--expect-count {expected}, but it is {len(found)} keys; nothing was changed",
+            hint="look with --dry-run",
+        )
+    return found
+
+
+def _whole(given: str, *, yes: bool) -> str:
+    """Refuse the beginning of an id where nobody is asked: another key may fit it tomorrow."""
+    from keyctl.services.keys.read import LENGTH_OF_ID
+
+    if yes and given.startswith("key_") and len(given) < LENGTH_OF_ID:
+        raise UsageError(
+            f"with --yes a key is named by its whole id, and {given!r} is none",
+            hint="keyctl info shows the id",
+        )
+    return given
+
+
+def report(session: Session, ended: "Sequence[Ended]") -> None:
+    """Show what became of each key; one that fails alone is the command's own failure."""
+    failed = [item for item in ended if item.error is not None]
+    if len(ended) == 1 and failed and failed[0].error is not None:
+        raise failed[0].error
+    results = [
+        {
+            "given": public(item.given),
+            "key_id": item.key_id,
+            "result": item.result,
+            "reason": None if item.error is None else item.error.code,
+        }
+        for item in ended
+    ]
+    anchor = next((item.audit for item in reversed(ended) if item.audit), None)
+    if session.wants_json:
+        session.console.json({"results": results, "audit": anchor})
+    else:
+        for line in results:
+            why = f" ({line['reason']})" if line["reason"] else ""
+            text = f"{line['key_id'] or line['given']}: {line['result']}{why}"
+            session.console.outcome(text, failed=line["result"] == "failed")
+    if failed:
+        raise BatchError(
+            f"{len(failed)} of {len(ended)} keys failed", hint="the results say which and why"
+        )
+
+
+def public(given: str) -> str:
+    """Return what was given for a key, as it may be shown."""
+    # A key string that came by stdin is not printed again.
+    from keyctl import keystring
+
+    return "-" if keystring.looks_secret(given) else given

@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from keyctl.cli import delivery, inputs
+from keyctl.cli.changes import Expect, Keys, Org, State, Team, User, Yes
 from keyctl.cli.command import command
 from keyctl.cli.keys import named
-from keyctl.cli.progress import progress
+from keyctl.cli.many import chosen, confirm, filter_of
+from keyctl.cli.progress import counted, progress
 from keyctl.cli.session import Session
 from keyctl.cli.signals import stoppable
 from keyctl.errors import BatchError, ExitCode, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from keyctl.services.rotate.due_keys import Line
     from keyctl.services.rotate.one import RotateOrder
@@ -29,9 +31,11 @@ def add_to(app: typer.Typer) -> None:
     @command(app, "rotate", outputs=OUTPUTS)
     def rotate(
         session: Session,
-        key: Annotated[
-            str | None, typer.Argument(metavar="KEY", help="An id, an alias, sk-<id>, or -.")
-        ] = None,
+        keys: Keys = None,
+        team: Team = None,
+        user: User = None,
+        org: Org = None,
+        state: State = None,
         due: Annotated[bool, typer.Option("--due", help="Every key whose time has come.")] = False,
         grace: Annotated[
             str | None, typer.Option("--grace", help="How long the old secret lives: 24h, none.")
@@ -56,31 +60,62 @@ def add_to(app: typer.Typer) -> None:
             str | None, typer.Option("--deadline", help="With --due: begin none after this: 5m.")
         ] = None,
         dry_run: Annotated[
-            bool, typer.Option("--dry-run", help="With --due: show what is due; write nothing.")
+            bool, typer.Option("--dry-run", help="Show what would be rotated; write nothing.")
         ] = False,
+        expect_count: Expect = None,
+        yes: Yes = False,
         fail_if_due: Annotated[
             bool, typer.Option("--fail-if-due", help="With --due: exit 10 if a key is left due.")
         ] = False,
     ) -> None:
         """Give a key a new secret; the old one lives on for a grace period.
 
+        Several keys, and those that a filter chooses, go each to its own sink.
+
         keyctl rotate --due -o jsonl is for cron: nothing to do is exit 0, and any number of hosts may run it.
         """
+        wanted = filter_of(team, user, org, state)
         if due:
-            if key is not None or key_stdin or key_file or deliver or out_file or administers:
+            if (
+                keys
+                or wanted is not None
+                or key_stdin
+                or key_file
+                or deliver
+                or out_file
+                or administers
+            ):
                 raise UsageError(
                     "--due takes no key, no sink and no --administers",
                     hint="each key has its own sink, or default_sink",
                 )
             _rotate_due(session, grace, most, deadline, dry_run=dry_run, fail_if_due=fail_if_due)
             return
-        if key is None:
+        if not keys and wanted is None:
             raise UsageError("name a key, or give --due", hint="keyctl list shows the keys")
-        if most is not None or deadline or dry_run or fail_if_due:
+        if most is not None or deadline or fail_if_due:
             raise UsageError(
-                "--max, --deadline, --dry-run and --fail-if-due go with --due",
-                hint="leave them out",
+                "--max, --deadline and --fail-if-due go with --due", hint="leave them out"
             )
+        if keys is None or len(keys) > 1 or dry_run or expect_count is not None:
+            if key_stdin or key_file or out_file:
+                raise UsageError(
+                    "several keys go each to its own sink, or to --deliver",
+                    hint="rotate one key alone to a file, or with a key string of your own",
+                )
+            given = chosen(session, keys, wanted, expect_count, yes=yes)
+            _rotate_many(
+                session,
+                given,
+                grace,
+                deliver,
+                administers,
+                dry_run=dry_run,
+                yes=yes,
+                filtered=not keys,
+            )
+            return
+        key = keys[0]
         from keyctl.services.rotate.one import RotateOrder
 
         delivery.check_names(env_var, out_format)
@@ -99,6 +134,51 @@ def add_to(app: typer.Typer) -> None:
             force,
             env_var,
         )
+
+
+def _rotate_many(
+    session: Session,
+    given: "Sequence[str]",
+    grace: str | None,
+    deliver: str | None,
+    administers: bool,
+    *,
+    dry_run: bool,
+    yes: bool,
+    filtered: bool,
+) -> None:
+    """Rotate several keys, each to its sink; all are judged before the first is rotated."""
+    from keyctl.services.rotate.many import ManyRotationsService
+
+    service = ManyRotationsService(
+        workspace=session.workspace, grace=grace, sink=deliver, administers=administers
+    )
+    keys = service.judge(given)
+    if dry_run:
+        if session.wants_json:
+            session.console.json({"would": "rotate", "keys": [key.id for key in keys]})
+        else:
+            session.console.write("".join(f"would rotate {key.id}\n" for key in keys))
+        return
+    confirm(session, "rotate", given, yes=yes, filtered=filtered)
+    results: list[dict[str, Any]] = []
+    with counted(session.console, "rotating", len(keys), go_on="run it again for the rest") as step:
+        for done in service.rotate(keys):
+            step(1)
+            word = "rotated" if done.error is None else "failed"
+            reason = None if done.error is None else done.error.code
+            own = {"key_id": done.key.id, "key_alias": done.key.key_alias}
+            results.append({**own, "result": word, "reason": reason, **(done.answer or {})})
+            if not session.wants_json:
+                why = "" if done.error is None else f" ({done.error.message})"
+                session.console.outcome(
+                    f"{done.key.key_alias or done.key.id}: {word}{why}", failed=bool(why)
+                )
+    if session.wants_json:
+        session.console.json({"results": results})
+    failed = sum(item["result"] == "failed" for item in results)
+    if failed:
+        raise BatchError(f"{failed} of {len(keys)} keys failed", hint="the results say why")
 
 
 def _rotate_one(

@@ -278,18 +278,19 @@ class TestAnInterruptedBatch:
         self, inside: Inside, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Ctrl-C in the second of three: one is deleted, exit 130."""
-        from keyctl.services.keys.end import EndingService
+        from keyctl.services.keys import end
 
         inside("generate", "--count", "3", "--alias", "ci-{n}", check=True)
-        really, calls = EndingService.delete, []
+        really, calls = end.EndingService._end_batch, []
 
-        def delete(self: EndingService, given: Any) -> Any:
+        def end_batch(self: end.EndingService, given: Any, *others: Any) -> Any:
             calls.append(given)
             if len(calls) == 2:
                 raise KeyboardInterrupt
-            return really(self, given)
+            return really(self, given, *others)
 
-        monkeypatch.setattr(EndingService, "delete", delete)
+        monkeypatch.setattr(end, "BATCH", 1)
+        monkeypatch.setattr(end.EndingService, "_end_batch", end_batch)
         result = inside("delete", "ci-1", "ci-2", "ci-3", "--yes")
 
         assert result.exit_code == 130

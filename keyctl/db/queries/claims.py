@@ -85,9 +85,9 @@ def release_claims(connection: Connection, run_id: str) -> int:
     return connection.execute(delete(claims).where(claims.c.run_id == run_id)).rowcount
 
 
-def delete_claim(connection: Connection, key_id: str) -> None:
-    """Remove whatever claim there is on a key."""
-    connection.execute(delete(claims).where(claims.c.key_id == key_id))
+def delete_claim(connection: Connection, *key_ids: str) -> None:
+    """Remove whatever claims there are on these keys."""
+    connection.execute(delete(claims).where(claims.c.key_id.in_(key_ids)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -346,9 +346,9 @@ def delete_secret(connection: Connection, secret_id: str) -> None:
         written.note_removal(connection, row.key_id, secret_id)
 
 
-def revoke_secrets(connection: Connection, key_id: str) -> None:
-    """Revoke every secret of a key."""
-    _set(connection, secrets.c.key_id == key_id, secrets.c.state != "revoked", state="revoked")
+def revoke_secrets(connection: Connection, *key_ids: str) -> None:
+    """Revoke every secret of these keys."""
+    _set(connection, secrets.c.key_id.in_(key_ids), secrets.c.state != "revoked", state="revoked")
 
 
 def secrets_that_lost_their_right(connection: Connection) -> Iterator[tuple[Secret, Key]]:

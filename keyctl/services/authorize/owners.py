@@ -31,6 +31,7 @@ class Roster:
         team_ids: Collection[str],
         user_ids: Collection[str],
         organization_ids: Collection[str],
+        lock: bool = True,
     ) -> "Roster":
         """Return the roster of these owners; organizations are locked first, then teams, then users.
 
@@ -40,9 +41,9 @@ class Roster:
         before = directory.find_all(connection, Team, team_ids)
         own = {team.organization_id for team in before.values() if team.organization_id}
         organizations = directory.find_all(
-            connection, Organization, {*organization_ids, *own}, lock=True
+            connection, Organization, {*organization_ids, *own}, lock=lock
         )
-        teams = directory.find_all(connection, Team, team_ids, lock=True)
+        teams = directory.find_all(connection, Team, team_ids, lock=lock)
         moved = [
             team
             for team in teams.values()
@@ -50,7 +51,7 @@ class Roster:
         ]
         if moved:
             raise BusyError("a team is being moved", hint="try again")
-        users = directory.find_all(connection, User, user_ids, lock=True)
+        users = directory.find_all(connection, User, user_ids, lock=lock)
         return cls(
             owners={Organization: organizations, Team: teams, User: users},
             roles={

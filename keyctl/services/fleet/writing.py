@@ -10,6 +10,7 @@ from keyctl.fleetfile.document import OWNERS
 from keyctl.records import Key, Organization, Principal, Team, User
 from keyctl.services.directory import WORD
 from keyctl.services.fleet.model import KeyChange, OwnerChange, Plan
+from keyctl.services.keys.update import end_administration, with_blocker
 from keyctl.services.transaction import Unit, archive, row_of
 
 # What gateways write while they serve: no change of a key, so no reason to plan anew.
@@ -130,6 +131,7 @@ def _write_keys(unit: Unit, changes: Sequence[KeyChange]) -> None:
     rows: dict[str, dict[str, Any]] = {}
     for key_id, change in final.items():
         after = replace(change.after, updated_at=unit.now, updated_by=unit.caller.actor)
+        after = with_blocker(unit.caller, change.before, after)
         rows[key_id] = {
             name: value
             for name, value in after.columns().items()
@@ -140,3 +142,4 @@ def _write_keys(unit: Unit, changes: Sequence[KeyChange]) -> None:
     for change in final.values():
         if change.after.expires != change.before.expires:
             queries.bound_secrets(unit.connection, change.after)
+        end_administration(unit, change.before, change.after)

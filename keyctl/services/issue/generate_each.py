@@ -244,15 +244,20 @@ class EachService:
     def _judge(self, unit: Unit, wanted: Iterable[NewKey]) -> NewKeys:
         """Return who judges, with the owners of the whole batch locked in keyctl's order."""
         every = list({id(item): item for item in wanted}.values())
-        owners = {
-            f"{name}s": {owner for item in every for owner in item.owners(name)}
-            for name in ("team_id", "user_id", "organization_id")
-        }
+
+        def owners(name: str) -> set[str]:
+            return {owner for item in every for owner in item.owners(name)}
+
         return NewKeys(
             connection=unit.connection,
             workspace=self.workspace,
             caller=unit.caller,
-            lookup=Roster.of(unit.connection, **owners),
+            lookup=Roster.of(
+                unit.connection,
+                team_ids=owners("team_id"),
+                user_ids=owners("user_id"),
+                organization_ids=owners("organization_id"),
+            ),
             ledger=Ledger(now=unit.now),
             now=unit.now,
             lock=True,

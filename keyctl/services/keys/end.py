@@ -1,7 +1,7 @@
 """Block, delete and revoke keys, one transaction a key."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from keyctl import keystring, lifecycle
@@ -21,12 +21,22 @@ from keyctl.policy.facts import Operation
 from keyctl.records import Key
 from keyctl.services import denials
 from keyctl.services.authorize.verdict import facts_of
-from keyctl.services.keys.update import live_key
-from keyctl.services.transaction import Unit, anchor, archive, row_of, writing
+from keyctl.services.denials import Attempt
+from keyctl.services.keys.read import LENGTH_OF_ID
+from keyctl.services.keys.update import as_live, live_key
+from keyctl.services.transaction import Unit, anchor, row_of, writing
 from keyctl.services.workspace import Workspace
 
 _Step = Callable[[Unit, Key], str]
+# Returns the key as it is to be, None if it is so already.
+_Change = Callable[[Unit, Key], Key | None]
 UNCHANGED: Final = "unchanged"
+# So many keys share a transaction: others wait for its locks no longer than a moment.
+BATCH: Final = 500
+
+
+def _nobody(_: int) -> None:
+    """Tell nobody how far it is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,22 +60,29 @@ class EndingService:
 
     workspace: Workspace
 
-    def block(self, given: Sequence[str], *, blocked: bool) -> list[Ended]:
-        """Suspend keys, or let them in again; one that is so already is left alone."""
+    def block(
+        self, given: Sequence[str], *, blocked: bool, told: Callable[[int], None] = _nobody
+    ) -> list[Ended]:
+        """Suspend keys, or let them in again; one that is so already is left alone.
 
-        def step(unit: Unit, key: Key) -> str:
-            return set_blocked(unit, key, blocked=blocked)
+        *told* how many are done after each batch.
+        """
 
-        return self._end_all(given, "block" if blocked else "unblock", step)
+        def step(unit: Unit, key: Key) -> Key | None:
+            return with_block(unit, key, blocked=blocked)
 
-    def delete(self, given: Sequence[str]) -> list[Ended]:
+        verb: Operation = "block" if blocked else "unblock"
+        return self._end_all(given, verb, f"{verb}ed", step, told)
+
+    def delete(self, given: Sequence[str], *, told: Callable[[int], None] = _nobody) -> list[Ended]:
         """Revoke keys for good; their records are archived and their aliases free again."""
 
-        def step(unit: Unit, key: Key) -> str:
-            archive(unit, key, action="key_deleted")
-            return "deleted"
+        def step(unit: Unit, key: Key) -> Key:
+            return replace(
+                key, deleted_at=unit.now, updated_at=unit.now, updated_by=unit.caller.actor
+            )
 
-        return self._end_all(given, "delete", step)
+        return self._end_all(given, "delete", "deleted", step, told)
 
     def revoke(self, given: str, secret_ids: Sequence[str]) -> Ended:
         """End all retiring secrets of a key, or the retiring and abandoned ones named, now."""
@@ -101,24 +118,81 @@ class EndingService:
             (item.id for item in secrets if lifecycle.secret_state(item, now=now) == "active"), None
         )
 
-    def _end_all(self, given: Sequence[str], operation: Operation, step: _Step) -> list[Ended]:
-        """Carry *step* out on each key; a caller who loses the right to act has the rest left alone.
+    def _end_all(
+        self,
+        given: Sequence[str],
+        operation: Operation,
+        word: str,
+        step: _Change,
+        told: Callable[[int], None],
+    ) -> list[Ended]:
+        """Change the keys in batches of one transaction; a caller who loses the right to act has the rest left alone.
 
         Raises:
             CallerDeniedError: The caller lost it before anything was done.
         """
         ended: list[Ended] = []
-        for number, item in enumerate(given):
-            outcome = self._end(item, operation, step)
-            if isinstance(outcome.error, CallerDeniedError):
+        for start in range(0, len(given), BATCH):
+            part = given[start : start + BATCH]
+            try:
+                ended += self._end_batch(part, operation, word, step)
+            except CallerDeniedError as error:
                 if all(earlier.error is not None for earlier in ended):
-                    raise outcome.error
-                left = given[number:]
-                return ended + [
-                    Ended(given=one, result="failed", error=outcome.error) for one in left
-                ]
-            ended.append(outcome)
+                    with denials.recorded(
+                        self.workspace, f"key_{operation}_denied", "key", part[0]
+                    ):
+                        raise
+                left = given[start:]
+                return ended + [Ended(given=one, result="failed", error=error) for one in left]
+            told(len(part))
         return ended
+
+    def _end_batch(
+        self, given: Sequence[str], operation: Operation, word: str, step: _Change
+    ) -> list[Ended]:
+        """Change some keys in one transaction, each with its own event; what is refused stops no other."""
+        ended: list[Ended] = []
+        numbers: list[int | None] = []
+        with writing(self.workspace) as unit:
+            batch = _Batch(unit=unit, known=_locked(unit, given))
+            for item in given:
+                key_id = None
+                attempt = Attempt(f"key_{operation}_denied", "key", item)
+                try:
+                    key = batch.find(item)
+                    key_id = attempt.object_id = key.id
+                    self._check(unit, key, operation)
+                except DeniedError as error:
+                    denials.note(unit, attempt, error)
+                    ended.append(Ended(given=item, key_id=key_id, result="failed", error=error))
+                except (NotFoundError, ConflictError, UnreadableRowError) as error:
+                    ended.append(Ended(given=item, key_id=key_id, result="failed", error=error))
+                else:
+                    after = step(unit, key)
+                    result = UNCHANGED if after is None else word
+                    ended.append(Ended(given=item, key_id=key_id, result=result))
+                    if after is not None:
+                        batch.note(key, after, f"key_{word}")
+                        numbers.append(len(unit.events) - 1)
+                        continue
+                numbers.append(None)
+            batch.write()
+        return [
+            item if number is None else replace(item, audit=anchor(unit.heads[number]))
+            for item, number in zip(ended, numbers, strict=True)
+        ]
+
+    def _check(self, unit: Unit, key: Key, operation: Operation) -> None:
+        """Ask the rules about who may do it; admins may.
+
+        Raises:
+            PolicyDeniedError: They say no.
+        """
+        facts = facts_of(
+            unit.connection, self.workspace.settings, unit.caller, key, operation, now=unit.now
+        )
+        if violations := engine.evaluate_caller(facts):
+            raise engine.refuse(violations)
 
     def _end(self, given: str, operation: Operation, step: _Step) -> Ended:
         """Carry *step* out if the rules allow *operation*."""
@@ -132,16 +206,7 @@ class EndingService:
             ):
                 key = live_key(unit.connection, given, unit.caller)
                 key_id = attempt.object_id = key.id
-                facts = facts_of(
-                    unit.connection,
-                    self.workspace.settings,
-                    unit.caller,
-                    key,
-                    operation,
-                    now=unit.now,
-                )
-                if violations := engine.evaluate_caller(facts):
-                    raise engine.refuse(violations)
+                self._check(unit, key, operation)
                 result = step(unit, key)
         except (DeniedError, NotFoundError, ConflictError, UnreadableRowError) as error:
             return Ended(given=given, key_id=key_id, result="failed", error=error)
@@ -150,29 +215,80 @@ class EndingService:
         return Ended(given=given, key_id=key_id, result=result, audit=place)
 
 
-def set_blocked(unit: Unit, key: Key, *, blocked: bool) -> str:
-    """Suspend a key or let it in again, and return what became of it."""
+@dataclass(slots=True, kw_only=True)
+class _Batch:
+    """Keys of one transaction as they are by now, and what is to be written of them."""
+
+    unit: Unit
+    known: dict[str, Key]
+    rows: dict[str, dict[str, Any]] = field(default_factory=dict)
+    ended: list[str] = field(default_factory=list)
+
+    def find(self, given: str) -> Key:
+        """Return the live key that *given* names, as it is after the changes noted until now.
+
+        Raises:
+            KeyNotFoundError: There is none, or not for the caller to see.
+        """
+        key = self.known.get(given)
+        if key is None:
+            key = live_key(self.unit.connection, given, self.unit.caller)
+            key = self.known.setdefault(key.id, key)
+        return as_live(key, given, self.unit.caller)
+
+    def note(self, before: Key, after: Key, action: str) -> None:
+        """Note a change and its event."""
+        self.known[before.id] = after
+        changed = {
+            name: value for name, value in after.columns().items() if value != getattr(before, name)
+        }
+        self.rows[before.id] = {**self.rows.get(before.id, {}), **changed}
+        if after.deleted_at is not None:
+            self.ended.append(before.id)
+        self.unit.record(action, "key", before.id, before=row_of(before), after=row_of(after))
+
+    def write(self) -> None:
+        """Write what was noted: a statement for all keys that change alike."""
+        if self.ended:
+            queries.revoke_secrets(self.unit.connection, *self.ended)
+            queries.delete_claim(self.unit.connection, *self.ended)
+        queries.update_keys(self.unit.connection, self.rows)
+
+
+def _locked(unit: Unit, given: Sequence[str]) -> dict[str, Key]:
+    """Return the keys that are named by their whole ids, locked in the order of these."""
+    whole = sorted({item for item in given if len(item) == LENGTH_OF_ID and item[:4] == "key_"})
+    if len(whole) < 2:  # one is found as any other
+        return {}
+    try:
+        return {key.id: key for key in queries.find_keys(unit.connection, whole, lock=True)}
+    except UnreadableRowError:
+        return {}  # each for itself: one that cannot be read stops no other
+
+
+def with_block(unit: Unit, key: Key, *, blocked: bool) -> Key | None:
+    """Return a key suspended or let in again, None if it is so already."""
     # A block by an admin stays one, whoever else would have blocked the key too.
     by_admin = blocked and (unit.caller.is_admin or key.blocked_by_admin)
     if (key.blocked, key.blocked_by_admin) == (blocked, by_admin):
-        return UNCHANGED
-    after = replace(
+        return None
+    return replace(
         key,
         blocked=blocked,
         blocked_by_admin=by_admin,
         updated_at=unit.now,
         updated_by=unit.caller.actor,
     )
-    queries.update_key(
-        unit.connection,
-        key.id,
-        blocked=blocked,
-        blocked_by_admin=by_admin,
-        updated_at=after.updated_at,
-        updated_by=after.updated_by,
-    )
-    action = "key_blocked" if blocked else "key_unblocked"
-    unit.record(action, "key", key.id, before=row_of(key), after=row_of(after))
+
+
+def set_blocked(unit: Unit, key: Key, *, blocked: bool) -> str:
+    """Suspend a key or let it in again, and return what became of it."""
+    after = with_block(unit, key, blocked=blocked)
+    if after is None:
+        return UNCHANGED
+    batch = _Batch(unit=unit, known={})
+    batch.note(key, after, "key_blocked" if blocked else "key_unblocked")
+    batch.write()
     return "blocked" if blocked else "unblocked"
 
 

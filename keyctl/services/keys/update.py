@@ -93,8 +93,13 @@ class ChangeService:
             ):
                 before = live_key(unit.connection, given, unit.caller)
                 attempt.object_id = before.id
-                verdict = self._judge(
-                    unit.connection, unit.caller, before, patch, overrides, now=unit.now
+                verdict = judge_patch(
+                    unit.connection,
+                    replace(self.workspace, caller=unit.caller),
+                    before,
+                    patch,
+                    overrides=overrides,
+                    now=unit.now,
                 )
                 if verdict.violations:
                     raise engine.refuse(list(verdict.violations))
@@ -129,7 +134,9 @@ class ChangeService:
             caller = self.workspace.caller
             before = live_key(connection, given, caller, lock=False)
             now = database.now(connection)
-            return self._judge(connection, caller, before, patch, overrides, now=now, lock=False)
+            return judge_patch(
+                connection, self.workspace, before, patch, overrides=overrides, now=now, lock=False
+            )
 
     def let_administer(self, given: str, secret_id: str) -> dict[str, Any]:
         """Say that a secret of a key may be used as a caller, and return the key's view; for admins.
@@ -157,32 +164,25 @@ class ChangeService:
         view = views.info_view(key, secrets, now=unit.now)
         return {**view, "filled": [], "audit": anchor(head) if head else None}
 
-    def _judge(
-        self,
-        connection: Connection,
-        caller: Caller,
-        before: Key,
-        patch: Mapping[str, Any],
-        overrides: tuple[str, ...],
-        *,
-        now: datetime,
-        lock: bool = True,
-    ) -> Verdict:
-        patch = resolved(before, patch)
-        merged = _merge(before, patch)
-        request = validate(UpdateRequest, merged, what="the request", schema="update-request")
-        values = resolve.given_values(request)
-        cleared = frozenset(name for name, value in patch.items() if value is None)
-        return judge_change(
-            connection,
-            replace(self.workspace, caller=caller),
-            before,
-            values,
-            cleared,
-            overrides=overrides,
-            now=now,
-            lock=lock,
-        )
+
+def judge_patch(
+    connection: Connection,
+    workspace: Workspace,
+    before: Key,
+    patch: Mapping[str, Any],
+    **options: Any,
+) -> Verdict:
+    """Return the verdict on a JSON Merge Patch of a key; *options* are those of `judge_change`.
+
+    Raises:
+        MalformedRequestError, NotFoundError: Before any rule can be asked.
+    """
+    patch = resolved(before, patch)
+    merged = _merge(before, patch)
+    request = validate(UpdateRequest, merged, what="the request", schema="update-request")
+    values = resolve.given_values(request)
+    cleared = frozenset(name for name, value in patch.items() if value is None)
+    return judge_change(connection, workspace, before, values, cleared, **options)
 
 
 def judge_change(
@@ -294,7 +294,15 @@ def live_key(connection: Connection, given: str, caller: Caller, *, lock: bool =
     Raises:
         KeyNotFoundError: There is none.
     """
-    key = find(connection, given, lock=lock, caller=caller)
+    return as_live(find(connection, given, lock=lock, caller=caller), given, caller)
+
+
+def as_live(key: Key, given: str, caller: Caller) -> Key:
+    """Return *key*, unless it is deleted or the caller may not see it.
+
+    Raises:
+        KeyNotFoundError: It is, or may not be seen.
+    """
     if not may_see(caller, key):
         raise not_found(given)
     if key.deleted_at is not None:
@@ -307,8 +315,7 @@ def live_key(connection: Connection, given: str, caller: Caller, *, lock: bool =
 def write_change(unit: Unit, before: Key, verdict: Verdict, *, reason: str | None) -> None:
     """Write the changed key and its audit event; its secrets end when it does."""
     after = replace(verdict.key, updated_at=unit.now, updated_by=unit.caller.actor)
-    if after.blocked != before.blocked:
-        after = replace(after, blocked_by_admin=after.blocked and unit.caller.is_admin)
+    after = with_blocker(unit.caller, before, after)
     changed = {
         name: value for name, value in after.columns().items() if value != getattr(before, name)
     }
@@ -324,11 +331,24 @@ def write_change(unit: Unit, before: Key, verdict: Verdict, *, reason: str | Non
             reason=reason,
         )
     unit.record("key_updated", "key", before.id, before=row_of(before), after=row_of(after))
-    if issuing.change_ends_administration(unit.caller, before, after):
-        for secret in queries.secrets_of(unit.connection, before.id):
-            if secret.administers and secret.state != "revoked":
-                queries.update_secret(unit.connection, secret.id, administers=False)
-                _record_administers(unit, before, secret, administers=False)
+    end_administration(unit, before, after)
+
+
+def with_blocker(caller: Caller, before: Key, after: Key) -> Key:
+    """Return *after* with who blocked it: an admin, if that changed now and the caller is one."""
+    if after.blocked == before.blocked:
+        return after
+    return replace(after, blocked_by_admin=after.blocked and caller.is_admin)
+
+
+def end_administration(unit: Unit, before: Key, after: Key) -> None:
+    """End the right of a key's secrets to act as a caller, where the change from *before* ends it."""
+    if not issuing.change_ends_administration(unit.caller, before, after):
+        return
+    for secret in queries.secrets_of(unit.connection, before.id):
+        if secret.administers and secret.state != "revoked":
+            queries.update_secret(unit.connection, secret.id, administers=False)
+            _record_administers(unit, before, secret, administers=False)
 
 
 def _record_administers(unit: Unit, key: Key, secret: Secret, *, administers: bool) -> None:

@@ -1,0 +1,288 @@
+"""Make a key for each row of a list: generate --from, a CSV file or JSON lines."""
+
+import csv
+import io
+import sys
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import typer
+
+from keyctl import jsontext, money
+from keyctl.cli import fields
+from keyctl.cli.apply import folder_sink
+from keyctl.cli.bulk import Document, error_row
+from keyctl.cli.progress import counted
+from keyctl.cli.session import Session
+from keyctl.errors import BatchError, ExitCode, KeyctlError, UsageError
+
+if TYPE_CHECKING:
+    from keyctl.services.issue.generate_each import Done
+    from keyctl.services.issue.generate_rows import JudgedRow
+    from keyctl.sinks.base import Parcel, Sink, Target
+
+MOST_ROWS: Final = 100_000
+_LARGEST: Final = 256 * 1024 * 1024
+_KINDS: Final = {item.field: item.kind for item in fields.GENERATE}
+_TRUTH: Final = {"true": True, "false": False, "yes": True, "no": False, "1": True, "0": False}
+
+
+def generate_rows(
+    session: Session,
+    source: str,
+    document: dict[str, Any],
+    *,
+    out_dir: str | None,
+    dry_run: bool,
+    overrides: tuple[str, ...],
+    reason: str | None,
+) -> None:
+    """Make a key for each row of *source*; options say what rows leave out.
+
+    Nothing is made where a rule is against a row.  A row whose alias is taken is reported.
+    """
+    from keyctl.policy import engine
+    from keyctl.services.issue.generate_each import EachService
+    from keyctl.services.issue.generate_rows import RowsService, read_rows
+
+    if session.output not in ("auto", "json", "jsonl", "key"):
+        raise UsageError("--from prints JSON, or bare keys", hint="give -o json, jsonl or key")
+    engine.check_overrides(overrides)
+    bodies = [(place, {**document, **body}) for place, body in read_bodies(source)]
+    service = RowsService(session.workspace, overrides)
+    judged = service.judge(read_rows(bodies))
+    if dry_run:
+        _show_verdicts(session, judged)
+        return
+    report = _Report(session)
+    in_folder = None if out_dir is None else folder_sink(session, Path(out_dir))
+
+    def sink_of(target: "Target") -> "Sink":
+        return in_folder(target) if in_folder is not None else report.shown(target)
+
+    jobs = service.jobs(judged, sink_of)
+    taken = [item for item in judged if item.error is not None]
+    try:
+        again = "run it again: keys that are there are refused, the others made"
+        with counted(session.console, "making keys", len(jobs), go_on=again) as step:
+            for item in taken:
+                if item.error is not None:
+                    report.failed(item.row.request.key_alias, item.error)
+            for done in EachService(session.workspace, overrides, reason).generate(jobs):
+                report.told(done)
+                step(1)
+    finally:
+        report.close()
+    if not session.wants_json:
+        session.console.note(f"{report.made} keys made, {report.refused} not")
+    if report.refused:
+        raise BatchError(
+            f"{report.refused} of {len(judged)} keys were not made", hint="the lines say why"
+        )
+
+
+def read_bodies(source: str) -> list[tuple[str, dict[str, Any]]]:
+    """Return the request body of each row, with its place such as ``keys.csv:3``.
+
+    Raises:
+        UsageError: The list cannot be read, is empty, or is too long.
+        MalformedRequestError: A line is no JSON object.
+    """
+    text = _text(source)
+    as_json = source.endswith((".jsonl", ".json")) or text.lstrip().startswith("{")
+    rows = list(_json_lines(source, text) if as_json else _csv_rows(source, text))
+    if not rows:
+        raise UsageError(f"{source} holds no rows", hint="a line of names, and a line for each key")
+    if len(rows) > MOST_ROWS:
+        raise UsageError(f"at most {MOST_ROWS} keys are made at once", hint="make several lists")
+    return rows
+
+
+def _text(source: str) -> str:
+    try:
+        if source == "-":
+            data = sys.stdin.buffer.read(_LARGEST)
+        else:
+            with Path(source).open("rb") as file:
+                data = file.read(_LARGEST)
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise UsageError(f"{source} is not UTF-8 text", hint="save it as UTF-8") from None
+    except OSError as error:
+        raise UsageError(
+            f"{source} cannot be read: {error.strerror}", hint="check the path"
+        ) from error
+
+
+def _json_lines(source: str, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    for number, line in enumerate(text.splitlines(), start=1):
+        if line.strip():
+            place = f"{source}:{number}"
+            yield place, jsontext.load_document(line, what=place)
+
+
+def _csv_rows(source: str, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    reader = csv.reader(io.StringIO(text), strict=True)
+    try:
+        names = [name.strip() for name in next(reader, [])]
+        if len(set(names)) != len(names) or "" in names:
+            raise UsageError(
+                f"{source}:1: each column has a name of its own", hint="name each once"
+            )
+        for cells in reader:
+            if not any(cells):
+                continue
+            place = f"{source}:{reader.line_num}"
+            if len(cells) != len(names):
+                raise UsageError(
+                    f"{place}: there are {len(cells)} cells for {len(names)} columns",
+                    hint="put a cell with commas in quotes",
+                )
+            yield (
+                place,
+                {
+                    name: _value(place, name, cell.strip())
+                    for name, cell in zip(names, cells, strict=True)
+                    if cell.strip()
+                },
+            )
+    except csv.Error as error:
+        raise UsageError(
+            f"{source}:{reader.line_num}: is not CSV: {error}",
+            hint="quote cells with quotes in them",
+        ) from error
+
+
+def _value(place: str, name: str, cell: str) -> Any:
+    """Return a cell as its field's value: lists with commas between, everything deeper as JSON."""
+    kind = "flag" if name == "service_account" else _KINDS.get(name)
+    try:
+        if cell[0] in "[{":
+            return jsontext.load_value(cell, what=f"{place}: {name}")
+        if kind == "money":
+            return money.dollars(money.parse_money(cell))
+        if kind == "number":
+            return int(cell)
+        if kind == "list":
+            return [part.strip() for part in cell.split(",")]
+        if kind == "flag":
+            return _TRUTH[cell.lower()]
+    except KeyctlError as error:
+        raise UsageError(f"{place}: {name}: {error.message}", hint=error.hint) from None
+    except (ValueError, KeyError):
+        what = "true or false" if kind == "flag" else "a whole number"
+        raise UsageError(
+            f"{place}: {name}: {cell!r} is not {what}", hint="see keyctl schema generate-request"
+        ) from None
+    return cell
+
+
+def _show_verdicts(session: Session, judged: "Sequence[JudgedRow]") -> None:
+    from dataclasses import asdict
+
+    from keyctl.cli.console import told
+
+    rows = []
+    for item in judged:
+        broken = [] if item.verdict is None else [asdict(one) for one in item.verdict.violations]
+        rows.append(
+            {
+                "place": item.row.place,
+                "key_alias": item.row.request.key_alias,
+                "allowed": item.error is None and not broken,
+                "violations": broken,
+                "reason": None if item.error is None else item.error.message,
+            }
+        )
+        if not session.wants_json:
+            word = "allowed" if rows[-1]["allowed"] else "denied"
+            session.console.write(f"{item.row.place}: {word}\n")
+            for one in () if item.verdict is None else item.verdict.violations:
+                session.console.write(f"  {one.rule}: {told(one)}\n")
+            if item.error is not None:
+                session.console.write(f"  {item.error.message}\n")
+    allowed = all(row["allowed"] for row in rows)
+    if session.wants_json:
+        session.console.json({"allowed": allowed, "keys": rows})
+    if not allowed:
+        raise typer.Exit(int(ExitCode.DENIED))
+
+
+class _Report:
+    """What is said while keys are made: one JSON document, JSON lines, or bare keys and remarks."""
+
+    def __init__(self, session: Session) -> None:
+        self.made = self.refused = 0
+        self._session = session
+        self._document = Document() if session.wants_json else None
+        self._shown: set[str] = set()
+
+    def shown(self, target: "Target") -> "Sink":
+        """Return the sink of a key that goes to stdout with its answer."""
+        self._session.console.require_stdout()
+        self._shown.add(target.key_id or "")
+        return _Shown(self)
+
+    def show(self, parcel: "Parcel") -> None:
+        """Write a key string and its answer."""
+        from keyctl.sinks.stdout import written
+
+        row = {"key": parcel.key.reveal(), **parcel.answer}
+        if self._document is not None:
+            self._document.add([row])
+        elif self._session.output == "jsonl":
+            written(f"{jsontext.dumps(row)}\n".encode())
+        else:
+            written(f"{parcel.key.reveal()}\n".encode())
+
+    def told(self, done: "Done") -> None:
+        """Say what became of a key; one that was shown has been told already."""
+        if done.error is not None:
+            self.failed(done.job.alias, done.error)
+            return
+        self.made += 1
+        if done.job.key_id in self._shown:
+            return
+        answer = done.answer or {}
+        if self._document is not None:
+            self._document.add([answer])
+        elif self._session.output == "jsonl":
+            self._session.console.lines([answer])
+        else:
+            name = done.job.alias or done.job.key_id
+            self._session.console.write(f"{name}: made, delivered to {done.job.sink.name}\n")
+
+    def failed(self, alias: str | None, error: KeyctlError) -> None:
+        """Say which key was not made, and why."""
+        self.refused += 1
+        if self._document is not None:
+            self._document.fail(error_row(alias, error))
+        elif self._session.output == "jsonl":
+            self._session.console.lines([error_row(alias, error)])
+        else:
+            self._session.console.fault(f"refused: {alias}: {error.message}")
+
+    def close(self) -> None:
+        """End what was begun."""
+        if self._document is not None:
+            self._document.close()
+
+
+class _Shown:
+    """A sink that prints one key of many."""
+
+    name = "stdout"
+    timeout = timedelta(0)
+    shows_answer = True
+
+    def __init__(self, report: _Report) -> None:
+        self._report = report
+
+    def check(self, target: "Target") -> None:
+        """Accept every key: stdout was looked at before."""
+
+    def deliver(self, parcel: "Parcel") -> None:
+        """Print the key."""
+        self._report.show(parcel)

@@ -1,0 +1,234 @@
+"""Change many keys alike: all judged before the first is written, then written in batches."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import IntegrityError as ConstraintError
+
+from keyctl.db import queries
+from keyctl.errors import (
+    AliasTakenError,
+    ConflictError,
+    DeniedError,
+    KeyctlError,
+    NotFoundError,
+    UnreadableRowError,
+    UsageError,
+    Violation,
+)
+from keyctl.policy import engine
+from keyctl.policy.facts import Caller
+from keyctl.records import Key
+from keyctl.services import denials
+from keyctl.services.authorize.owners import Roster
+from keyctl.services.authorize.totals import Ledger
+from keyctl.services.authorize.verdict import Adding, Lookup, Verdict
+from keyctl.services.denials import Attempt
+from keyctl.services.keys.end import BATCH, UNCHANGED, Ended
+from keyctl.services.keys.update import judge_patch, live_key, write_change
+from keyctl.services.transaction import Unit, anchor, writing
+from keyctl.services.workspace import Workspace
+
+
+@dataclass(frozen=True, slots=True)
+class ManyChangesService:
+    """Updates many keys with one patch."""
+
+    workspace: Workspace
+    overrides: tuple[str, ...] = ()
+    reason: str | None = None
+
+    def judge(
+        self, given: Sequence[str], patch: Mapping[str, Any]
+    ) -> list[tuple[str, Verdict | KeyctlError]]:
+        """Return the verdict on each key, on a database in which those before it are changed."""
+        engine.check_overrides(self.overrides)
+        if "key_alias" in patch and len(given) > 1:
+            raise UsageError("an alias is one key's", hint="name one key, or leave --alias out")
+        database = self.workspace.database
+        found: list[tuple[str, Verdict | KeyctlError]] = []
+        with database.read() as connection:
+            now = database.now(connection)
+            for start in range(0, len(given), BATCH):
+                part = given[start : start + BATCH]
+                caller = self.workspace.caller
+                keys = [_found(connection, item, caller) for item in part]
+                known = [key for key in keys if isinstance(key, Key)]
+                roster = _roster(connection, known, patch, lock=False)
+                ledger = Ledger(now=now, but={key.id for key in known})
+                for item, key in zip(part, keys, strict=True):
+                    if isinstance(key, KeyctlError):
+                        found.append((item, key))
+                        continue
+                    try:
+                        verdict = self._verdict(
+                            connection,
+                            caller,
+                            key,
+                            patch,
+                            now=now,
+                            lookup=roster,
+                            adding=ledger,
+                            lock=False,
+                        )
+                    except NotFoundError as error:
+                        found.append((item, error))
+                    else:
+                        ledger.count(verdict.key)
+                        found.append((item, verdict))
+        return found
+
+    def update(
+        self,
+        given: Sequence[str],
+        patch: Mapping[str, Any],
+        *,
+        told: Callable[[int], None] = lambda _: None,
+    ) -> list[Ended]:
+        """Change what *patch* names of each key; *told* how many are done after each batch.
+
+        Raises:
+            PolicyDeniedError: A rule is against one of the changes: none is made.
+            NotFoundError: A key, or an owner that the patch names, does not exist: none is changed.
+        """
+        with denials.recorded(
+            self.workspace, "key_update_denied", "key", given[0] if given else ""
+        ):
+            _refuse(self.judge(given, patch))
+        ended: list[Ended] = []
+        for start in range(0, len(given), BATCH):
+            part = given[start : start + BATCH]
+            ended += self._update_batch(part, patch)
+            told(len(part))
+        return ended
+
+    def _update_batch(self, given: Sequence[str], patch: Mapping[str, Any]) -> list[Ended]:
+        ended: list[Ended] = []
+        numbers: list[int | None] = []
+        try:
+            with writing(self.workspace) as unit:
+                keys = [_found(unit.connection, item, unit.caller) for item in given]
+                known = [key for key in keys if isinstance(key, Key)]
+                roster = _roster(unit.connection, known, patch, lock=True)
+                locked = {
+                    key.id: key
+                    for key in queries.find_keys(
+                        unit.connection, sorted(key.id for key in known), lock=True
+                    )
+                }
+                ledger = Ledger(now=unit.now, but=locked)
+                for item, key in zip(given, keys, strict=True):
+                    fresh = locked[key.id] if isinstance(key, Key) else key
+                    outcome = self._change(unit, item, fresh, patch, roster, ledger)
+                    ended.append(outcome)
+                    done = outcome.error is None and outcome.result != UNCHANGED
+                    numbers.append(len(unit.events) - 1 if done else None)
+        except ConstraintError as error:
+            taken = AliasTakenError("the alias is taken by a live key", hint="choose another alias")
+            raise taken from error
+        return [
+            item if number is None else replace(item, audit=anchor(unit.heads[number]))
+            for item, number in zip(ended, numbers, strict=True)
+        ]
+
+    def _change(
+        self,
+        unit: Unit,
+        given: str,
+        key: Key | KeyctlError,
+        patch: Mapping[str, Any],
+        roster: Roster,
+        ledger: Ledger,
+    ) -> Ended:
+        """Change one key of a batch; what is refused by now stops no other."""
+        if isinstance(key, KeyctlError):
+            return Ended(given=given, result="failed", error=key)
+        try:
+            verdict = self._verdict(
+                unit.connection,
+                unit.caller,
+                key,
+                patch,
+                now=unit.now,
+                lookup=roster,
+                adding=ledger,
+                lock=True,
+            )
+            if verdict.violations:
+                raise engine.refuse(list(verdict.violations))
+        except DeniedError as error:
+            denials.note(unit, Attempt("key_update_denied", "key", key.id), error)
+            return Ended(given=given, key_id=key.id, result="failed", error=error)
+        except (NotFoundError, ConflictError) as error:
+            return Ended(given=given, key_id=key.id, result="failed", error=error)
+        ledger.count(verdict.key)
+        if verdict.key == key and not verdict.stepped_over:
+            return Ended(given=given, key_id=key.id, result=UNCHANGED)
+        write_change(unit, key, verdict, reason=self.reason)
+        return Ended(given=given, key_id=key.id, result="updated")
+
+    def _verdict(
+        self,
+        connection: Connection,
+        caller: Caller,
+        key: Key,
+        patch: Mapping[str, Any],
+        *,
+        lookup: Lookup,
+        adding: Adding,
+        **options: Any,
+    ) -> Verdict:
+        workspace = replace(self.workspace, caller=caller)
+        return judge_patch(
+            connection,
+            workspace,
+            key,
+            patch,
+            overrides=self.overrides,
+            lookup=lookup,
+            adding=adding,
+            **options,
+        )
+
+
+def _found(connection: Connection, given: str, caller: Caller) -> Key | KeyctlError:
+    try:
+        return live_key(connection, given, caller, lock=False)
+    except (NotFoundError, UnreadableRowError) as error:
+        return error
+
+
+def _roster(
+    connection: Connection, keys: Sequence[Key], patch: Mapping[str, Any], *, lock: bool
+) -> Roster:
+    """Return the owners of some keys as they are and as *patch* makes them, locked if asked for."""
+
+    def owners(name: str) -> set[str]:
+        given = patch.get(name)
+        named = {given} if isinstance(given, str) else set()
+        return named | {value for key in keys if (value := getattr(key, name)) is not None}
+
+    return Roster.of(
+        connection,
+        team_ids=owners("team_id"),
+        user_ids=owners("user_id"),
+        organization_ids=owners("organization_id"),
+        lock=lock,
+    )
+
+
+def _refuse(judged: Sequence[tuple[str, Verdict | KeyctlError]]) -> None:
+    """Refuse the whole where one change could not be made.
+
+    Raises:
+        KeyctlError: What stands against it; of rules, everything that they say.
+    """
+    broken: list[Violation] = []
+    for given, verdict in judged:
+        if isinstance(verdict, KeyctlError):
+            raise verdict
+        broken += [replace(item, message=f"{given}: {item.message}") for item in verdict.violations]
+    if broken:
+        raise engine.refuse(broken)
