@@ -19,6 +19,7 @@ REMINDERS: Final = (
 ACTIONS: Final = frozenset(
     {
         "budget_reset",
+        "access_group_written",
         "audit_accept_denied",
         "audit_read_denied",
         "budget_reset_denied",

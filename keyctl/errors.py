@@ -128,6 +128,12 @@ class KeyNotFoundError(NotFoundError):
     code = "key_not_found"
 
 
+class AccessGroupNotFoundError(NotFoundError):
+    """No group of models has this name."""
+
+    code = "access_group_not_found"
+
+
 class TeamNotFoundError(NotFoundError):
     """No team has this id."""
 

@@ -48,6 +48,12 @@ LIMITS: Final[tuple[Limit, ...]] = (
         note="empty: all; applies besides the key's own list",
     ),
     Limit(
+        field="access_group_ids",
+        enforced_by="verifier",
+        order="subset",
+        note="groups of models, besides those in models",
+    ),
+    Limit(
         field="aliases",
         enforced_by="verifier",
         order="inert",

@@ -29,7 +29,6 @@ UNSUPPORTED: Final = frozenset(
     {
         "project_id",
         "agent_id",
-        "access_group_ids",
         "end_user_budget_id",
         "config",
     }
@@ -240,6 +239,7 @@ class VectorStoreIndex(Strict):
 class GatewayFields(Strict):
     """Fields that only a gateway interprets: checked for shape and kept together in one column."""
 
+    access_group_ids: Names | None = None
     aliases: dict[Name, Name] | None = None
     allowed_cache_controls: Names | None = None
     allowed_passthrough_routes: Names | None = None

@@ -85,6 +85,8 @@ COLUMNS = {
         object_permission_id:text mcp_servers:texts mcp_access_groups:texts
         mcp_tool_permissions:json vector_stores:texts agents:texts agent_access_groups:texts
         models:texts blocked_tools:texts mcp_toolsets:texts search_tools:texts""",
+    "LiteLLM_AccessGroupTable": """
+        access_group_id:text access_group_name:text access_model_names:texts""",
 }
 SHORT = {
     "keys": "LiteLLM_VerificationToken",
@@ -96,6 +98,7 @@ SHORT = {
     "team_members": "LiteLLM_TeamMembership",
     "budgets": "LiteLLM_BudgetTable",
     "permissions": "LiteLLM_ObjectPermissionTable",
+    "groups": "LiteLLM_AccessGroupTable",
 }
 # LiteLLM writes these where nothing is said, not NULL.
 FILLED: dict[str, Any] = {"texts": [], "json": {}}

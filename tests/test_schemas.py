@@ -26,6 +26,7 @@ VERIFY_ANSWER = """
 """
 # Every field there is but the key string, each with a value that is not its default.
 FULL_REQUEST: dict[str, Any] = {
+    "access_group_ids": [],  # another one would have to be there
     "aliases": {"fast": "gpt-4"},
     "allowed_cache_controls": ["no-cache"],
     "allowed_passthrough_routes": ["/a"],

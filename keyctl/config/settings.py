@@ -25,7 +25,7 @@ from keyctl.policy.documents import (
     PersonalPolicy,
     Policy,
 )
-from keyctl.requests import DurationText, GraceText, Name, Routes, Strict, refusal, validate
+from keyctl.requests import DurationText, GraceText, Name, Names, Routes, Strict, refusal, validate
 
 SYSTEM_FILE: Final = Path("/etc/keyctl/config.toml")
 
@@ -53,6 +53,7 @@ class Settings(Strict):
     key_alias_pattern: Pattern | None = None
     disable_custom_api_keys: bool = False
     default_routes: Routes = []
+    access_groups: dict[Name, Names] = {}
     custom_key_generate: Function | None = None
     custom_key_generate_timeout: Timeout = "10s"
     bcrypt_cost: Annotated[int, Field(ge=hashing.MIN_COST, le=hashing.MAX_COST)] = (

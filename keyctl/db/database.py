@@ -61,6 +61,7 @@ class Database:
         self._patience = patience
         self._prepared = False
         self.upgraded_from: str | None = None  # the schema that this process has brought to its own
+        self.has_groups = False  # set by who has written the configuration's groups of models
         self.is_swept = False  # set by who has archived what crashed runs left
         self._watch = Watch()
         self.engine = engine_of(self.address, self._watch, patience=patience)

@@ -47,6 +47,7 @@ _TABLES: Final = {
     "team_members": "LiteLLM_TeamMembership",
     "budgets": "LiteLLM_BudgetTable",
     "permissions": "LiteLLM_ObjectPermissionTable",
+    "groups": "LiteLLM_AccessGroupTable",
 }
 # Nobody's business here, so it is not even read.
 _UNREAD: Final = frozenset({"password"})
@@ -86,6 +87,10 @@ class Source:
             query = query.where(keys.not_in(select(users.user_id)))
         found = self._connection.execution_options(yield_per=_CHUNK).execute(query).scalars()
         yield from ({"user_id": user_id} for user_id in found)
+
+    def groups(self) -> Iterator[Row]:
+        """Yield the groups of models."""
+        yield from self._stream("groups", "access_group_id")
 
     def organizations(self) -> Iterator[Row]:
         """Yield the organizations, each with its budget row and its members."""

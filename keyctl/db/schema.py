@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from keyctl.errors import BeingMovedError, BusyError, SchemaError
 
 # The newest revision under migrations/versions; a test compares the two.
-HEAD: Final = "1_0009"
+HEAD: Final = "1_0010"
 # The oldest revision that keys can be verified on: a column that came later says `since` when, and
 # has its record's default before.
 VERIFIABLE: Final = "1_0001"
@@ -26,6 +26,8 @@ RECORDABLE: Final = "1_0002"
 RESERVABLE: Final = "1_0005"
 # The oldest revision that batches and background answers can be kept in: it has their table.
 KEEPABLE: Final = "1_0008"
+# The revision from which on there are groups of models.
+GROUPED: Final = "1_0010"
 
 
 # What is said of a database that is moved, and what helps.

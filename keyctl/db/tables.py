@@ -432,3 +432,13 @@ ended_secrets = Table(
     Column("key_id", String(32), ForeignKey("keys.id"), nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
 )
+
+# Models under a name that keys and their owners use for them: from the configuration, or imported.
+access_groups = Table(
+    "access_groups",
+    metadata,
+    Column("id", String(255), primary_key=True),
+    Column("models", JsonText, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("updated_at", UtcDateTime, nullable=False),
+)

@@ -72,6 +72,7 @@ SENTENCES: Final = {
     "policies": "Policies of the gateway that apply to it.",
     "prompts": "Prompts of the gateway that it may use.",
     "enforced_params": "Parameters that each request must have.",
+    "access_group_ids": "Groups of models that it may use besides.",
     "aliases": "Other names for models, by the name that requests use.",
     "router_settings": "How the gateway's router treats its requests.",
     "enable_prompt_caching": "Let the gateway cache prompts for it.",

@@ -23,6 +23,7 @@ from keyctl.gateway.clock import ticks
 from keyctl.gateway.ledger import Ledger, Tab
 from keyctl.gateway.rates import rates_of
 from keyctl.gateway.verdict import Verdict
+from keyctl.policy import models
 from keyctl.purses import PurseName
 
 log = logging.getLogger("keyctl.gateway")
@@ -86,6 +87,13 @@ class Source:
             asked_at = ticks()
             self._clock.set(self._database.now(connection), asked_at=asked_at)
             found, batch = queries.find_all_presented(connection, lookups, recorder=asked[0])
+            if groups := queries.find_groups(connection):
+                found = {
+                    lookup: item
+                    if isinstance(item, UnreadableRowError)
+                    else models.with_groups(item, groups)
+                    for lookup, item in found.items()
+                }
             metered = {
                 budget.name
                 for presented in found.values()

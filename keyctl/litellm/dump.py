@@ -40,6 +40,10 @@ class Dump:
         """Yield nothing: a dump of keys does not tell what its users may do."""
         yield from ()
 
+    def groups(self) -> Iterator[Row]:
+        """Yield nothing: what is in a group is told by the database only."""
+        yield from ()
+
     def organizations(self) -> Iterator[Row]:
         """Yield nothing, as for users."""
         yield from ()

@@ -16,7 +16,7 @@ _HOUSED: Final[dict[str, frozenset[str]]] = {
         "token key_name key_alias spend expires models aliases router_settings user_id team_id org_id"
         " organization_id permissions max_parallel_requests metadata blocked tpm_limit rpm_limit"
         " tpd_limit max_budget soft_budget budget_duration budget_reset_at allowed_cache_controls"
-        " allowed_routes policies model_max_budget budget_fallbacks budget_id budget_limits"
+        " allowed_routes access_group_ids policies model_max_budget budget_fallbacks budget_id budget_limits"
         " created_at created_by updated_at updated_by settings_updated_at last_active"
         " rotation_count auto_rotate rotation_interval last_rotation_at key_rotation_at key_type"
         " soft_budget_cooldown object_permission_id litellm_budget_table object_permission grace"
@@ -29,7 +29,7 @@ _HOUSED: Final[dict[str, frozenset[str]]] = {
     "team": names(
         "team_id team_alias organization_id admins members members_with_roles metadata max_budget"
         " spend models max_parallel_requests tpm_limit rpm_limit budget_duration budget_reset_at"
-        " blocked created_at updated_at team_member_permissions limited_members"
+        " blocked created_at updated_at team_member_permissions limited_members access_group_ids"
     ),
     "organization": names(
         "organization_id organization_alias budget_id metadata models spend created_at created_by"
@@ -54,7 +54,6 @@ _CAPS: Final = (
 )
 RESTRICTING: Final[dict[str, tuple[str, ...]]] = {
     "key": (
-        "access_group_ids",
         "agent_id",
         "project_id",
         "metadata.end_user_budget_id",
@@ -68,7 +67,6 @@ RESTRICTING: Final[dict[str, tuple[str, ...]]] = {
         "tpd_limit",
     ),
     "team": (
-        "access_group_ids",
         "budget_limits",
         "metadata.guardrails",
         "model_max_budget",

@@ -17,6 +17,7 @@ from keyctl.litellm.values import (
     pick,
     without_empty,
 )
+from keyctl.policy.models import INHERIT
 from keyctl.policy.resolve import ROUTES_OF_TYPE
 from keyctl.requests import GenerateRequest, ObjectPermission, validate
 
@@ -120,6 +121,7 @@ def map_key(row: Row, *, dropped: Collection[str] = ()) -> MappedKey:
         **spending(row, budget, changes),
         **_routes(row, changes),
         **_rotation(row, changes),
+        **_groups(row),
         "object_permission": _object_permission(row),
         "policies": _policies(row, metadata),
         "metadata": {
@@ -187,6 +189,14 @@ def _routes(row: Row, changes: list[str]) -> dict[str, Any]:
     if kind not in (None, "", "default"):
         changes.append("key_type does not imply allowed_routes there: left out")
     return {"allowed_routes": routes}
+
+
+def _groups(row: Row) -> dict[str, Any]:
+    """Return the groups of models: in LiteLLM they add to a list of models, and nothing to an empty one."""
+    groups = row.get("access_group_ids")
+    if not groups:
+        return {}
+    return {"access_group_ids": groups, "models": row.get("models") or [INHERIT]}
 
 
 def _rotation(row: Row, changes: list[str]) -> dict[str, Any]:

@@ -117,6 +117,10 @@ def map_team(row: Row, *, dropped: Collection[str] = ()) -> MappedOwner:
     document = {
         **pick(row, ("models", "organization_id", "max_parallel_requests", *_LIMITS)),
         **_per_model(metadata),
+        # A group that a team names adds to its models, and nothing to an empty list, which is all.
+        "models": [*row["models"], *(row.get("access_group_ids") or ())]
+        if row.get("models")
+        else [],
         "name": row.get("team_alias"),
         "blocked": bool(row.get("blocked")) or None,
         "metadata": metadata,

@@ -22,7 +22,7 @@ def names(text: str) -> frozenset[str]:
 
 
 LISTS: Final = names(
-    "access_group_ids agent_access_groups agents allowed_cache_controls allowed_models"
+    "access_group_ids access_model_names agent_access_groups agents allowed_cache_controls allowed_models"
     " allowed_routes blocked_tools mcp_access_groups mcp_servers mcp_toolsets models policies"
     " search_tools skills team_member_permissions vector_stores"
 )

@@ -2,14 +2,17 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from importlib.resources import files
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from keyctl.errors import Violation
 from keyctl.policy.facts import Facts
 from keyctl.policy.rule import Rule
-from keyctl.records import Key, Organization, Principal, Team, User
+from keyctl.records import Key, Organization, Presented, Principal, Team, User
+
+Owner = TypeVar("Owner", bound=Principal)
 
 INHERIT: Final = "all-team-models"
 EVERYTHING: Final = ("*", "all-proxy-models", "all-team-models")
@@ -96,6 +99,31 @@ def overridden(key: Key, owner: str, owner_id: str) -> list[str]:
         if (item["rule"], item["owner"]) == (f"{owner}.models", f"{owner}:{owner_id}")
         for model in item["value"]
     ]
+
+
+def with_groups(found: Presented, groups: Mapping[str, Sequence[str]]) -> Presented:
+    """Return the key and its owners with the models of the groups that they name beside their names.
+
+    A key that names groups, and no models, may use what is in its groups.
+    """
+    key = found.key
+    named = [*key.models, *(key.gateway.get("access_group_ids") or ())]
+    key = replace(key, models=_expanded(named, groups))
+    return replace(
+        found,
+        key=key,
+        team=_with_members(found.team, groups),
+        organization=_with_members(found.organization, groups),
+        user=_with_members(found.user, groups),
+    )
+
+
+def _with_members(owner: Owner | None, groups: Mapping[str, Sequence[str]]) -> Owner | None:
+    return None if owner is None else replace(owner, models=_expanded(owner.models, groups))
+
+
+def _expanded(names: Sequence[str], groups: Mapping[str, Sequence[str]]) -> list[str]:
+    return [model for name in names for model in (name, *groups.get(name, ()))]
 
 
 def _check(facts: Facts, name: str, owner: Principal | None) -> Iterable[Violation]:

@@ -16,7 +16,7 @@ from keyctl.db.queries import audit
 from keyctl.db.queries.audit import Event, Head
 from keyctl.policy.facts import Caller
 from keyctl.records import Key, Record, Secret
-from keyctl.services import acting, outbox
+from keyctl.services import access_groups, acting, outbox
 from keyctl.services.workspace import Workspace
 
 _SWEEP: Final = 100
@@ -75,6 +75,7 @@ def writing(workspace: Workspace, *, to_finish: bool = False) -> Iterator[Unit]:
         CallerDeniedError: The caller's key does not authenticate or administer any more.
     """
     database = workspace.database
+    _write_groups(workspace)
     with database.write() as connection:
         written.forget(connection)
         now, caller = database.began_at(connection), workspace.caller
@@ -98,6 +99,19 @@ def writing(workspace: Workspace, *, to_finish: bool = False) -> Iterator[Unit]:
     # After the commit: what was rolled back is not sent.
     workspace.outgoing.extend(posted)
     database.is_swept = True
+
+
+def _write_groups(workspace: Workspace) -> None:
+    """Write the configuration's groups of models in a transaction of their own, once a process."""
+    database = workspace.database
+    if not workspace.settings.access_groups or database.has_groups:
+        return
+    with database.write() as connection:
+        unit = Unit(connection, database.began_at(connection), workspace.caller)
+        access_groups.write_configured(unit, workspace.settings)
+        if unit.events:
+            audit.append(connection, unit.events, at=unit.now)
+    database.has_groups = True
 
 
 def _with_secrets(unit: Unit, secrets: Mapping[str, list[dict[str, Any]]]) -> list[Event]:

@@ -18,6 +18,7 @@ from sqlalchemy import text
 from keyctl.config.settings import Settings
 from keyctl.db.queries import directory
 from keyctl.errors import DeniedError, UsageError
+from keyctl.gateway import Verifier
 from keyctl.policy.facts import Caller
 from keyctl.records import Organization, Team, User
 from keyctl.services.directory import DirectoryService
@@ -385,6 +386,32 @@ class TestOwners:
         assert [line.result for line in refused] == ["failed"]
         assert [line.result for line in dropped] == ["imported"]
 
+    def test_groups_of_models_come_along(
+        self, database_url: str, litellm: LiteLLM, run: RunImport
+    ) -> None:
+        """A key and a team go on using what is in theirs; a key that could use all still can."""
+        litellm.add(
+            "groups",
+            {"access_group_id": "g", "access_group_name": "beta", "access_model_names": ["gpt-5"]},
+        )
+        litellm.add("teams", {"team_id": "web", "models": ["gpt-4o"], "access_group_ids": ["g"]})
+        litellm.add(
+            "keys",
+            key(OLD, team_id="web", models=["gpt-4o"], access_group_ids=["g"]),
+            key(OLDER, access_group_ids=["g"]),
+        )
+
+        lines = run()
+
+        assert results(lines)["access_group", "imported"] == 1
+        with Verifier(database_url) as verifier:
+            told = [
+                verifier.verify(OLD, model=model).reason for model in ("gpt-4o", "gpt-5", "claude")
+            ]
+            assert told == [None, None, "model_denied"]
+            assert verifier.verify(OLDER, model="claude").valid
+        assert results(run())["access_group", "present"] == 1
+
     def test_who_joins_later_is_taken_along_and_who_was_removed_is_not(
         self, workspace: Workspace, litellm: LiteLLM, run: RunImport
     ) -> None:
@@ -523,7 +550,6 @@ class TestWhatHasNoHome:
         [
             ("project_id", "p"),
             ("agent_id", "a"),
-            ("access_group_ids", ["g"]),
             ("metadata.end_user_budget_id", "b"),
         ],
     )

@@ -1,5 +1,6 @@
 """Ask the database; each function is named after the question of a service."""
 
+from keyctl.db.queries.access_groups import find_groups, write_group
 from keyctl.db.queries.budgets import (
     add_spend,
     begin_period,
@@ -140,6 +141,7 @@ __all__ = [
     "delete_secret",
     "find_all_presented",
     "find_claim",
+    "find_groups",
     "find_key",
     "find_key_by_alias",
     "find_keys",
@@ -210,5 +212,6 @@ __all__ = [
     "update_key",
     "update_keys",
     "update_secret",
+    "write_group",
     "write_lease",
 ]

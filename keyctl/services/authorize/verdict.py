@@ -21,6 +21,7 @@ from keyctl.policy.bounds import Filled
 from keyctl.policy.documents import Policy, stored_policy
 from keyctl.policy.facts import Caller, Facts, Layers, Operation
 from keyctl.records import Key, Organization, Principal, Team, User
+from keyctl.services import access_groups
 from keyctl.services.authorize import totals
 from keyctl.services.tiers import require_tier
 from keyctl.services.transaction import Unit
@@ -200,6 +201,9 @@ def gather(
     values["organization_id"] = around.organization.id if around.organization else None
     values["service_account"] = service_account
     key = resolve.build_key(values, key_id="", actor=caller.actor, now=now, kept=kept)
+    if operation != "import":
+        names = key.gateway.get("access_group_ids") or ()
+        access_groups.require_known(connection, settings, names)
     if operation != "import":  # an imported key reaches what it did where it comes from
         key = resolve.with_default_routes(key, settings.default_routes)
     if key.budget_id is not None:

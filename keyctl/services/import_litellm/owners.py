@@ -15,6 +15,7 @@ from keyctl.litellm.owners import MappedOwner, Member, map_organization, map_tea
 from keyctl.litellm.values import Row, decoded
 from keyctl.purses import Terms, member_purse
 from keyctl.records import Organization, Principal, Team, User
+from keyctl.services import access_groups
 from keyctl.services.directory import WORD
 from keyctl.services.import_litellm.report import (
     Begin,
@@ -53,9 +54,26 @@ class OwnerImport:
 
     def run(self, source: Source) -> Iterator[Line]:
         """Import everybody that *source* knows and yield a line for each: what keys refer to comes first."""
+        yield from committed(partial(self._groups, list(source.groups())), self.order)
         yield from self._all(User, source.users(), map_user)
         yield from self._all(Organization, source.organizations(), map_organization)
         yield from self._all(Team, source.teams(), map_team)
+
+    def _groups(self, rows: Sequence[Row]) -> list[Line]:
+        """Write the groups of models that are not here yet; those that are keep what they have."""
+        if not rows:
+            return []
+        with self.begin() as unit:
+            known = queries.find_groups(unit.connection)
+            lines = [self._group(unit, decoded(row), known) for row in rows]
+        return on_record(lines, unit)
+
+    def _group(self, unit: Unit, row: Row, known: dict[str, list[str]]) -> Line:
+        name = str(row["access_group_id"])
+        if name in known:
+            return Line(object_type="access_group", source=name, result="present")
+        access_groups.write_group(unit, name, row.get("access_model_names") or [], known=known)
+        return Line(object_type="access_group", source=name, result="imported")
 
     def _all(self, kind: type[Principal], rows: Iterator[Row], map_row: _Map) -> Iterator[Line]:
         while batch := list(islice(rows, _BATCH)):

@@ -16,7 +16,7 @@ from keyctl.services.callers import check_admin
 from keyctl.services.transaction import Unit, anchor, writing
 from keyctl.services.workspace import Workspace
 
-Kind = Literal["user", "organization", "team", "member", "key"]
+Kind = Literal["access_group", "user", "organization", "team", "member", "key"]
 Result = Literal["imported", "present", "skipped", "failed"]
 Begin = Callable[[], AbstractContextManager[Unit]]
 
@@ -33,6 +33,9 @@ class Source(Protocol):
 
     def users(self) -> Iterator[Row]:
         """Yield the users."""
+
+    def groups(self) -> Iterator[Row]:
+        """Yield the groups of models."""
 
     def organizations(self) -> Iterator[Row]:
         """Yield the organizations with their budgets and members."""

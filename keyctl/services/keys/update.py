@@ -25,7 +25,7 @@ from keyctl.policy import engine, issuing, models, resolve
 from keyctl.policy.facts import Caller, Facts
 from keyctl.records import Key, Secret
 from keyctl.requests import UpdateRequest, validate
-from keyctl.services import denials
+from keyctl.services import access_groups, denials
 from keyctl.services.authorize import totals
 from keyctl.services.authorize.verdict import Adding, Lookup, Verdict, fill_in, load_owners, roles
 from keyctl.services.callers import check_route
@@ -205,6 +205,7 @@ def judge_change(
     """
     settings, caller = workspace.settings, workspace.caller
     changed = _changed(before, values, cleared, now=now)
+    access_groups.require_known(connection, settings, values.get("access_group_ids") or ())
     if {"allowed_routes", "key_type"} & {*values, *cleared}:
         changed = resolve.with_default_routes(changed, settings.default_routes)
     owners = {
