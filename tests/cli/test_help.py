@@ -1,12 +1,13 @@
 """What the help says, what the shell completes, and what is silent with --quiet."""
 
 import shlex
+import subprocess
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import typer
-from harness import Cli
+from harness import KEYCTL, Cli
 from inside import Inside
 
 from keyctl.cli.app import app
@@ -136,3 +137,25 @@ class TestQuiet:
     def test_failures_speak(self, inside: Inside) -> None:
         """An error is an error."""
         assert inside("info", "nobody", "-q").stderr.startswith("error: ")
+
+
+class TestEarlyEnds:
+    def test_a_reader_that_has_seen_enough_ends_a_list_silently(self, cli: Cli) -> None:
+        """`| head -1` is exit 0, and nothing is on stderr."""
+        cli("generate", "--count", "300", "--alias", "key-of-some-length-{n}", check=True)
+
+        for command in ("list --all -o jsonl", "audit list --all -o json", "audit export"):
+            done = subprocess.run(
+                [
+                    "bash",
+                    "-c",
+                    f"{KEYCTL[0]} -m keyctl {command} | head -1; echo ${{PIPESTATUS[0]}}",
+                ],
+                env=cli.environment,
+                cwd=cli.home,
+                capture_output=True,
+                text=True,
+                timeout=120,
+                check=False,
+            )
+            assert (done.stdout.splitlines()[-1], done.stderr) == ("0", "")
