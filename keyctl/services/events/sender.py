@@ -45,7 +45,7 @@ class Sent:
 
 @dataclass(slots=True, kw_only=True)
 class DeliverOrder:
-    """How to go about it.  `stopped` is asked before each event: a signal may set it.
+    """Options of one run.  `stopped` is asked before each event: a signal may set it.
 
     In a `hurry` no hook gets more time than its time-out, for all its events together.
     """

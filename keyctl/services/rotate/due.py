@@ -42,7 +42,7 @@ _CHECKED_AT_ONCE: Final = 64
 
 @dataclass(slots=True, kw_only=True)
 class DueOrder:
-    """How to go about it.  `stopped` is asked before each key: a signal may set it."""
+    """Options of one run.  `stopped` is asked before each key: a signal may set it."""
 
     grace: str | None = None
     most: int | None = None
