@@ -82,7 +82,11 @@ def pages() -> dict[Path, str]:
     """Return every made file's text by its path."""
     reference, architecture = ROOT / "docs" / "reference.md", ROOT / "docs" / "architecture.md"
     made = {
-        reference: _between(reference.read_text("utf-8"), "commands", commands_as_markdown()),
+        reference: _between(
+            _between(reference.read_text("utf-8"), "commands", commands_as_markdown()),
+            "list",
+            _fenced(commands_as_list()),
+        ),
         architecture: _between(
             _between(architecture.read_text("utf-8"), "keyctl", _fenced(tree("keyctl"))),
             "tests",
@@ -115,6 +119,13 @@ def _records(command: Any, context: typer.Context) -> list[tuple[str, str]]:
     """Return each argument's and option's names and help; --help goes without saying."""
     records = (item.get_help_record(context) for item in command.get_params(context))
     return [(names, text) for names, text in filter(None, records) if "--help" not in names]
+
+
+def commands_as_list() -> str:
+    """Return a line for every command: how its help begins."""
+    return "\n".join(
+        f"keyctl {name:<24} {(command.help or '').splitlines()[0]}" for name, command, _ in whole()
+    )
 
 
 def commands_as_markdown() -> str:
