@@ -178,6 +178,14 @@ class Database:
         moment: datetime = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
         return moment.astimezone(UTC)
 
+    def now_and_role(self, connection: Connection) -> tuple[datetime, bool]:
+        """Return what `now` does, and whether the server is a standby that nothing can be written to."""
+        if self.is_sqlite:
+            return self.now(connection), False
+        asked = text("SELECT clock_timestamp(), pg_is_in_recovery()")
+        moment, is_standby = connection.execute(asked).one()
+        return self._clock() if self._clock is not None else moment.astimezone(UTC), is_standby
+
     def time(self) -> datetime:
         """Return `now` outside any transaction; a SQLite file need not be there for it."""
         if self._clock is not None:

@@ -17,6 +17,7 @@ class Entry:
     __slots__ = (
         "_changes_at",
         "_clock",
+        "_is_plain",
         "_kind",
         "_per_model",
         "_standing",
@@ -40,6 +41,7 @@ class Entry:
         self.is_refreshing = False
         self._clock = clock
         self._tab = tab
+        self._is_plain = tab.is_plain
         self._per_model = tab.is_per_model
         self._kind = kind
         self._refresh_base_verdict()
@@ -63,9 +65,9 @@ class Entry:
             return self._verdict("model_denied")
         if route is not None and routes.is_discovery(route):
             return standing
-        tab = self._tab
-        if tab.is_plain:
+        if self._is_plain:
             return standing
+        tab = self._tab
         if self._per_model:
             tab = tab.of_model(model, self._meant(model))
         for purse in tab.purses:

@@ -85,7 +85,8 @@ class Source:
         asked = self._ledger.books.position()
         with self._database.read(oldest=VERIFIABLE) as connection:
             asked_at = ticks()
-            self._clock.set(self._database.now(connection), asked_at=asked_at)
+            now, is_standby = self._database.now_and_role(connection)
+            self._clock.set(now, asked_at=asked_at)
             found, batch = queries.find_all_presented(connection, lookups, recorder=asked[0])
             if groups := queries.find_groups(connection):
                 found = {
@@ -121,6 +122,12 @@ class Source:
                 ),
                 *(Charged(budget.name, budget.terms) for budget in budgets if budget.name.meter),
             ]
+            if is_standby and kept:
+                entries[lookup] = UnavailableError(
+                    "the database is a standby, where a key with a budget cannot be charged",
+                    hint="let the gateway use the primary",
+                )
+                continue
             entries[lookup] = Entry(
                 presented,
                 loaded_at=loaded_at,

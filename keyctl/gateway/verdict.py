@@ -4,6 +4,7 @@ from collections import deque
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from operator import attrgetter
 from typing import Any, Self
 
 from keyctl.gateway.accounts import Hold
@@ -50,11 +51,8 @@ class Verdict(verify.Verdict):
     def for_request(self, tab: Tab) -> Self:
         """Return the same verdict, for one more request: what each one reserves is its own."""
         copy: Self = object.__new__(type(self))
-        for name in _COPIED:
-            object.__setattr__(copy, name, getattr(self, name))
-        object.__setattr__(copy, "_tab", tab)
-        object.__setattr__(copy, "_holds", deque())
-        object.__setattr__(copy, "_admissions", deque())
+        for write, value in zip(_WRITE, (*_READ(self), tab, deque(), deque()), strict=True):
+            write(copy, value)
         return copy
 
     def __copy__(self) -> Self:
@@ -223,3 +221,8 @@ class AsyncVerdict(Verdict):
 
 
 _COPIED = (*verify.Verdict.__slots__, "_found")
+# By the slots themselves: a verdict is made for each request of a key with limits.
+_READ = attrgetter(*_COPIED)
+_WRITE = tuple(
+    getattr(Verdict, name).__set__ for name in (*_COPIED, "_tab", "_holds", "_admissions")
+)

@@ -66,13 +66,13 @@ class TestAHotStandby:
     def test_is_read_and_not_written(self, server: Postgres, server_cli: Cli) -> None:
         """Reading works there; writing is exit 6 and names the primary."""
         key = server_cli.key("--alias", "early")
+        limited = server_cli.key("--max-budget", "1000000")
         with standby_of(server) as standby:
             name = str(server_cli.database_url).rpartition("/")[2]
             cli = Cli(server_cli.home, standby.url(name))
             assert cli.verdict(key)["valid"]
-            assert [item["key_alias"] for item in cli("list", "-o", "json").json["keys"]] == [
-                "early"
-            ]
+            listed = cli("list", "--alias", "early", "-o", "json").json["keys"]
+            assert [item["key_alias"] for item in listed] == ["early"]
             cli("audit", "verify", check=True)
             for command in (
                 ("generate",),
@@ -91,6 +91,8 @@ class TestAHotStandby:
                 assert "use the primary" in done.error["hint"]
             with Verifier(standby.url(name)) as verifier:
                 assert verifier.verify(key).valid
+                with pytest.raises(UnavailableError, match="standby"):
+                    verifier.verify(limited)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="another account's process is root's to begin")
