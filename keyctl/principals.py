@@ -134,6 +134,11 @@ def principal_values(
     return values
 
 
+def tier_fields() -> list[str]:
+    """Return the fields that a budget tier can be given, its id apart."""
+    return [name for name in TierRequest.model_fields if name != "id"]
+
+
 def tier_values(tier_id: str, document: Mapping[str, Any]) -> dict[str, Any]:
     """Return *document* as column values of a budget tier; names set to null are cleared.
 

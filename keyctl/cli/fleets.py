@@ -32,6 +32,7 @@ _TYPES: Final = {
     "team": "team",
     "user": "user",
     "key": "key",
+    "budget": "budget",
 }
 _SIGNS: Final = {"create": "+", "update": "~", "delete": "-", "adopt": "="}
 _WORDS: Final = {

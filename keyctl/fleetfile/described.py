@@ -10,6 +10,7 @@ from keyctl import jsontext
 from keyctl.errors import MalformedRequestError, Violation
 from keyctl.fleetfile import yamltext
 from keyctl.fleetfile.document import (
+    BUDGETS,
     COUNTER,
     INSTRUCTIONS,
     MEMBERS,
@@ -21,7 +22,7 @@ from keyctl.fleetfile.document import (
 )
 from keyctl.fleetfile.faults import Fault, Path, Place, dotted, malformed
 from keyctl.policy import resolve
-from keyctl.principals import principal_values
+from keyctl.principals import principal_values, tier_values
 from keyctl.records import Principal
 from keyctl.requests import validate
 
@@ -49,6 +50,22 @@ class OwnerEntry:
     values: Mapping[str, Any]
     members: Mapping[str, str]
     adopt: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TierEntry:
+    """A budget tier as a file describes it, in column values."""
+
+    name: str
+    fleet: str
+    source: int
+    values: Mapping[str, Any]
+    adopt: bool
+
+    @property
+    def section(self) -> str:
+        """Return where it stands in the file."""
+        return BUDGETS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +104,7 @@ class KeyTemplate:
         return was.replace(COUNTER, name[len(before) : len(name) - len(after)])
 
 
-Entry = OwnerEntry | KeyTemplate
+Entry = OwnerEntry | TierEntry | KeyTemplate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +113,7 @@ class Fleet:
 
     sources: Sequence[Source]
     names: frozenset[str]
+    tiers: Sequence[TierEntry]
     owners: Sequence[OwnerEntry]
     keys: Sequence[KeyTemplate]
 
@@ -130,6 +148,7 @@ def read_fleet(sources: Sequence[Source]) -> Fleet:
     return Fleet(
         sources=sources,
         names=frozenset(reading.fleets),
+        tiers=sorted(reading.tiers, key=lambda item: item.name),
         owners=sorted(
             reading.owners, key=lambda item: (list(OWNERS).index(item.section), item.name)
         ),
@@ -143,6 +162,7 @@ class _Reading:
 
     sources: Sequence[Source]
     fleets: set[str] = field(default_factory=set)
+    tiers: list[TierEntry] = field(default_factory=list)
     owners: list[OwnerEntry] = field(default_factory=list)
     keys: list[KeyTemplate] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
@@ -225,7 +245,11 @@ class _Reading:
             self._fault(index, "fleet.object", path, "is a mapping from fields to values")
             return
         try:
-            if section in OWNERS:
+            if section == BUDGETS:
+                tier = _tier(index, fleet, name, body)
+                self._once(index, section, name, path)
+                self.tiers.append(tier)
+            elif section in OWNERS:
                 owner = self._owner(index, fleet, section, name, body)
                 self._once(index, section, name, path)
                 self.owners.append(owner)
@@ -319,6 +343,22 @@ def _members(
             faults.append(_wrong(f"members.{user}", "is a mapping such as {role: admin}"))
         else:
             yield user, found.role
+
+
+def _tier(index: int, fleet: str, name: str, body: dict[str, Any]) -> TierEntry:
+    """Return the tier that an entry describes.
+
+    Raises:
+        MalformedRequestError: It is malformed.
+    """
+    document = dict(body)
+    adopt = document.pop("adopt", None)
+    if adopt not in (None, True, False) or "id" in document:
+        raise MalformedRequestError(
+            "malformed", violations=[_wrong("adopt", "is true or false, and the id is the name")]
+        )
+    values = tier_values(name, document)
+    return TierEntry(name=name, fleet=fleet, source=index, values=values, adopt=bool(adopt))
 
 
 def _key(index: int, fleet: str, name: str, body: dict[str, Any]) -> KeyTemplate:

@@ -71,7 +71,8 @@ OWNERS: Final[dict[str, type[Principal]]] = {
     "users": User,
     "teams": Team,
 }
-SECTIONS: Final = (*OWNERS, "keys")
+BUDGETS: Final = "budgets"
+SECTIONS: Final = (BUDGETS, *OWNERS, "keys")
 MEMBERS: Final[dict[type[Principal], type[TeamMember] | type[OrganizationMember]]] = {
     Team: TeamMember,
     Organization: OrganizationMember,

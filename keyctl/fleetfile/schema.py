@@ -6,6 +6,7 @@ from typing import Any, Final
 from pydantic.json_schema import models_json_schema
 
 from keyctl.fleetfile.document import (
+    BUDGETS,
     MEMBERS,
     OWNERS,
     SECTIONS,
@@ -14,7 +15,7 @@ from keyctl.fleetfile.document import (
     KeyEntry,
 )
 from keyctl.fleetfile.sentences import SECTION_SENTENCES, SENTENCES
-from keyctl.principals import owner_model
+from keyctl.principals import TierRequest, owner_model
 from keyctl.records import Principal
 
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
@@ -26,6 +27,7 @@ def fleet() -> dict[str, Any]:
     models = [
         Heading,
         KeyEntry,
+        TierRequest,
         *MEMBERS.values(),
         *(owner_model(kind) for kind in OWNERS.values()),
     ]
@@ -38,6 +40,7 @@ def fleet() -> dict[str, Any]:
     keys["properties"].pop("key_alias")
     for kind in OWNERS.values():
         _describe_owner(kind, defs)
+    _adoptable(defs[TierRequest.__name__])
     sections = {
         name: {
             "type": "object",
@@ -61,6 +64,8 @@ def fleet() -> dict[str, Any]:
 
 
 def _ref(section: str) -> str:
+    if section == BUDGETS:
+        return _REF.format(model=TierRequest.__name__)
     model = KeyEntry if section == "keys" else owner_model(OWNERS[section])
     return _REF.format(model=model.__name__)
 
@@ -69,19 +74,24 @@ def _describe_owner(kind: type[Principal], defs: dict[str, Any]) -> None:
     """Give an owner what only files have: members, adoption, and LiteLLM's names."""
     shape = defs[owner_model(kind).__name__]
     properties = shape["properties"]
-    del properties["id"]
-    shape["required"] = [name for name in shape.get("required", ()) if name != "id"]
-    if not shape["required"]:
-        del shape["required"]
+    _adoptable(shape)
     for theirs, own in SYNONYMS[kind].items():
         properties[theirs] = dict(properties[own])
-    properties["adopt"] = {"type": "boolean", "description": SENTENCES["adopt_owner"]}
     if kind in MEMBERS:
         member = {"$ref": _REF.format(model=MEMBERS[kind].__name__)}
         properties["members"] = {
             "type": "object",
             "additionalProperties": {"anyOf": [member, {"type": "null"}]},
         }
+
+
+def _adoptable(shape: dict[str, Any]) -> None:
+    """Let an object be adopted; its id is the name in front."""
+    properties = shape["properties"]
+    del properties["id"]
+    if shape.get("required") == ["id"]:
+        del shape["required"]
+    properties["adopt"] = {"type": "boolean", "description": SENTENCES["adopt_owner"]}
 
 
 def _fields(schema: Any) -> Iterator[tuple[str, dict[str, Any]]]:

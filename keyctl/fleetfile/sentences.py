@@ -6,6 +6,7 @@ SECTION_SENTENCES: Final = {
     "organizations": "Organizations by id: what teams belong to.",
     "users": "Users by id: people who own keys.",
     "teams": "Teams by id: who shares models, budgets and a policy.",
+    "budgets": "Budget tiers by id: limits in one place, for those who name them by budget_id.",
     "keys": "Keys by alias; with count, {n} in the name stands for 1 to count.",
 }
 SENTENCES: Final = {

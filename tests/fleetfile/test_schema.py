@@ -21,6 +21,7 @@ teams:
     policy: {require_expiry: true}
     members: {alice@example.com: {role: admin}}
     adopt: true
+budgets: {small: {max_budget: 5, budget_duration: 1d}}
 keys:
   checkout: {team_id: web, max_budget: 20, auto_rotate: true, rotation_interval: 30d, deliver: vault}
   worker-{n}: {count: 20, team_id: web, rpm_limit: null, deliver: files}

@@ -315,6 +315,40 @@ class TestWhose:
         assert fleets.lines(text, only=(("team", "a"),)) == ["create team a", "create key k"]
 
 
+TIERS = """
+budgets: {small: {max_budget: 5, budget_duration: 1d}}
+teams: {t: {}}
+users: {u: {budget_id: small}}
+keys: {'w-{n}': {count: 2, team_id: t, budget_id: small, deliver: files}}
+"""
+
+
+class TestTiers:
+    def test_come_before_who_names_them(self, fleets: Fleets) -> None:
+        """A tier, a user and keys that name it are made by one file, exported, and ended together."""
+        assert fleets.apply(TIERS) == ["w-1", "w-2"]
+
+        assert fleets.lines(TIERS) == []
+        assert fleets.plan(fleets.export()).changes == []
+        assert fleets.lines(TIERS.replace("max_budget: 5", "max_budget: 6")) == [
+            "update budget small"
+        ]
+        less = "teams: {t: {}}\nkeys: {'w-{n}': {count: 2}}\n"
+        assert fleets.lines(less, prune=True) == ["delete user u"]
+        assert fleets.lines("teams: {t: {}}\n", prune=True) == [
+            "delete user u",
+            "delete key w-1",
+            "delete key w-2",
+        ]
+        fleets.apply("teams: {t: {}}\n", prune=True)
+        assert fleets.lines("teams: {t: {}}\n", prune=True) == ["delete budget small"]
+
+    def test_one_that_is_not_there(self, fleets: Fleets) -> None:
+        """A tier that is neither there nor described is an error with its place."""
+        with pytest.raises(NotFoundError, match=r"1\.yaml:2: there is no budget 'none'"):
+            fleets.plan("\nkeys: {k: {budget_id: none, deliver: files}}\n")
+
+
 class TestRename:
     def test_keeps_the_key(self, fleets: Fleets) -> None:
         """Id, secret and spend stay; the old name is free."""

@@ -7,7 +7,15 @@ from sqlalchemy import Connection, Table, delete, insert, select, update
 
 from keyctl.db import rows
 from keyctl.db.queries.patterns import matches
-from keyctl.db.tables import keys, organization_members, organizations, team_members, teams, users
+from keyctl.db.tables import (
+    budgets,
+    keys,
+    organization_members,
+    organizations,
+    team_members,
+    teams,
+    users,
+)
 from keyctl.errors import UnreadableRowError
 from keyctl.records import Member, Organization, Principal, Team, User
 
@@ -135,7 +143,7 @@ def owners_of_keys(connection: Connection, team_ids: Collection[str], column: st
 def fleets(connection: Connection) -> set[str]:
     """Return the names of the fleets that live objects belong to."""
     found: set[str] = set()
-    for table in (*_TABLES.values(), keys):
+    for table in (*_TABLES.values(), budgets, keys):
         query = select(table.c.managed_by).where(
             table.c.managed_by.is_not(None), table.c.deleted_at.is_(None)
         )

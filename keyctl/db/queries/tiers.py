@@ -1,6 +1,6 @@
 """Ask for budget tiers, and for who names them."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from sqlalchemy import Connection, insert, select, update
@@ -28,6 +28,12 @@ def tier_ids(connection: Connection) -> list[str]:
     """Return the ids of all tiers that are not archived."""
     query = select(budgets.c.id).where(budgets.c.deleted_at.is_(None)).order_by(budgets.c.id)
     return list(connection.execute(query).scalars())
+
+
+def managed_tiers(connection: Connection, fleets: Collection[str]) -> list[Tier]:
+    """Return the live tiers that files of these fleets described, by id."""
+    query = select(budgets).where(budgets.c.managed_by.in_(fleets), budgets.c.deleted_at.is_(None))
+    return rows.every(connection, query.order_by(budgets.c.id), budgets, Tier.of)
 
 
 def write_tier(connection: Connection, tier: Tier) -> None:

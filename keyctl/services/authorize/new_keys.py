@@ -1,6 +1,6 @@
 """Judge many different new keys in one transaction, each on facts that count the ones before it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
@@ -45,6 +45,7 @@ class NewKeys:
     now: datetime
     lock: bool
     overrides: Sequence[str] = ()
+    coming: Container[str] = ()
     _decisions: dict[int, tuple[NewKey, KeyDecision]] = field(default_factory=dict)
 
     def verdict(self, wanted: NewKey, key_id: str, alias: str | None) -> Verdict:
@@ -76,6 +77,7 @@ class NewKeys:
             overrides=self.overrides,
             lookup=self.lookup,
             adding=self.ledger,
+            coming=self.coming,
             lock=self.lock,
             now=self.now,
         )

@@ -1,6 +1,6 @@
 """Validate and authorize a request: gather the facts, fill, run every rule, refuse or step over."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Protocol, TypeVar
@@ -182,6 +182,7 @@ def gather(
     lock: bool = True,
     lookup: Lookup = directory,
     adding: Adding = totals,
+    coming: Container[str] = (),
     now: datetime,
 ) -> KeyDecision:
     """Gather the facts around the key that *values* describe, and fill in what they leave out.
@@ -206,7 +207,7 @@ def gather(
         access_groups.require_known(connection, settings, names)
     if operation != "import":  # an imported key reaches what it did where it comes from
         key = resolve.with_default_routes(key, settings.default_routes)
-    if key.budget_id is not None:
+    if key.budget_id is not None and key.budget_id not in coming:
         require_tier(connection, key.budget_id, lock=lock)
     facts = Facts(
         operation=operation,

@@ -9,11 +9,11 @@ from sqlalchemy import Connection
 
 from keyctl import jsontext, views
 from keyctl.db import queries
-from keyctl.db.queries import KeyFilter, directory
+from keyctl.db.queries import KeyFilter, directory, tiers
 from keyctl.errors import TeamNotFoundError, UnreadableRowError, UsageError
-from keyctl.fleetfile.document import DEFAULT_FLEET, OWNERS, SYNONYMS, VERSION
-from keyctl.principals import owner_fields
-from keyctl.records import Key, Organization, Principal, Team, User
+from keyctl.fleetfile.document import BUDGETS, DEFAULT_FLEET, OWNERS, SYNONYMS, VERSION
+from keyctl.principals import owner_fields, tier_fields
+from keyctl.records import Key, Organization, Principal, Team, Tier, User
 from keyctl.requests import KeyFields
 from keyctl.services.callers import require_overseer
 from keyctl.services.workspace import Workspace
@@ -86,6 +86,9 @@ class ExportService:
         database = self.workspace.database
         with database.read(snapshot=True) as connection:
             now = database.now(connection)
+            for tier in _tiers(connection):
+                if fleet in (None, tier.managed_by):
+                    yield BUDGETS, tier.id, _tier(tier)
             for section, kind in OWNERS.items():
                 for record in _owners(connection, kind, wanted):
                     if fleet in (None, record.managed_by):
@@ -153,6 +156,23 @@ def _owners(
     while page := _readable(directory.listed(connection, kind, after=after, limit=_PAGE)):
         yield from page
         after = page[-1].id
+
+
+def _tiers(connection: Connection) -> Iterator[Tier]:
+    """Yield every tier: with some teams only, keys of these may name any."""
+    after = None
+    while page := tiers.list_tiers(connection, after=after, limit=_PAGE):
+        yield from page
+        after = page[-1].id
+
+
+def _tier(tier: Tier) -> dict[str, Any]:
+    found = {
+        name: views.dollars(name, getattr(tier, name))
+        for name in tier_fields()
+        if getattr(tier, name) not in _NOTHING
+    }
+    return {**found, "adopt": True}
 
 
 def _owner(connection: Connection, record: Principal) -> dict[str, Any]:

@@ -92,6 +92,7 @@ class KeyPlanner:
             caller=self.caller,
             lookup=self.world,
             ledger=ledger,
+            coming=self.world.tiers,
             now=self.now,
             lock=self.lock,
         )
@@ -200,6 +201,7 @@ class KeyPlanner:
                 lock=self.lock,
                 lookup=self.world,
                 adding=ledger,
+                coming=self.world.tiers,
                 now=self.now,
             )
         except KeyctlError as error:

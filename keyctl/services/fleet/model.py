@@ -7,7 +7,7 @@ from typing import Any, Final, Literal
 from keyctl.db.queries.audit import Head
 from keyctl.errors import KeyctlError, Violation
 from keyctl.fleetfile.described import Entry, KeyTemplate
-from keyctl.records import Key, Principal
+from keyctl.records import Key, Principal, Tier
 from keyctl.sinks.base import Target
 
 Action = Literal["create", "update", "delete", "adopt"]
@@ -38,6 +38,14 @@ class OwnerChange(Change):
     before: Principal | None = None
     after: Principal
     roles: Mapping[str, tuple[str | None, str]] = field(default_factory=dict)
+
+
+@dataclass(slots=True, kw_only=True)
+class TierChange(Change):
+    """A budget tier that is made, changed, adopted or ended."""
+
+    before: Tier | None = None
+    after: Tier
 
 
 @dataclass(slots=True, kw_only=True)

@@ -9,7 +9,9 @@ from sqlalchemy import Connection
 
 from keyctl import views
 from keyctl.db.queries import directory
+from keyctl.db.queries.tiers import find_tier
 from keyctl.errors import (
+    BudgetNotFoundError,
     KeyctlError,
     NotManagedError,
     OrganizationNotFoundError,
@@ -82,6 +84,12 @@ class OwnerPlanner:
                     hint="describe it, or create it",
                 ),
             )
+        budget_id = entry.values.get("budget_id")
+        if budget_id is not None and not self._has_tier(budget_id):
+            error = BudgetNotFoundError(
+                f"there is no budget {budget_id!r}", hint="describe it, or create it"
+            )
+            yield _problem(entry, "budget_id", "fleet.missing", error)
         for user in entry.members:
             if not self._exists(User, user):
                 yield _problem(
@@ -92,6 +100,9 @@ class OwnerPlanner:
                         f"there is no user {user!r}", hint="describe it, or create it"
                     ),
                 )
+
+    def _has_tier(self, tier_id: str) -> bool:
+        return tier_id in self.world.tiers or find_tier(self.connection, tier_id) is not None
 
     def _exists(self, kind: type[Principal], object_id: str) -> bool:
         return self.world.find(self.connection, kind, object_id) is not None

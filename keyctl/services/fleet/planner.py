@@ -7,10 +7,11 @@ from datetime import datetime
 from sqlalchemy import Connection
 
 from keyctl.db.queries import audit, directory
+from keyctl.db.queries.tiers import managed_tiers
 from keyctl.errors import DeliveryError, KeyctlError, PolicyDeniedError, UsageError
-from keyctl.fleetfile.described import Entry, Fleet, KeyTemplate, OwnerEntry
+from keyctl.fleetfile.described import Entry, Fleet, KeyTemplate, OwnerEntry, TierEntry
 from keyctl.policy.facts import Caller
-from keyctl.records import Principal
+from keyctl.records import Principal, Tier
 from keyctl.requests import GenerateRequest
 from keyctl.services.authorize import totals
 from keyctl.services.authorize.custom_hook import decide
@@ -21,10 +22,12 @@ from keyctl.services.fleet.keys import KeyPlanner
 from keyctl.services.fleet.match import restricted
 from keyctl.services.fleet.model import NewKeyChange, Plan, Problem, Warned
 from keyctl.services.fleet.owners import OwnerPlanner
+from keyctl.services.fleet.tiers import WORD as WORD_OF_TIER
+from keyctl.services.fleet.tiers import compare_tier, end_tiers
 from keyctl.services.fleet.world import World
 from keyctl.services.workspace import Workspace
 
-_ORDER = ("organization", "user", "team", "key")
+_ORDER = ("budget", "organization", "user", "team", "key")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +47,7 @@ class FleetOrder:
             return self.fleet
         return replace(
             self.fleet,
+            tiers=[item for item in self.fleet.tiers if _names(item) & set(self.only)],
             owners=[item for item in self.fleet.owners if _names(item) & set(self.only)],
             keys=[item for item in self.fleet.keys if _names(item) & set(self.only)],
         )
@@ -75,6 +79,9 @@ def make_plan(
     if lock:
         totals.lock_everywhere(connection, workspace.settings)
     world = World.of(connection, fleet, lock=lock)
+    world.tiers.update(entry.name for entry in fleet.tiers)
+    for tier in fleet.tiers:
+        compare_tier(connection, plan, tier, actor=caller.actor, now=now)
     owners = OwnerPlanner(
         connection=connection, world=world, plan=plan, actor=caller.actor, now=now
     )
@@ -94,14 +101,16 @@ def make_plan(
     found = keys.match(fleet)
     left = restricted(found.left, order.only)
     left_owners = _left_owners(connection, order, fleet)
+    left_tiers = _left_tiers(connection, order, fleet)
     if order.prune:
         keys.end(left)
         ended = {key.id for key in left}
         keys.judge(found, ended)
         owners.prune(left_owners, keys_ended=ended)
+        end_tiers(connection, plan, left_tiers, keys_ended=ended, actor=caller.actor, now=now)
     else:
         keys.judge(found, set())
-        _warn_of_left(plan, len(left) + len(left_owners))
+        _warn_of_left(plan, len(left) + len(left_owners) + len(left_tiers))
     plan.changes.sort(key=lambda change: (_ORDER.index(change.object_type), change.object_id))
     return plan
 
@@ -156,6 +165,15 @@ def _left_owners(connection: Connection, order: FleetOrder, fleet: Fleet) -> lis
     ]
 
 
+def _left_tiers(connection: Connection, order: FleetOrder, fleet: Fleet) -> list[Tier]:
+    described = {entry.name for entry in order.fleet.tiers}
+    return [
+        tier
+        for tier in managed_tiers(connection, fleet.names)
+        if tier.id not in described and (not order.only or (WORD_OF_TIER, tier.id) in order.only)
+    ]
+
+
 def _warn_of_left(plan: Plan, count: int) -> None:
     if count:
         objects = "1 object is" if count == 1 else f"{count} objects are"
@@ -173,6 +191,8 @@ def _names(entry: Entry) -> set[tuple[str, str]]:
 def _own_names(entry: Entry) -> Iterator[tuple[str, str]]:
     if isinstance(entry, OwnerEntry):
         yield WORD[entry.kind], entry.name
+    elif isinstance(entry, TierEntry):
+        yield WORD_OF_TIER, entry.name
     elif isinstance(entry, KeyTemplate):
         yield "key", entry.name
     for word in ("team", "user", "organization"):

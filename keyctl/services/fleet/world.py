@@ -15,13 +15,17 @@ _KINDS: tuple[type[Principal], ...] = (Organization, User, Team)
 
 @dataclass(slots=True)
 class World:
-    """A `Lookup` of owners and roles: what is stored, and over it what the plan makes of it."""
+    """A `Lookup` of owners and roles: what is stored, and over it what the plan makes of it.
+
+    `tiers` are the budget tiers that files describe.
+    """
 
     stored: dict[type[Principal], dict[str, Principal]]
     roles: dict[type[Principal], dict[tuple[str, str], str]]
     planned: dict[type[Principal], dict[str, Principal | None]] = field(
         default_factory=lambda: {kind: {} for kind in _KINDS}
     )
+    tiers: set[str] = field(default_factory=set)
     _others: dict[tuple[type[Principal], str], Principal | None] = field(default_factory=dict)
 
     @classmethod

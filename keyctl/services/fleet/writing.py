@@ -9,7 +9,8 @@ from keyctl.db.queries import directory
 from keyctl.fleetfile.document import OWNERS
 from keyctl.records import Key, Organization, Principal, Team, User
 from keyctl.services.directory import WORD
-from keyctl.services.fleet.model import KeyChange, OwnerChange, Plan
+from keyctl.services.fleet.model import KeyChange, OwnerChange, Plan, TierChange
+from keyctl.services.fleet.tiers import write_tiers
 from keyctl.services.keys.update import end_administration, with_blocker
 from keyctl.services.transaction import Unit, archive, row_of
 
@@ -28,6 +29,8 @@ def write(unit: Unit, plan: Plan) -> None:
         Outdated: A key is not what it was when it was read.
     """
     owners = [change for change in plan.changes if isinstance(change, OwnerChange)]
+    tiers = [change for change in plan.changes if isinstance(change, TierChange)]
+    write_tiers(unit, [change for change in tiers if change.action != "delete"])
     for kind in OWNERS.values():
         _write_owners(unit, [item for item in owners if type(item.after) is kind])
     keys = [change for change in plan.changes if isinstance(change, KeyChange)]
@@ -40,6 +43,7 @@ def write(unit: Unit, plan: Plan) -> None:
         for owner in owners:
             if owner.action == "delete" and type(owner.after) is kind:
                 _end_owner(unit, owner)
+    write_tiers(unit, [change for change in tiers if change.action == "delete"])
 
 
 def _write_owners(unit: Unit, changes: Iterable[OwnerChange]) -> None:

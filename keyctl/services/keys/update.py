@@ -1,6 +1,6 @@
 """Change a key's settings, through the one policy path, judged as the key would be."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Any, Final
@@ -196,6 +196,7 @@ def judge_change(
     lock: bool = True,
     lookup: Lookup = directory,
     adding: Adding = totals,
+    coming: Container[str] = (),
     now: datetime,
 ) -> Verdict:
     """Return the verdict on setting the columns in *values* and emptying those in *cleared*.
@@ -222,7 +223,7 @@ def judge_change(
         changed = replace(changed, organization_id=around.organization.id)
     elif follows:
         changed = replace(changed, organization_id=None)
-    if changed.budget_id is not None and changed.budget_id != before.budget_id:
+    if changed.budget_id not in (None, before.budget_id) and changed.budget_id not in coming:
         require_tier(connection, changed.budget_id, lock=lock)
     changed = replace(changed, overrides=models.lasting_overrides(before, changed))
     moved = changed.team_id != before.team_id
