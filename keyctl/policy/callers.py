@@ -283,7 +283,6 @@ RULES: Final = (
         "the routes of the caller's key hold the operation's",
         _route,
         binds="secret",
-        closes=True,
     ),
     _rule(
         "caller.admin_block",
@@ -302,7 +301,7 @@ RULES: Final = (
     _rule("caller.service_account_team", "a service account stays in its team", _service_team),
     _rule("caller.suspend", "who blocks a key administers its team or organization", _suspend),
     _rule("caller.organization", "the caller belongs to the key's organization", _organization),
-    _rule("caller.admin_only", "fields for admins are left alone", _admin_only),
+    _rule("caller.admin_only", "fields for admins are left alone", _admin_only, closes=True),
     *(
         _rule(
             f"{name}.allowed_team_member_roles",

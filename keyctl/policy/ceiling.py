@@ -320,12 +320,24 @@ _ROWS: Final = (
 COMPARED: Final = frozenset(name for row in _ROWS for name in (*row.fields, *row.also))
 
 
+# Only admins name the first two; of the others nothing shows yet that something else opens.
+_CLOSED_ELSEWHERE: Final = frozenset(
+    {
+        "allowed_passthrough_routes",
+        "denied_passthrough_routes",
+        "budget_fallbacks",
+        "object_permission",
+        "allowed_vector_store_indexes",
+    }
+)
+
+
 def _rule(row: _Row) -> Rule:
     return Rule(
         id=row.rule,
         binds="caller",
         overridable=False,
-        closes=True,
+        closes=not {*row.fields} & _CLOSED_ELSEWHERE,
         demands=f"{', '.join(row.fields)}: no more than the caller's own key has",
         check=lambda facts: check(facts, row),
     )

@@ -127,7 +127,7 @@ def unbounded_by_purse(facts: Facts) -> str | None:
 
 
 def _rule(
-    rule: str, demands: str, check: Callable[[Facts], Iterable[Violation]], *, closes: bool = True
+    rule: str, demands: str, check: Callable[[Facts], Iterable[Violation]], *, closes: bool = False
 ) -> Rule:
     return Rule(
         id=rule, binds="caller", overridable=False, demands=demands, check=check, closes=closes
@@ -150,6 +150,7 @@ RULES: Final = (
         "caller.purse",
         "a key that is made, widened or taken stays in every purse of the caller's own key",
         _purses,
+        closes=True,
     ),
     _rule(
         "caller.may_issue.max_keys",

@@ -604,7 +604,7 @@ def test_every_rule_of_the_table_is_raised_here_and_no_other_exists() -> None:
         *elsewhere,
         *(case.rule for case in CALLER_CASES),
         *("caller.route", "caller.admin_block"),
-        *("caller.issued_by_another", "caller.raises_administration"),
+        *("caller.issued_by_another", "caller.raises_administration", "caller.restricted"),
         *("caller.member_role", "caller.member_of_organization"),
         *("caller.admin_only", "caller.suspend", "key.rotatable"),
         *("hook.custom_key_generate", "caller.override"),
