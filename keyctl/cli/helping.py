@@ -12,8 +12,9 @@ _GROUPS: Final = {
     ),
     "Which ones": (
         "--search --state --over-budget --expires-before --created-after --unused-for --due --action"
-        " --since --until --failed --delivered --hook --from --issued-by --only"
+        " --since --until --failed --delivered --hook --issued-by --only"
     ),
+    "Many at once": "--count --from",
     "Limits": (
         "--model --models --max-budget --soft-budget --budget-duration --budget-id --rpm-limit"
         " --tpm-limit --tpd-limit --max-parallel-requests --rpm-limit-type --tpm-limit-type"
@@ -25,7 +26,7 @@ _GROUPS: Final = {
         "--duration --expires --blocked --auto-rotate --rotation-interval --grace --max --deadline"
     ),
     "Where the key goes": (
-        "--out-file --out-dir --out-format --deliver --force --env-var --key-stdin --key-file --count"
+        "--out-file --out-dir --out-format --deliver --force --env-var --key-stdin --key-file"
         " --send-invite-email"
     ),
     "What is written beside": "--metadata --tag --add-tag --remove-tag --clear --request",

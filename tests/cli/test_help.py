@@ -51,6 +51,7 @@ class TestHelp:
         headings = [line for line in shown.splitlines() if line.endswith(":") and line[0] != " "]
         assert headings == [
             "Whose it is:",
+            "Many at once:",
             "Limits:",
             "How long it lives:",
             "Where the key goes:",
