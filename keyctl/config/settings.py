@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, Final, Self
+from typing import Annotated, Any, BinaryIO, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -64,6 +64,7 @@ class Settings(Strict):
     restricted: bool = False
     database_url_file: Annotated[str, Field(pattern="^/")] | None = None
     budget_rollover: bool = False
+    unsettled: Literal["charge", "release"] = "charge"
     sinks: dict[Name, AnySink] = {}
     default_sink: Name | None = None
     hooks: dict[HookName, AnyHook] = {}

@@ -111,13 +111,3 @@ def write_leases(
         queries.write_lease(
             connection, name, books.id, amount=amount, held=held, exists=stocks[name].is_leased
         )
-
-
-def end_leases_of_the_gone(
-    connection: Connection, *, books: Books, terms: Terms, now: datetime, limit: int
-) -> int:
-    """Settle what processes that are gone had reserved, and return of how many budgets."""
-    names = queries.leases_that_are_over(connection, now=now, limit=limit)
-    balances = queries.lock_purses(connection, dict.fromkeys(names), now=now)
-    take_stock(connection, balances, names=names, books=books, terms=terms, now=now)
-    return len(names)

@@ -18,7 +18,7 @@ from keyctl.errors import BusyError, DatabaseError, DatabaseLostError, Unavailab
 from keyctl.gateway.accounts import Account
 from keyctl.gateway.books import Batch, Books
 from keyctl.gateway.clock import ticks
-from keyctl.gateway.leasing import Terms, end_leases_of_the_gone, take_stock, write_leases
+from keyctl.gateway.leasing import Terms, take_stock, write_leases
 from keyctl.purses import PurseName
 
 log = logging.getLogger("keyctl.gateway")
@@ -205,9 +205,11 @@ class Recorder:
         with self._books.writing, self._reserving() as connection:
             now = self._database.now(connection)
             queries.forget_leases(connection, unsettled_since=now - _UNUSED)
-            end_leases_of_the_gone(
-                connection, books=self._books, terms=self._terms, now=now, limit=_ENDED_AT_ONCE
+            over = queries.settle_leases_that_are_over(
+                connection, now=now, limit=_ENDED_AT_ONCE, charges=self._terms.charges_unsettled
             )
+        for lease in over:
+            log.warning("a gateway ended without settling what it had reserved of %s", lease.purse)
 
     @contextmanager
     def _reserving(self) -> Iterator[Connection]:

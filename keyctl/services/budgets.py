@@ -8,6 +8,7 @@ from keyctl import durations, money
 from keyctl.db import queries
 from keyctl.db.queries import directory
 from keyctl.db.queries.audit import Head
+from keyctl.db.schema import RESERVABLE
 from keyctl.errors import InvalidMoneyError, KeyNotFoundError, UnreadableRowError, UsageError
 from keyctl.records import Key, Principal
 from keyctl.services.callers import administering, require_admin
@@ -43,11 +44,26 @@ class BudgetService:
         """Begin the next period of every budget whose time has come, and yield each.
 
         Spend starts at zero, or with `budget_rollover` at what was overspent; periods that were
-        missed are skipped.  Rows that another run is resetting are left to it.
+        missed are skipped.  Rows that another run is resetting are left to it.  After that, what
+        gateways had reserved that are gone is settled as the configuration says.
         """
         require_admin(self.workspace, "reset budgets", "budget_reset_denied", "budget")
         while chunk := self._chunk():
             yield from (item for item in chunk if isinstance(item, Reset))
+        self._settle_the_gone()
+
+    def _settle_the_gone(self) -> None:
+        """Charge what killed gateways held, where no other gateway is left to do it; it is usage."""
+        database = self.workspace.database
+        charges = self.workspace.settings.unsettled == "charge"
+        while True:
+            with database.recording(oldest=RESERVABLE) as connection:
+                now = database.now(connection)
+                over = queries.settle_leases_that_are_over(
+                    connection, now=now, limit=_CHUNK, charges=charges
+                )
+            if not over:
+                return
 
     def due(self) -> int:
         """Return how many budgets would be reset."""

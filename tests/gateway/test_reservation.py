@@ -14,6 +14,7 @@ from gate import Gate
 from sqlalchemy import Engine, event
 
 from keyctl.gateway import AsyncVerifier, UnavailableError, Verifier
+from keyctl.services.budgets import BudgetService
 
 NEVER: dict[str, Any] = {"flush_interval": 3600.0}
 TABLES = ("keys", "teams", "users", "organizations")
@@ -331,3 +332,16 @@ class TestLeases:
             with pytest.raises(UnavailableError, match="schema 1_0002"):
                 verifier.verify(key).reserve(1)
             assert verifier.verify(free).reserve(1)
+
+    def test_cron_settles_where_no_gateway_is_left(self, gate: Gate) -> None:
+        """`budget reset --due` charges what is over, once, and leaves what is alive."""
+        key = gate.key(max_budget=1)
+        with Verifier(gate.url, **NEVER) as gone:
+            assert gone.verify(key).reserve(0.4)
+            service = BudgetService(gate.workspace)
+            assert list(service.reset_due()) == []
+            assert gate.spends()[0] == 0
+            expire(gate)
+            for _ in range(2):
+                assert list(service.reset_due()) == []
+                assert gate.spends()[0] == 40 * CENT

@@ -172,6 +172,28 @@ def leases_that_are_over(connection: Connection, *, now: datetime, limit: int) -
     return [PurseName(*row) for row in connection.execute(query)]
 
 
+def settle_leases_that_are_over(
+    connection: Connection, *, now: datetime, limit: int, charges: bool
+) -> list[Lease]:
+    """Charge what processes that are gone had reserved, or give it back, and return those leases."""
+    names = leases_that_are_over(connection, now=now, limit=limit)
+    lock_purses(connection, dict.fromkeys(names), now=now)
+    found = leases_of(connection, names, now=now)
+    over = [
+        lease
+        for leases_ in found.values()
+        for lease in leases_
+        if lease.is_over and lease.charged is None
+    ]
+    amounts: dict[PurseName, int] = {}
+    for lease in over:
+        charged = lease.held if charges else 0
+        amounts[lease.purse] = amounts.get(lease.purse, 0) + charged
+        mark_unsettled(connection, lease, charged=charged, now=now)
+    spend_more(connection, amounts)
+    return over
+
+
 def mark_unsettled(connection: Connection, lease: Lease, *, charged: int, now: datetime) -> None:
     """Note that a lease ended without being settled, and what was charged for it."""
     connection.execute(update(leases).where(_is(lease)).values(unsettled_at=now, charged=charged))
