@@ -1,7 +1,7 @@
 """Read fleet files and put them together: every object once, with everything that is wrong at once."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any, Final
@@ -20,6 +20,7 @@ from keyctl.fleetfile.document import (
     Heading,
     KeyEntry,
 )
+from keyctl.fleetfile.entries import Entry, KeyTemplate, OwnerEntry, TierEntry
 from keyctl.fleetfile.faults import Fault, Path, Place, dotted, malformed
 from keyctl.policy import resolve
 from keyctl.principals import principal_values, tier_values
@@ -36,75 +37,6 @@ class Source:
 
     name: str
     text: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OwnerEntry:
-    """An organization, user or team as a file describes it: column values, and the members it names."""
-
-    kind: type[Principal]
-    section: str
-    name: str
-    fleet: str
-    source: int
-    values: Mapping[str, Any]
-    members: Mapping[str, str]
-    adopt: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TierEntry:
-    """A budget tier as a file describes it, in column values."""
-
-    name: str
-    fleet: str
-    source: int
-    values: Mapping[str, Any]
-    adopt: bool
-
-    @property
-    def section(self) -> str:
-        """Return where it stands in the file."""
-        return BUDGETS
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KeyTemplate:
-    """A key, or `count` of them, as a file describes them.
-
-    `values` are column values, `cleared` the fields that are said to be empty.
-    """
-
-    name: str
-    fleet: str
-    source: int
-    values: Mapping[str, Any]
-    cleared: frozenset[str]
-    entry: KeyEntry
-
-    @property
-    def section(self) -> str:
-        """Return where it stands in the file."""
-        return "keys"
-
-    def names(self) -> Iterator[str]:
-        """Yield the name of each key."""
-        if self.entry.count is None:
-            yield self.name
-            return
-        for number in range(1, self.entry.count + 1):
-            yield self.name.replace(COUNTER, str(number))
-
-    def old_name(self, name: str) -> str | None:
-        """Return what the key of this *name* was called before, if the file says so."""
-        was = self.entry.was
-        if was is None or self.entry.count is None:
-            return was
-        before, _, after = self.name.partition(COUNTER)
-        return was.replace(COUNTER, name[len(before) : len(name) - len(after)])
-
-
-Entry = OwnerEntry | TierEntry | KeyTemplate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

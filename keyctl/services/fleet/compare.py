@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from keyctl import views
 from keyctl.config.settings import Settings
-from keyctl.fleetfile.described import KeyTemplate
+from keyctl.fleetfile.entries import KeyTemplate
 from keyctl.policy import resolve
 from keyctl.policy.bounds import Filled
 from keyctl.records import Key

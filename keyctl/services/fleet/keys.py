@@ -15,7 +15,8 @@ from keyctl.errors import (
     NotFoundError,
     NotManagedError,
 )
-from keyctl.fleetfile.described import Fleet, KeyTemplate
+from keyctl.fleetfile.described import Fleet
+from keyctl.fleetfile.entries import KeyTemplate
 from keyctl.policy import engine
 from keyctl.policy.facts import Caller
 from keyctl.records import Key, Team

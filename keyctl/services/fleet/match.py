@@ -7,7 +7,8 @@ from typing import Self
 from sqlalchemy import Connection
 
 from keyctl.db import queries
-from keyctl.fleetfile.described import Fleet, KeyTemplate
+from keyctl.fleetfile.described import Fleet
+from keyctl.fleetfile.entries import KeyTemplate
 from keyctl.records import Key
 
 

@@ -6,7 +6,7 @@ from typing import Any, Final, Literal
 
 from keyctl.db.queries.audit import Head
 from keyctl.errors import KeyctlError, Violation
-from keyctl.fleetfile.described import Entry, KeyTemplate
+from keyctl.fleetfile.entries import Entry, KeyTemplate
 from keyctl.records import Key, Principal, Tier
 from keyctl.sinks.base import Target
 

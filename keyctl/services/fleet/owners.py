@@ -17,8 +17,8 @@ from keyctl.errors import (
     OrganizationNotFoundError,
     UserNotFoundError,
 )
-from keyctl.fleetfile.described import OwnerEntry
 from keyctl.fleetfile.document import OWNERS, SYNONYMS
+from keyctl.fleetfile.entries import OwnerEntry
 from keyctl.records import Organization, Principal, Team, User
 from keyctl.services.directory import WORD, with_period
 from keyctl.services.fleet.model import Fields, OwnerChange, Plan, Problem, Warned

@@ -9,7 +9,8 @@ from sqlalchemy import Connection
 from keyctl.db.queries import audit, directory
 from keyctl.db.queries.tiers import managed_tiers
 from keyctl.errors import DeliveryError, KeyctlError, PolicyDeniedError, UsageError
-from keyctl.fleetfile.described import Entry, Fleet, KeyTemplate, OwnerEntry, TierEntry
+from keyctl.fleetfile.described import Fleet
+from keyctl.fleetfile.entries import Entry, KeyTemplate, OwnerEntry, TierEntry
 from keyctl.policy.facts import Caller
 from keyctl.records import Principal, Tier
 from keyctl.requests import GenerateRequest

@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from keyctl import views
 from keyctl.db.queries import tiers
 from keyctl.errors import NotManagedError
-from keyctl.fleetfile.described import TierEntry
+from keyctl.fleetfile.entries import TierEntry
 from keyctl.records import Tier
 from keyctl.services.fleet.model import Plan, Problem, TierChange, Warned
 from keyctl.services.transaction import Unit, row_of
