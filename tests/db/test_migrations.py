@@ -6,7 +6,7 @@ import shutil
 import sqlite3
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -323,7 +323,7 @@ class TestAnOlderSchema:
 
         next_cli("team", "create", "web", check=True)
 
-        with sqlite3.connect(copy) as connection:
+        with closing(sqlite3.connect(copy)) as connection:
             version = connection.execute("SELECT version_num FROM alembic_version").fetchall()
             aliases = connection.execute("SELECT key_alias FROM keys").fetchall()
         assert (mode(copy), version, aliases) == (0o600, [(HEAD,)], [("ci",)])
@@ -403,11 +403,10 @@ class TestNoSchema:
         assert (before.exit_code, before.stdout) == (6, "")
         assert made.exit_code == 0
         path = folder / "keyctl.db"
-        connection = sqlite3.connect(path)
-        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-        assert connection.execute("SELECT count(*) FROM keys").fetchone() == (1,)
-        modes = {item.name: mode(item) for item in folder.iterdir() if item.is_file()}
-        connection.close()
+        with closing(sqlite3.connect(path)) as connection:
+            assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+            assert connection.execute("SELECT count(*) FROM keys").fetchone() == (1,)
+            modes = {item.name: mode(item) for item in folder.iterdir() if item.is_file()}
         assert mode(folder) == 0o700
         assert set(modes) >= {"keyctl.db", "keyctl.db-wal"}
         assert set(modes.values()) == {0o600}
