@@ -216,13 +216,14 @@ class Coalition(RuleBasedStateMachine):
     def change_the_directory(self, data: Any, user: str, kind: Any) -> None:
         """Change what only admins may."""
         holder = self.holder(data)
-        directory = DirectoryService(holder.workspace) if holder.key_string else None
         name = {User: user, Team: "web", Organization: "acme"}[kind]
         values: dict[str, Any] = (
             {"role": "proxy_admin"} if kind is User else {"max_budget": None, "models": []}
         )
-        if directory is not None:
-            self.attempt(f"update {name}", lambda: directory.update(kind, name, values))
+        self.attempt(
+            f"update {name}",
+            lambda: DirectoryService(holder.workspace).update(kind, name, values),
+        )
 
     @invariant()
     def nobody_holds_more(self) -> None:
