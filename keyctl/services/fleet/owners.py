@@ -21,7 +21,15 @@ from keyctl.fleetfile.document import OWNERS, SYNONYMS
 from keyctl.fleetfile.entries import OwnerEntry
 from keyctl.records import Organization, Principal, Team, User
 from keyctl.services.directory import WORD, with_period
-from keyctl.services.fleet.model import Fields, OwnerChange, Plan, Problem, Warned
+from keyctl.services.fleet.model import (
+    Fields,
+    KeyChange,
+    NewKeyChange,
+    OwnerChange,
+    Plan,
+    Problem,
+    Warned,
+)
 from keyctl.services.fleet.world import World
 
 _ROLE_OF = "members."
@@ -158,7 +166,17 @@ class OwnerPlanner:
 
     def _is_needed(self, record: Principal, keys_ended: set[str], gone: set[str]) -> bool:
         column = f"{WORD[type(record)]}_id"
-        if directory.live_keys_of(self.connection, column, record.id) - keys_ended:
+        # As keys will be: what moves away in the same plan depends on it no more, what comes does.
+        ids: set[str] = set()
+        for change in self.plan.changes:
+            if isinstance(change, NewKeyChange):
+                if change.template.values.get(column) == record.id:
+                    return True
+            elif isinstance(change, KeyChange) and change.action == "update":
+                if getattr(change.after, column) == record.id:
+                    return True
+                ids.add(change.before.id)
+        if directory.live_keys_of(self.connection, column, record.id) - keys_ended - ids:
             return True
         if isinstance(record, Organization):
             stored = directory.teams_of(self.connection, record.id)
