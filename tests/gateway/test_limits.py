@@ -70,6 +70,16 @@ def tiered(owner: str) -> Callable[[Gate], str]:
     return limit
 
 
+def grouped(gate: Gate) -> str:
+    """Return a key that may use the models of one group only."""
+    gate.execute(
+        "INSERT INTO access_groups (id, models, created_at, updated_at)"
+        " VALUES ('beta', '[\"o1\"]', :at, :at)",
+        at=PAST,
+    )
+    return gate.key(access_group_ids=["beta"])
+
+
 def period(owner: str) -> Callable[[Gate], str]:
     """Return what makes a key with a spent budget whose period is over."""
 
@@ -219,6 +229,9 @@ def of_keys(suspended: Callable[[pytest.MonkeyPatch], None]) -> Iterator[tuple[s
     denied = is_refused("route_denied", route="/v1/rerank")
     everywhere = instead(routes, "is_allowed", True)
     rows = {
+        "access_group_ids": Case(
+            grouped, is_refused("model_denied", model=MODEL), instead(models, "may_use", True)
+        ),
         "budget_limits": Case(requested(budget_limits=windows), is_spent, metered("window:")),
         "model_max_budget": Case(requested(model_max_budget=of_model), is_spent, metered("model:")),
         "tpd_limit": Case(requested(tpd_limit=1000), is_spent, metered("tokens:")),
