@@ -18,6 +18,10 @@ class ReaderGone(Exception):  # noqa: N818  # it is no error
     """Whoever read stdout has seen enough, as `head` does."""
 
 
+# Errors whose message does not say what a single violation says.
+_TELL_EACH: Final = (ExitCode.DENIED, ExitCode.INTEGRITY)
+
+
 @dataclass(frozen=True, slots=True)
 class Console:
     """Where output goes.  `output` is what was asked for.
@@ -147,7 +151,7 @@ class Console:
             text = jsontext.dumps(error_document(error))  # redacted before it was JSON
         else:
             lines = [f"error: {one_line(error.message)}"]
-            if len(error.violations) > 1 or error.exit_code == ExitCode.DENIED:
+            if len(error.violations) > 1 or error.exit_code in _TELL_EACH:
                 lines += [f"  {item.rule}: {one_line(told(item))}" for item in error.violations]
             if error.hint:
                 lines.append(f"hint: {one_line(error.hint)}")

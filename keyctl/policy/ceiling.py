@@ -36,6 +36,7 @@ def ceiling_of(facts: Facts) -> Holding | None:
         team=caller.key_team,
         organization=caller.key_organization,
         user=caller.key_user,
+        groups=caller.groups,
     )
 
 
@@ -84,6 +85,7 @@ def _holding(facts: Facts) -> Holding:
         team=facts.team,
         organization=facts.organization,
         user=facts.user,
+        groups=facts.caller.groups,
     )
 
 
@@ -210,10 +212,11 @@ def _fill_models(
     _key: Key, ceiling: Holding, named: frozenset[str], _now: datetime
 ) -> dict[str, Any]:
     lists = holdings.model_lists(ceiling)
-    if "models" in named or not lists:
+    if {"models", "access_group_ids"} & named or not lists:
         return {}
-    first, *rest = lists
-    common = [name for name in first if all(models.is_allowed(name, other) for other in rest)]
+    # A group by its name, not by its models of today: the new key loses what the caller's loses.
+    first = models.named_models(ceiling.key) or lists[0]
+    common = [name for name in first if all(models.is_allowed(name, other) for other in lists)]
     return {"models": common} if common else {}
 
 
@@ -270,7 +273,7 @@ _SPECIAL: Final = (
     _Row(
         rule="caller.models",
         fields=("models",),
-        also=("team_id", "user_id", "organization_id"),
+        also=("access_group_ids", "team_id", "user_id", "organization_id"),
         compare=holdings.all_models,
         fill=_fill_models,
     ),

@@ -1,6 +1,6 @@
 """Hold what the rules look at: the caller, the key as it would be, and everything around it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Literal
@@ -23,7 +23,7 @@ class Caller:
     `organization_roles` are the user's memberships, `team_grants` what policies let them do in
     teams whose plain member they are.  `service_team` is set for a service
     account only.  `ends_at` is when the secret in hand ends, None for never; the `key_…` fields
-    are what limits the caller's key besides itself.
+    are what limits the caller's key besides itself, and `groups` the models of every access group.
     """
 
     actor: str
@@ -42,6 +42,7 @@ class Caller:
     key_user: User | None = None
     key_member: Member | None = None
     key_tier: Tier | None = None
+    groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
     def principal(self) -> str:

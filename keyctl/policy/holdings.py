@@ -1,6 +1,6 @@
 """Compare what two keys give whoever holds them, field by field, each by its own order.  Pure."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -23,6 +23,7 @@ class Holding:
     team: Team | None
     organization: Organization | None
     user: User | None
+    groups: Mapping[str, Sequence[str]]
 
     def value(self, field: str) -> Any:
         """Return what the key has in *field*, whichever column it is in."""
@@ -176,9 +177,13 @@ def all_models(holding: Holding, ceiling: Holding) -> Excess | None:
 
 
 def model_lists(holding: Holding) -> list[list[str]]:
-    """Return the lists that a model must be in, as the verifier asks for them; open ones left out."""
+    """Return the lists that a model must be in, as the verifier asks for them; open ones left out.
+
+    Groups are expanded, their names kept: a pattern that matches a group's name covers the group
+    only if it covers each of its models too.
+    """
     user = holding.user
-    lists = [holding.key.models]
+    lists = [models.named_models(holding.key)]
     for name, owner in (("team", holding.team), ("organization", holding.organization)):
         if owner is not None and owner.models:
             lists.append([*owner.models, *models.overridden(holding.key, name, owner.id)])
@@ -188,7 +193,7 @@ def model_lists(holding: Holding) -> list[list[str]]:
     elif user is not None and user.models:
         lists.append([*user.models, *models.overridden(holding.key, "user", user.id)])
     return [
-        listed
+        models.expanded(listed, holding.groups)
         for listed in lists
         if listed and not any(model in models.EVERYTHING for model in listed)
     ]

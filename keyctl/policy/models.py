@@ -106,9 +106,7 @@ def with_groups(found: Presented, groups: Mapping[str, Sequence[str]]) -> Presen
 
     A key that names groups, and no models, may use what is in its groups.
     """
-    key = found.key
-    named = [*key.models, *(key.gateway.get("access_group_ids") or ())]
-    key = replace(key, models=_expanded(named, groups))
+    key = replace(found.key, models=expanded(named_models(found.key), groups))
     return replace(
         found,
         key=key,
@@ -119,10 +117,16 @@ def with_groups(found: Presented, groups: Mapping[str, Sequence[str]]) -> Presen
 
 
 def _with_members(owner: Owner | None, groups: Mapping[str, Sequence[str]]) -> Owner | None:
-    return None if owner is None else replace(owner, models=_expanded(owner.models, groups))
+    return None if owner is None else replace(owner, models=expanded(owner.models, groups))
 
 
-def _expanded(names: Sequence[str], groups: Mapping[str, Sequence[str]]) -> list[str]:
+def named_models(key: Key) -> list[str]:
+    """Return the models and groups of models that *key* names; none means all that it inherits."""
+    return [*key.models, *(key.gateway.get("access_group_ids") or ())]
+
+
+def expanded(names: Sequence[str], groups: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return *names* with the models of each group among them behind its name."""
     return [model for name in names for model in (name, *groups.get(name, ()))]
 
 

@@ -66,6 +66,7 @@ def caller_of(
         key_user=user,
         key_member=found.member,
         key_tier=None if key.budget_id is None else found.tiers.get(key.budget_id),
+        groups={**queries.find_groups(connection), **settings.access_groups},
         service_team=key.team_id if key.service_account and user is None else None,
         changed_by=changed_by,
     )

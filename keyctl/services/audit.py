@@ -159,10 +159,15 @@ def _listener(memory: told.Told, *, state: bool) -> Callable[[Mapping[str, Any]]
 def _differs(found: Sequence[Difference]) -> StateDiffersError:
     objects = {(item.object_type, item.object_id) for item in found}
     return StateDiffersError(
-        f"{len(found)} fields of {len(objects)} objects are not what the audit chain says",
+        f"what is stored of {_counted(len(objects), 'object')} is not what the audit chain says"
+        f" ({_counted(len(found), 'field')})",
         hint="compare them with a backup; keyctl audit accept puts what stands on record, once you know why",
         violations=[item.violation() for item in found],
     )
+
+
+def _counted(number: int, word: str) -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
 def _asked(connection: Connection, wanted: EventFilter) -> Conditions:

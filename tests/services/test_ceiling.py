@@ -402,3 +402,37 @@ def test_a_key_of_a_stranger_stays_theirs(local: Holder) -> None:
     wanted = {"user_id": "eve", "team_id": "web"}
     assert refused(tina.generate, wanted) == {"caller.member_keys"}
     assert refused(tina.rotate, private.key_id) == {"key_not_found"}
+
+
+class TestGroupsOfModels:
+    """A group of models gives what is in it, whatever its name looks like."""
+
+    @pytest.fixture(name="world")
+    def _world(self, world: World) -> World:
+        world.change({"settings": {"access_groups": {"gpt-beta": ["o1"], "small": ["gpt-4o"]}}})
+        return world
+
+    @pytest.mark.parametrize(
+        ("own", "asked"),
+        [
+            ({"models": ["gpt-4o"]}, {"access_group_ids": ["gpt-beta"]}),
+            ({"models": ["gpt-4o"]}, {"models": ["gpt-beta"]}),
+            ({"models": ["gpt-*"]}, {"models": ["gpt-beta"]}),
+            ({"models": ["gpt-*"]}, {"access_group_ids": ["gpt-beta"]}),
+            ({"access_group_ids": ["small"]}, {"models": ["o1"]}),
+            ({"access_group_ids": ["small"]}, {"access_group_ids": ["gpt-beta"]}),
+        ],
+    )
+    def test_is_no_way_to_more_models(
+        self, local: Holder, own: dict[str, Any], asked: dict[str, Any]
+    ) -> None:
+        """What is in a group that the caller does not have is more than the caller has."""
+        ada = local.generate({"user_id": "ada", **own})
+
+        assert refused(lambda: ada.generate(asked)) == {"caller.models"}
+
+    def test_of_the_caller_s_is_what_a_new_key_gets(self, local: Holder) -> None:
+        """By its name, so that the new key loses what the group loses."""
+        ada = local.generate({"user_id": "ada", "access_group_ids": ["small"]})
+
+        assert ada.generate({}).answer["models"] == ["small"]

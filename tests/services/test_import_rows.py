@@ -121,7 +121,7 @@ def test_what_means_something_else_is_told(
         ({"max_budget": float("-inf")}, "max_budget: -Infinity dollars is out of range"),
         ({"max_budget": "much"}, "max_budget is not an amount of money"),
         ({"max_budget": True}, "max_budget is not an amount of money"),
-        ({"spend": -1e-8}, "spend: -1E-8 dollars is out of range"),
+        ({"spend": -1e-8}, "spend: -1e-8 dollars is out of range"),
         ({"budget_duration": "5ms"}, "budget_duration: '5ms' is not a budget period"),
         ({"budget_duration": "0d"}, "budget_duration: '0d' is not a budget period"),
         ({"budget_duration": "1y"}, "budget_duration: '1y' is not a budget period"),
