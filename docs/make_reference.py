@@ -152,10 +152,10 @@ def man_pages() -> dict[Path, str]:
     for name, command, context in whole():
         groups.setdefault(name.split()[0], []).append((name, command, context))
     made = {
-        ROOT / "man" / f"llm-keyctl-{group}.1": _man_page(group, commands)
+        ROOT / "docs" / "man" / f"llm-keyctl-{group}.1": _man_page(group, commands)
         for group, commands in groups.items()
     }
-    return {ROOT / "man" / "llm-keyctl.1": _first_man_page(), **made}
+    return {ROOT / "docs" / "man" / "llm-keyctl.1": _first_man_page(), **made}
 
 
 def _first_man_page() -> str:
@@ -250,7 +250,7 @@ def main() -> None:
     for path, text in pages().items():
         path.parent.mkdir(exist_ok=True)
         path.write_text(text, "utf-8")
-    for path in set((ROOT / "man").glob("*.1")) - set(man_pages()):
+    for path in set((ROOT / "docs" / "man").glob("*.1")) - set(man_pages()):
         path.unlink()
     sys.stdout.write(f"{len(pages())} files\n")
 

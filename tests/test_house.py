@@ -80,7 +80,7 @@ def test_what_is_made_from_the_program_is_made_anew() -> None:
 
 def test_no_man_page_is_left_over() -> None:
     """A command that is gone takes its page along."""
-    there = set((make_reference.ROOT / "man").glob("*.1"))
+    there = set((make_reference.ROOT / "docs" / "man").glob("*.1"))
 
     assert there == set(make_reference.man_pages())
 

@@ -17,6 +17,7 @@ from keyctl.services.directory import DirectoryService
 from keyctl.services.issue.generate import GenerateService
 from keyctl.services.issue.generate_many import BulkService, Made
 from keyctl.services.issue.order import Order
+from keyctl.services.keys import end
 from keyctl.services.keys.end import EndingService
 from keyctl.services.keys.read import KeyService
 from keyctl.services.workspace import Workspace
@@ -105,8 +106,11 @@ class TestALostCaller:
         assert keys_of(local) == []
 
 
-def test_a_lost_caller_ends_no_more_keys(local: Holder, tina: Held) -> None:
-    """The keys that were not reached are reported as failed, and live on."""
+def test_a_lost_caller_ends_no_more_keys(
+    local: Holder, tina: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the next transaction on: those keys are reported as failed, and live on."""
+    monkeypatch.setattr(end, "BATCH", 2)
     keys = [local.generate({"team_id": "web", "key_alias": f"ci-{n}"}).key_id for n in range(3)]
     ended = EndingService(tina.workspace).delete([keys[0], tina.key_id, *keys[1:]])
     assert [item.result for item in ended] == ["deleted", "deleted", "failed", "failed"]
