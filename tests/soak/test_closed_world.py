@@ -10,7 +10,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from keyctl.services.workspace import Workspace
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 fresh = fresh_worlds
 
