@@ -16,7 +16,9 @@ from keyctl.services.directory import DirectoryService
 from keyctl.services.issue.generate_many import BulkService
 from keyctl.services.keys.end import EndingService
 from keyctl.services.keys.update import ChangeService
+from keyctl.services.members import MemberService
 from keyctl.services.rotate.one import RotateOrder, RotateService
+from keyctl.services.tiers import TierService
 from keyctl.sinks.base import NotTakenError, Parcel, UnknownError
 
 
@@ -49,7 +51,8 @@ class Honest:
 
     def furnish(self) -> None:
         """Make one of everything, each with as much in it as one command gives."""
-        for name in ("generate", "rotate", "update", "block", "update_owner"):
+        TierService(self.world.workspace).create("small", {"max_budget": 10**9})
+        for name in ("generate", "rotate", "update", "block", "update_owner", "limits"):
             for _ in range(3):
                 getattr(self, f"_{name}")()
 
@@ -177,6 +180,27 @@ class Honest:
             service.add_member(Team, "web", "eve", self.choice.choice(["admin", "user"]))
         else:
             service.remove_member(Team, "web", "eve")
+
+    def _limits(self) -> None:
+        """Set or clear limits of a member, and of a tier."""
+        limits: list[dict[str, Any]] = [
+            {"max_budget": 3 * 10**9, "budget_duration": "1d"},
+            {"max_budget": None, "budget_duration": None},
+            {"rpm_limit": 5},
+            {"rpm_limit": None},
+        ]
+        MemberService(self.world.workspace).update("web", "ada", self.choice.choice(limits))
+        TierService(self.world.workspace).update("small", self.choice.choice(limits))
+
+    def _do_limits(self) -> None:
+        self._limits()
+
+    def _do_tiers(self) -> None:
+        service = TierService(self.world.workspace)
+        if self.choice.random() < 0.5:
+            service.create("small", {"max_budget": 10**9, "budget_duration": "1h"})
+        else:
+            service.delete("small")
 
     def _do_come_and_go(self) -> None:
         service, name = DirectoryService(self.world.workspace), self.choice.choice(["u", "v"])

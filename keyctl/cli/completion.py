@@ -129,6 +129,7 @@ def _asked(ask: Callable[[Any], list[str]]) -> list[str]:
             quiet=True,
         )
         with Session(nothing, Console("auto", frozenset(), is_terminal=False), OUTPUTS) as session:
+            session.restrict((), {})
             return ask(session.workspace)
     return []
 

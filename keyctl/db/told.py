@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Table, select, tuple_
 from keyctl import jsontext
 from keyctl.db import rows
 from keyctl.db.tables import (
+    budgets,
     keys,
     organization_members,
     organizations,
@@ -33,6 +34,7 @@ TABLES: Final[Mapping[str, Table]] = {
     "team": teams,
     "organization_member": organization_members,
     "team_member": team_members,
+    "budget": budgets,
     "key": keys,
     "secret": secrets,
 }
@@ -40,7 +42,7 @@ TABLES: Final[Mapping[str, Table]] = {
 USAGE: Final[Mapping[str, frozenset[str]]] = {
     **dict.fromkeys(("organization", "user", "team"), frozenset({"spend", "budget_reset_at"})),
     "key": frozenset({"spend", "budget_reset_at", "last_used_at"}),
-    **dict.fromkeys(("organization_member", "team_member", "secret"), frozenset[str]()),
+    **dict.fromkeys(("organization_member", "team_member", "budget", "secret"), frozenset[str]()),
 }
 
 

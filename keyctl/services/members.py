@@ -1,7 +1,7 @@
 """Set what the members of a team may spend there, and how fast."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from sqlalchemy import Connection
@@ -16,7 +16,7 @@ from keyctl.services import denials
 from keyctl.services.callers import check_route
 from keyctl.services.directory import require, require_administrator
 from keyctl.services.tiers import require_tier
-from keyctl.services.transaction import anchor, writing
+from keyctl.services.transaction import anchor, told_columns, writing
 from keyctl.services.workspace import Workspace
 
 
@@ -101,10 +101,7 @@ def _require_member(connection: Connection, team_id: str, user_id: str) -> Membe
 
 
 def _row(member: Member) -> dict[str, Any]:
-    """Return what the audit trail keeps: the role, and the limits that are set."""
-    row: dict[str, Any] = {"user_id": member.user_id, "role": member.role}
-    for name in views.MEMBER_LIMITS:
-        value = getattr(member, name)
-        if value is not None:
-            row[name] = str(money.dollars(value)) if name == "max_budget" else value
-    return row
+    """Return the membership as the audit trail tells it: whole, what is not limited included."""
+    columns = {item.name: getattr(member, item.name) for item in fields(member)}
+    del columns["team_id"]  # what the event is about
+    return told_columns(columns)

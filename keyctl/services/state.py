@@ -65,7 +65,7 @@ def hear(memory: Told, event: Mapping[str, Any]) -> None:
     action, word, seq = event["action"], event["object_type"], event["seq"]
     if action.endswith("denied"):
         return
-    after = {} if event["after"] is None else jsontext.loads(event["after"])
+    after = _document(event["after"])
     for secret in after.get("secrets", ()):
         if secret.get("removed"):
             memory.drop("secret", first=secret["id"])
@@ -80,9 +80,18 @@ def hear(memory: Told, event: Mapping[str, Any]) -> None:
             _forget_members(memory, word, event["object_id"])
 
 
+def _document(text: str | None) -> dict[str, Any]:
+    """Return what an event holds; nothing where somebody who rewrote the chain put no object."""
+    try:
+        found = {} if text is None else jsontext.loads(text)
+    except (RecursionError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def _hear_of_member(memory: Told, event: Mapping[str, Any], after: Mapping[str, Any]) -> None:
     word = _MEMBERS.get(event["object_type"], event["object_type"])
-    before = {} if event["before"] is None else jsontext.loads(event["before"])
+    before = _document(event["before"])
     user_id = after.get("user_id", before.get("user_id"))
     if event["action"].endswith("_removed"):
         memory.drop(word, first=event["object_id"], second=user_id)

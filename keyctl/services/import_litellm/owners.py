@@ -28,7 +28,7 @@ from keyctl.services.import_litellm.report import (
     on_record,
     owner_name,
 )
-from keyctl.services.transaction import Unit, row_of
+from keyctl.services.transaction import Unit, row_of, told_columns
 
 _BATCH: Final = 500
 _KINDS: Final[dict[type[Principal], Kind]] = {
@@ -207,7 +207,7 @@ class OwnerImport:
             f"{word}_member_imported",
             word,
             object_id,
-            after={"user_id": user_id, **values},
+            after={"user_id": user_id, **told_columns(values)},
         )
         return Line(object_type="member", source=source, result="imported")
 
