@@ -5,6 +5,7 @@ import pwd
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -25,6 +26,27 @@ def wanted(program: str, *more: str) -> str:
             pytest.fail(f"{program} is not installed: run .ci/servers")
         pytest.skip(f"{program} is not installed")
     return found
+
+
+def _others_may_start() -> bool:
+    if os.geteuid() != 0 or shutil.which("setpriv") is None:
+        return False
+    begun = subprocess.run(
+        [*ANOTHER_ACCOUNT, sys.executable, "-c", "import keyctl, pydantic"],
+        env={"PATH": os.environ["PATH"]},
+        cwd="/",
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+    return begun.returncode == 0
+
+
+ANOTHER_ACCOUNT = ("setpriv", "--reuid=12345", "--regid=12345", "--clear-groups")
+# A Python below /root, as pyenv makes it, is closed to everybody else.
+FOR_ANOTHER_ACCOUNT = pytest.mark.skipif(
+    not _others_may_start(), reason="takes root, and a Python that other accounts may start"
+)
 
 
 def free_port() -> int:

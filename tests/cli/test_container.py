@@ -3,12 +3,10 @@
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
-import pytest
 from harness import KEYCTL
-from servers import open_folder
+from servers import FOR_ANOTHER_ACCOUNT, open_folder
 
 DOCKERFILE = Path(__file__).parents[2] / "Dockerfile"
 CONDITIONS = """
@@ -35,23 +33,7 @@ class TestTheImage:
         assert "pip wheel" in text
 
 
-def is_for_others() -> bool:
-    """Tell whether another account may start this very Python, as in an image it may."""
-    started = subprocess.run(
-        ["setpriv", "--reuid=10001", "--regid=10001", "--clear-groups", sys.executable, "-c", ""],
-        env={"PATH": os.environ["PATH"]},
-        cwd="/",
-        capture_output=True,
-        check=False,
-        timeout=60,
-    )
-    return started.returncode == 0
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounting is root's")
-@pytest.mark.skipif(
-    os.geteuid() == 0 and not is_for_others(), reason="this Python lies in root's own folder"
-)
+@FOR_ANOTHER_ACCOUNT
 class TestItsConditions:
     def test_are_enough_to_make_and_verify_a_key(self) -> None:
         """A read-only root, one folder to write, no rights, no passwd entry, process 1."""

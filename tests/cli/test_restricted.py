@@ -14,6 +14,7 @@ import pytest
 import typer
 from harness import Cli
 from inside import Inside
+from servers import FOR_ANOTHER_ACCOUNT
 
 from keyctl.cli import restricted
 from keyctl.cli.app import COMMANDS, app
@@ -177,7 +178,7 @@ def test_every_parameter_that_names_a_place_is_known() -> None:
             )
 
 
-@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("setpriv"), reason="takes root")
+@FOR_ANOTHER_ACCOUNT
 def test_a_second_account(tmp_path: Path) -> None:
     """The caller's account reads neither database nor configuration; through the keeper's it gets keys."""
     home = Path(f"/var/tmp/keyctl-{uuid4().hex[:8]}")  # noqa: S108  # both accounts must get there

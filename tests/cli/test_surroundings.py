@@ -10,12 +10,7 @@ from pathlib import Path
 
 import pytest
 from harness import KEYCTL, Cli
-from servers import open_folder
-
-ROOT_ONLY = pytest.mark.skipif(
-    os.geteuid() != 0, reason="another account's process is root's to begin"
-)
-NOBODY = ("setpriv", "--reuid=12345", "--regid=12345", "--clear-groups")
+from servers import ANOTHER_ACCOUNT, FOR_ANOTHER_ACCOUNT, open_folder
 
 
 def run(*command: str, **options: object) -> "subprocess.CompletedProcess[str]":
@@ -33,25 +28,25 @@ def run(*command: str, **options: object) -> "subprocess.CompletedProcess[str]":
     )
 
 
-@ROOT_ONLY
+@FOR_ANOTHER_ACCOUNT
 class TestAnAccountWithoutAnEntry:
     def test_is_told_what_is_missing(self) -> None:
         """The embedded database needs a home."""
         for command in (["list"], ["generate"], ["config", "show"]):
-            done = run(*NOBODY, *KEYCTL, *command, cwd="/")
+            done = run(*ANOTHER_ACCOUNT, *KEYCTL, *command, cwd="/")
             assert (command, done.returncode) == (command, 6)
             assert done.stderr == (
                 "error: there is no home folder for the embedded database\n"
                 "hint: set KEYCTL_DATABASE_URL, or set HOME to an absolute path\n"
             )
-        assert run(*NOBODY, *KEYCTL, "config", "path", cwd="/").returncode == 0
+        assert run(*ANOTHER_ACCOUNT, *KEYCTL, "config", "path", cwd="/").returncode == 0
 
     def test_in_another_account_s_home_is_told(self) -> None:
         """As after `sudo -u app` that keeps HOME: exit 2, and not the defaults without a word."""
         with open_folder() as folder:
             (folder / "home").mkdir(mode=0o700)
             environment = {"HOME": str(folder / "home")}
-            done = run(*NOBODY, *KEYCTL, "list", env=environment, cwd="/")
+            done = run(*ANOTHER_ACCOUNT, *KEYCTL, "list", env=environment, cwd="/")
         assert (done.returncode, "set HOME" in done.stderr) == (2, True), done
 
 
@@ -74,7 +69,7 @@ class TestARemovedFolder:
 
 
 class TestTheFirstProcess:
-    @ROOT_ONLY
+    @FOR_ANOTHER_ACCOUNT
     @pytest.mark.parametrize("kind", ["sqlite"])
     def test_ends_at_sigterm_while_it_waits_for_a_lock(self, cli: Cli, database_url: str) -> None:
         """In a container keyctl is process 1, from which the kernel keeps signals."""
@@ -96,7 +91,7 @@ class TestTheFirstProcess:
         assert process.returncode == 128 + signal.SIGTERM
         assert "late" not in cli("list", check=True).stdout
 
-    @ROOT_ONLY
+    @FOR_ANOTHER_ACCOUNT
     @pytest.mark.parametrize("kind", ["sqlite"])
     def test_passes_on_the_status(self, cli: Cli) -> None:
         first = ("unshare", "-p", "-f", *KEYCTL)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from harness import KEYCTL, Cli
-from servers import open_folder
+from servers import ANOTHER_ACCOUNT, FOR_ANOTHER_ACCOUNT, open_folder
 
 pytestmark = [
     pytest.mark.parametrize("kind", ["sqlite"]),
@@ -67,6 +67,7 @@ class TestWhatIsReplaced:
         )
         assert "user:games:r--" in done.stdout
 
+    @FOR_ANOTHER_ACCOUNT
     def test_that_cannot_keep_its_group_costs_nothing(self, cli: Cli) -> None:
         """Exit 8 before anything is staged, for an account outside of the file's group."""
         with open_folder() as folder:
@@ -76,11 +77,10 @@ class TestWhatIsReplaced:
         home = folder / "theirs"
         home.mkdir()
         owned = Cli(home, f"sqlite:///{home}/keyctl.db")
-        account = ("setpriv", "--reuid=12345", "--regid=12345", "--clear-groups")
 
         def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
             return subprocess.run(
-                [*account, *KEYCTL, *arguments],
+                [*ANOTHER_ACCOUNT, *KEYCTL, *arguments],
                 env=owned.environment,
                 cwd="/",
                 capture_output=True,

@@ -12,7 +12,16 @@ from pathlib import Path
 import psycopg
 import pytest
 from harness import KEYCTL, Cli
-from servers import Postgres, free_port, pgbouncer, postgres, standby_of, until
+from servers import (
+    ANOTHER_ACCOUNT,
+    FOR_ANOTHER_ACCOUNT,
+    Postgres,
+    free_port,
+    pgbouncer,
+    postgres,
+    standby_of,
+    until,
+)
 
 from keyctl.errors import UnavailableError
 from keyctl.gateway import Verifier
@@ -95,12 +104,11 @@ class TestAHotStandby:
                     verifier.verify(limited)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="another account's process is root's to begin")
+@FOR_ANOTHER_ACCOUNT
 class TestAnAccountWithoutAnEntry:
     def test_works_with_an_empty_environment(self, server_cli: Cli) -> None:
         """`env -i`, no HOME, a uid that passwd does not know: what runs in many containers."""
         environment = {"KEYCTL_DATABASE_URL": str(server_cli.database_url)}
-        account = ("setpriv", "--reuid=12345", "--regid=12345", "--clear-groups")
         said = ""
         for command in (
             ("generate", "--alias", "a"),
@@ -110,7 +118,7 @@ class TestAnAccountWithoutAnEntry:
             ("audit", "list", "-o", "json"),
         ):
             done = subprocess.run(
-                [*account, *KEYCTL, *command],
+                [*ANOTHER_ACCOUNT, *KEYCTL, *command],
                 env=environment,
                 cwd="/",
                 capture_output=True,
