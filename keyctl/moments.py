@@ -6,7 +6,7 @@ from typing import Final, Literal
 
 from keyctl.durations import parse_duration
 from keyctl.errors import InvalidDurationError, UsageError
-from keyctl.requests import parse_instant
+from keyctl.fields import parse_instant
 
 Sense = Literal["ahead", "ago"]
 

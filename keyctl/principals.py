@@ -5,21 +5,21 @@ from typing import Any, Final, Literal
 
 from keyctl import money
 from keyctl.errors import MalformedRequestError, Violation
-from keyctl.policy.documents import Policy
-from keyctl.records import Organization, Principal, Team, User
-from keyctl.requests import (
+from keyctl.fields import (
     Dollars,
     Email,
     Limit,
     Limits,
     Metadata,
-    ModelBudget,
     Name,
     Names,
     PeriodText,
     Strict,
     validate,
 )
+from keyctl.policy.documents import Policy
+from keyctl.records import Organization, Principal, Team, User
+from keyctl.requests import ModelBudget
 
 Role = Literal[
     "proxy_admin", "proxy_admin_viewer", "org_admin", "internal_user", "internal_user_viewer"

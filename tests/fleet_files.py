@@ -8,9 +8,9 @@ from typing import Any
 from keyctl.config.settings import Settings
 from keyctl.db.database import Database
 from keyctl.errors import KeyctlError
+from keyctl.fields import validate
 from keyctl.fleetfile.described import Source, read_fleet
 from keyctl.fleetfile.writing import entry_text, section_text, value_text
-from keyctl.requests import validate
 from keyctl.services.fleet.export import ExportService
 from keyctl.services.fleet.model import Plan
 from keyctl.services.fleet.planner import FleetOrder

@@ -13,9 +13,10 @@ from keyctl import hashing
 from keyctl.config.settings import Settings
 from keyctl.db.database import Database
 from keyctl.db.types import UtcDateTime
+from keyctl.fields import validate
 from keyctl.policy.facts import Caller
 from keyctl.records import Organization, Principal, Team, User
-from keyctl.requests import GenerateRequest, validate
+from keyctl.requests import GenerateRequest
 from keyctl.services.directory import DirectoryService
 from keyctl.services.issue.generate import GenerateService
 from keyctl.services.issue.order import Order

@@ -7,7 +7,8 @@ from typing import Any
 from world import Hand, World
 
 from keyctl.errors import KeyctlError, PolicyDeniedError
-from keyctl.requests import GenerateRequest, validate
+from keyctl.fields import validate
+from keyctl.requests import GenerateRequest
 from keyctl.services import callers
 from keyctl.services.issue.generate import GenerateService
 from keyctl.services.issue.order import Order

@@ -7,9 +7,10 @@ from types import MappingProxyType
 from typing import Any
 
 from keyctl.config.settings import Settings
+from keyctl.fields import validate
 from keyctl.policy.facts import Caller
 from keyctl.records import Organization, Principal, Team, User
-from keyctl.requests import GenerateRequest, validate
+from keyctl.requests import GenerateRequest
 from keyctl.services.authorize.verdict import Verdict
 from keyctl.services.directory import DirectoryService
 from keyctl.services.issue.generate import GenerateService

@@ -156,7 +156,8 @@ def _check_rows(source: str | None, *others: object) -> None:
 def _request(
     document: dict[str, Any], source: str | None, *, key_stdin: bool, key_file: str | None
 ) -> "GenerateRequest":
-    from keyctl.requests import GenerateRequest, validate
+    from keyctl.fields import validate
+    from keyctl.requests import GenerateRequest
 
     if key_stdin and key_file:
         raise UsageError("give either --key-stdin or --key-file", hint="a key has one source")

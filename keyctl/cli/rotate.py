@@ -190,7 +190,7 @@ def _rotate_one(
     force: bool,
     env_var: str,
 ) -> None:
-    from keyctl.requests import parse_grace
+    from keyctl.fields import parse_grace
     from keyctl.services.keys.read import KeyService
     from keyctl.services.rotate.one import RotateService
 
@@ -219,7 +219,7 @@ def _rotate_due(
     fail_if_due: bool,
 ) -> None:
     from keyctl import durations
-    from keyctl.requests import parse_grace
+    from keyctl.fields import parse_grace
     from keyctl.services.rotate.due import DueOrder, DueService
 
     parse_grace("none" if grace is None else grace)

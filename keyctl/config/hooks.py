@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from keyctl import actions
 from keyctl.config.sinks import Function, Server, Template, Timeout
-from keyctl.requests import DurationText, Email, Name, Strict, refusal
+from keyctl.fields import DurationText, Email, Name, Strict, refusal
 
 
 def _path(text: str) -> str:

@@ -17,6 +17,7 @@ from keyctl.config.folders import config_folder
 from keyctl.config.hooks import AnyHook, HookName, Reminders, Smtp
 from keyctl.config.sinks import AnySink, Function, Timeout
 from keyctl.errors import ConfigurationError, MalformedRequestError
+from keyctl.fields import DurationText, GraceText, Name, Names, Routes, Strict, refusal, validate
 from keyctl.policy.documents import (
     Bounds,
     KeyDefaults,
@@ -25,7 +26,6 @@ from keyctl.policy.documents import (
     PersonalPolicy,
     Policy,
 )
-from keyctl.requests import DurationText, GraceText, Name, Names, Routes, Strict, refusal, validate
 
 SYSTEM_FILE: Final = Path("/etc/keyctl/config.toml")
 

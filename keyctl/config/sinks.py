@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from keyctl import durations
 from keyctl.errors import ConfigurationError
-from keyctl.requests import DurationText, Name, Strict, refusal
+from keyctl.fields import DurationText, Name, Strict, refusal
 from keyctl.sinks.kubernetes import ENTRY, LABEL, SUBDOMAIN
 from keyctl.sinks.store import is_private
 from keyctl.sinks.templates import check_template, fill

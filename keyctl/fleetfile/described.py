@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from keyctl import jsontext
 from keyctl.errors import MalformedRequestError, Violation
+from keyctl.fields import validate
 from keyctl.fleetfile import yamltext
 from keyctl.fleetfile.document import (
     BUDGETS,
@@ -25,7 +26,6 @@ from keyctl.fleetfile.faults import Fault, Path, Place, dotted, malformed
 from keyctl.policy import resolve
 from keyctl.principals import principal_values, tier_values
 from keyctl.records import Principal
-from keyctl.requests import validate
 
 LARGEST_FILE: Final = 64 * 1024 * 1024
 _HEADING: Final = frozenset(Heading.model_fields)

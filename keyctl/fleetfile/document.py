@@ -4,8 +4,9 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
+from keyctl.fields import Alias, Instant, Name, Strict, refusal
 from keyctl.records import Organization, Principal, Team, User
-from keyctl.requests import Alias, Instant, KeyFields, Name, Strict, refusal
+from keyctl.requests import KeyFields
 
 VERSION: Final = 1
 DEFAULT_FLEET: Final = "default"

@@ -8,6 +8,7 @@ from typing import Any, Final, TypeVar
 
 from keyctl import durations
 from keyctl.errors import MalformedRequestError, UnmappableRowError
+from keyctl.fields import validate
 from keyctl.litellm.inventory import LOGGING, refuse_restricted
 from keyctl.litellm.spending import budget_of, limits, period, spending
 from keyctl.litellm.values import (
@@ -19,7 +20,7 @@ from keyctl.litellm.values import (
 )
 from keyctl.policy.models import INHERIT
 from keyctl.policy.resolve import ROUTES_OF_TYPE
-from keyctl.requests import GenerateRequest, ObjectPermission, validate
+from keyctl.requests import GenerateRequest, ObjectPermission
 
 T = TypeVar("T")
 

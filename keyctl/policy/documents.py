@@ -9,12 +9,9 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 
 from keyctl.errors import MalformedRequestError, UnreadableRowError
-from keyctl.policy import patterns
-from keyctl.records import Organization, Team
-from keyctl.requests import (
+from keyctl.fields import (
     Dollars,
     DurationText,
-    KeyFields,
     Limit,
     Name,
     Names,
@@ -23,6 +20,9 @@ from keyctl.requests import (
     refusal,
     validate,
 )
+from keyctl.policy import patterns
+from keyctl.records import Organization, Team
+from keyctl.requests import KeyFields
 
 
 def _pattern(text: str) -> str:

@@ -7,9 +7,10 @@ import pytest
 from harness import Cli
 from world import Hand, World
 
+from keyctl.fields import validate
 from keyctl.keystring import checksum
 from keyctl.records import User
-from keyctl.requests import GenerateRequest, validate
+from keyctl.requests import GenerateRequest
 from keyctl.services.directory import DirectoryService
 from keyctl.services.issue.generate import GenerateService
 from keyctl.services.issue.order import Order

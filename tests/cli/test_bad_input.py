@@ -14,7 +14,7 @@ from harness import Cli
 from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import make_url
 
-from keyctl.requests import Email
+from keyctl.fields import Email
 
 STRONG = "sk-Supplied_by_a_person-0123456789"
 

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from keyctl import durations, jsontext, keystring, money, requests
+from keyctl import durations, fields, jsontext, keystring, money
 from keyctl.cli.delivery import check_names
 from keyctl.errors import InvalidMoneyError, KeyctlError, MalformedRequestError, UsageError
+from keyctl.fields import validate
 from keyctl.policy import models, patterns
 from keyctl.policy.documents import parse_policy
-from keyctl.requests import GenerateRequest, validate
+from keyctl.requests import GenerateRequest
 
 MEGABYTE = 1_000_000
 # CPU time, which neighbours on the same machine do not lengthen; the promise is 0.1 s.
@@ -36,8 +37,8 @@ TEXTS = {
 PARSERS: dict[str, Callable[[str], object]] = {
     "duration": durations.parse_duration,
     "period": durations.parse_period,
-    "grace": requests.parse_grace,
-    "instant": requests.parse_instant,
+    "grace": fields.parse_grace,
+    "instant": fields.parse_instant,
     "money": money.parse_money,
     "JSON": lambda text: jsontext.load_document(text, what="x"),
     "key string": keystring.parse,

@@ -9,8 +9,9 @@ from sqlalchemy import text
 from world import Hand, World
 
 from keyctl.errors import CallerDeniedError
+from keyctl.fields import validate
 from keyctl.records import Team, User
-from keyctl.requests import GenerateRequest, validate
+from keyctl.requests import GenerateRequest
 from keyctl.services.directory import DirectoryService
 from keyctl.services.issue.generate import GenerateService
 from keyctl.services.issue.order import Order

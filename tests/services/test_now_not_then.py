@@ -11,8 +11,9 @@ from world import Hand, World
 
 from keyctl.db.queries import KeyFilter
 from keyctl.errors import BatchError, CallerDeniedError, DeniedError
+from keyctl.fields import validate
 from keyctl.records import Team, User
-from keyctl.requests import GenerateRequest, validate
+from keyctl.requests import GenerateRequest
 from keyctl.services.directory import DirectoryService
 from keyctl.services.issue.generate import GenerateService
 from keyctl.services.issue.generate_many import BulkService, Made

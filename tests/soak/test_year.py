@@ -16,8 +16,9 @@ from sqlalchemy import text
 
 from keyctl.actions import REMINDERS
 from keyctl.config.settings import Settings
+from keyctl.fields import validate
 from keyctl.policy.facts import Caller
-from keyctl.requests import GenerateRequest, validate
+from keyctl.requests import GenerateRequest
 from keyctl.services.audit import AuditService
 from keyctl.services.budgets import BudgetService
 from keyctl.services.delivery.sinks import named_sink

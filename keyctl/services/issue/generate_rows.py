@@ -16,8 +16,9 @@ from keyctl.errors import (
     PolicyDeniedError,
     Violation,
 )
+from keyctl.fields import validate
 from keyctl.policy import engine, resolve
-from keyctl.requests import GenerateRequest, validate
+from keyctl.requests import GenerateRequest
 from keyctl.services import denials
 from keyctl.services.authorize.custom_hook import decide
 from keyctl.services.authorize.new_keys import NewKey, NewKeys

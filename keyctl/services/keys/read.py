@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, and_, false, or_
 
-from keyctl import keystring, requests, views
+from keyctl import fields, keystring, views
 from keyctl.db import queries
 from keyctl.db.queries import KeyFilter, directory
 from keyctl.db.tables import keys as table
@@ -263,7 +263,7 @@ def _from_cursor(text: str) -> tuple[datetime, str]:
     try:
         padded = text + "=" * (-len(text) % 4)
         moment, _, key_id = base64.urlsafe_b64decode(padded.encode()).decode().partition(" ")
-        return requests.parse_instant(moment), key_id
+        return fields.parse_instant(moment), key_id
     except (ValueError, binascii.Error, UnicodeError):
         raise UsageError(
             "--after is not a cursor that keyctl list printed", hint="take it from `next`"

@@ -20,11 +20,12 @@ from keyctl.errors import (
     SecretNotFoundError,
     Violation,
 )
+from keyctl.fields import validate
 from keyctl.lifecycle import authenticates
 from keyctl.policy import engine, issuing, models, resolve
 from keyctl.policy.facts import Caller, Facts
 from keyctl.records import Key, Secret
-from keyctl.requests import UpdateRequest, validate
+from keyctl.requests import UpdateRequest
 from keyctl.services import access_groups, denials
 from keyctl.services.authorize import totals
 from keyctl.services.authorize.verdict import Adding, Lookup, Verdict, fill_in, load_owners, roles

@@ -19,9 +19,9 @@ from keyctl.errors import (
     KeyNotFoundError,
     PolicyDeniedError,
 )
+from keyctl.fields import parse_grace
 from keyctl.keystring import KeyString
 from keyctl.records import Key
-from keyctl.requests import parse_grace
 from keyctl.services import denials
 from keyctl.services.callers import require_route
 from keyctl.services.delivery import run_lock

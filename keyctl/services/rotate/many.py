@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from keyctl.errors import DatabaseError, KeyctlError, UsageError
+from keyctl.fields import parse_grace
 from keyctl.records import Key
-from keyctl.requests import parse_grace
 from keyctl.services import denials
 from keyctl.services.delivery.sinks import named_sink, target_of
 from keyctl.services.keys.update import live_key

@@ -12,8 +12,8 @@ from keyctl.errors import (
     BusyError,
     KeyctlError,
 )
+from keyctl.fields import parse_grace
 from keyctl.records import Key
-from keyctl.requests import parse_grace
 from keyctl.services import denials
 from keyctl.services.delivery import run_lock
 from keyctl.services.delivery.confirm import check_written, persist, uninterrupted

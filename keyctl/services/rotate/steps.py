@@ -22,10 +22,10 @@ from keyctl.errors import (
     KeyNotFoundError,
     PolicyDeniedError,
 )
+from keyctl.fields import parse_grace
 from keyctl.keystring import KeyString
 from keyctl.policy import issuing
 from keyctl.records import Claim, Key, Secret
-from keyctl.requests import parse_grace
 from keyctl.services.authorize.verdict import refuse_lost
 from keyctl.services.delivery import run_lock
 from keyctl.services.delivery.confirm import Written, persist, was_confirmed
