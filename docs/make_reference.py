@@ -45,6 +45,7 @@ ROOMS: Final = {
         "config": "the configuration file and what it may say",
         "db": "the only place with SQL",
         "db/queries": "one module a family of tables; each query is named after its question",
+        "db/tables": "columns and constraints, one module a family of tables",
         "fleetfile": "fleet files as texts and values",
         "gateway": "the public library: verify, reserve and record inside a gateway",
         "gateway/litellm": "the adapter for LiteLLM's proxy",
