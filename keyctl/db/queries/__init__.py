@@ -40,6 +40,15 @@ from keyctl.db.queries.keys import (
     update_key,
     update_keys,
 )
+from keyctl.db.queries.leases import (
+    Lease,
+    forget_leases,
+    keep_leases,
+    leases_of,
+    mark_unsettled,
+    settle_leases_that_are_over,
+    write_lease,
+)
 from keyctl.db.queries.listing import (
     Allocation,
     KeyFilter,
@@ -67,6 +76,7 @@ from keyctl.db.queries.outbox import (
     sink_of_last_rotation,
     sinks_of_rotations,
 )
+from keyctl.db.queries.presented import find_all_presented, find_presented, find_presented_secret
 from keyctl.db.queries.provider_objects import (
     Address,
     charge_object,
@@ -76,26 +86,16 @@ from keyctl.db.queries.provider_objects import (
 )
 from keyctl.db.queries.purses import (
     Balance,
-    Lease,
     begin_meter,
     find_meters,
-    forget_leases,
-    keep_leases,
-    leases_of,
     lock_purses,
-    mark_unsettled,
     period_after,
-    settle_leases_that_are_over,
     spend_more,
-    write_lease,
 )
 from keyctl.db.queries.secrets import (
     bound_secrets,
     count_issued,
     delete_secret,
-    find_all_presented,
-    find_presented,
-    find_presented_secret,
     find_secret,
     find_secret_by_lookup,
     insert_secret,

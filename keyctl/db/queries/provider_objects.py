@@ -7,13 +7,8 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, select, update
 
-from keyctl.db.queries.purses import (
-    keep_leases,
-    leases_of,
-    lock_purses,
-    spend_more,
-    write_lease,
-)
+from keyctl.db.queries.leases import keep_leases, leases_of, write_lease
+from keyctl.db.queries.purses import lock_purses, spend_more
 from keyctl.db.tables import leases, provider_objects, recorders
 from keyctl.db.upserts import insert_into
 from keyctl.money import MAX_NANO

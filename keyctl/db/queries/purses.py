@@ -1,6 +1,6 @@
-"""Lock budgets, begin their periods that are over, and tell who has reserved what of them."""
+"""Lock budgets, begin their periods that are over, and charge them."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import groupby
@@ -12,17 +12,15 @@ from sqlalchemy import (
     Table,
     bindparam,
     case,
-    delete,
     insert,
-    or_,
     select,
     text,
-    tuple_,
     update,
 )
 
 from keyctl import durations
-from keyctl.db.tables import keys, leases, meters, organizations, recorders, teams, users
+from keyctl.db.queries.purse_rows import among, columns_of, in_chunks, is_of
+from keyctl.db.tables import keys, meters, organizations, recorders, teams, users
 from keyctl.money import MAX_NANO
 from keyctl.purses import Meter, PurseName, Terms
 
@@ -30,7 +28,6 @@ from keyctl.purses import Meter, PurseName, Terms
 _OWNERS: Final[Mapping[str, Table]] = {
     table.name: table for table in (organizations, teams, users, keys)
 }
-_CHUNK: Final = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,25 +38,13 @@ class Balance:
     spend: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lease:
-    """What one process has reserved of one budget, as of a database's clock."""
-
-    purse: PurseName
-    recorder: str
-    amount: int
-    held: int
-    is_over: bool
-    charged: int | None  # once it ended unsettled
-
-
 def begin_meter(
     connection: Connection, name: PurseName, terms: Terms, *, spend: int, end: datetime | None
 ) -> None:
     """Write what is spent already of a metered budget that nobody has used here, and when its period ends."""
     connection.execute(
         insert(meters).values(
-            **_columns(name),
+            **columns_of(name),
             spend=min(spend, MAX_NANO),
             budget_duration=terms.period,
             budget_anchor_at=terms.anchor,
@@ -83,10 +68,10 @@ def lock_purses(
     own = sorted(name for name in purses if not name.meter)
     for table_name, table in _OWNERS.items():
         names = [name for name in own if name.table == table_name]
-        for chunk in _chunks(names):
+        for chunk in in_chunks(names):
             found.update(_lock_owners(connection, table, chunk, now, rollover))
     metered = sorted(name for name in purses if name.meter)
-    for chunk in _chunks(metered):
+    for chunk in in_chunks(metered):
         found.update(_lock_meters(connection, chunk, purses, now, rollover))
     return found
 
@@ -100,8 +85,8 @@ def find_meters(
     """
     found: dict[PurseName, Meter] = {}
     batches: list[int | None] = []
-    for chunk in _chunks(sorted(names)):
-        query = select(meters).where(_among(meters, chunk))
+    for chunk in in_chunks(sorted(names)):
+        query = select(meters).where(among(meters, chunk))
         if recorder is not None:
             mine = select(recorders.c.batch).where(recorders.c.id == recorder).scalar_subquery()
             query = query.add_columns(mine.label("recorded_batch"))
@@ -145,100 +130,6 @@ def spend_more(connection: Connection, amounts: Mapping[PurseName, int]) -> None
             connection.execute(_ADD[table_name], rows)
 
 
-def leases_of(
-    connection: Connection, purses: Collection[PurseName], *, now: datetime
-) -> dict[PurseName, list[Lease]]:
-    """Return what is reserved of each of these locked budgets, and by whom."""
-    found: dict[PurseName, list[Lease]] = {}
-    for chunk in _chunks(sorted(purses)):
-        for row in connection.execute(_LEASES.where(_among(leases, chunk))):
-            lease = _lease(row, now)
-            found.setdefault(lease.purse, []).append(lease)
-    return found
-
-
-def leases_that_are_over(connection: Connection, *, now: datetime, limit: int) -> list[PurseName]:
-    """Return budgets of which a process that is gone has still reserved something."""
-    query = (
-        select(leases.c.object_table, leases.c.object_id, leases.c.meter)
-        .outerjoin(recorders, recorders.c.id == leases.c.recorder_id)
-        .where(
-            leases.c.unsettled_at.is_(None),
-            or_(recorders.c.leased_until.is_(None), recorders.c.leased_until <= now),
-        )
-        .distinct()
-        .limit(limit)
-    )
-    return [PurseName(*row) for row in connection.execute(query)]
-
-
-def settle_leases_that_are_over(
-    connection: Connection, *, now: datetime, limit: int, charges: bool
-) -> list[Lease]:
-    """Charge what processes that are gone had reserved, or give it back, and return those leases."""
-    names = leases_that_are_over(connection, now=now, limit=limit)
-    lock_purses(connection, dict.fromkeys(names), now=now)
-    found = leases_of(connection, names, now=now)
-    over = [
-        lease
-        for leases_ in found.values()
-        for lease in leases_
-        if lease.is_over and lease.charged is None
-    ]
-    amounts: dict[PurseName, int] = {}
-    for lease in over:
-        charged = lease.held if charges else 0
-        amounts[lease.purse] = amounts.get(lease.purse, 0) + charged
-        mark_unsettled(connection, lease, charged=charged, now=now)
-    spend_more(connection, amounts)
-    return over
-
-
-def mark_unsettled(connection: Connection, lease: Lease, *, charged: int, now: datetime) -> None:
-    """Note that a lease ended without being settled, and what was charged for it."""
-    connection.execute(update(leases).where(_is(lease)).values(unsettled_at=now, charged=charged))
-
-
-def write_lease(
-    connection: Connection,
-    purse: PurseName,
-    recorder: str,
-    *,
-    amount: int,
-    held: int,
-    exists: bool,
-) -> None:
-    """Set what a process has reserved of a locked budget; nothing is no row."""
-    mine = _named(leases, purse) & (leases.c.recorder_id == recorder)
-    values = {"amount": min(amount, MAX_NANO), "held": min(held, MAX_NANO)}
-    if not amount and not held:
-        if exists:
-            connection.execute(delete(leases).where(mine))
-    elif exists:
-        connection.execute(
-            update(leases).where(mine).values(unsettled_at=None, charged=None, **values)
-        )
-    else:
-        row = {**_columns(purse), "recorder_id": recorder}
-        connection.execute(insert(leases).values(**row, **values))
-
-
-def keep_leases(connection: Connection, recorder: str, *, until: datetime, now: datetime) -> None:
-    """Let a process keep what it has reserved until then."""
-    renewed = connection.execute(
-        update(recorders).where(recorders.c.id == recorder).values(leased_until=until)
-    )
-    if not renewed.rowcount:
-        connection.execute(
-            insert(recorders).values(id=recorder, batch=0, flushed_at=now, leased_until=until)
-        )
-
-
-def forget_leases(connection: Connection, *, unsettled_since: datetime) -> None:
-    """Remove leases that ended unsettled before then: nobody comes back for them."""
-    connection.execute(delete(leases).where(leases.c.unsettled_at < unsettled_since))
-
-
 def _lock_owners(
     connection: Connection, table: Table, names: Sequence[PurseName], now: datetime, rollover: bool
 ) -> Iterator[tuple[PurseName, Balance]]:
@@ -278,13 +169,13 @@ def _lock_meters(
     now: datetime,
     rollover: bool,
 ) -> Iterator[tuple[PurseName, Balance]]:
-    query = select(meters).where(_among(meters, names))
+    query = select(meters).where(among(meters, names))
     query = query.order_by(meters.c.object_table, meters.c.object_id, meters.c.meter)
     query = query.with_for_update()
     rows = connection.execute(query).all()
     if len(rows) < len(names):
         there = {PurseName(row.object_table, row.object_id, row.meter) for row in rows}
-        fresh = [{**_columns(name), "anchor": now} for name in names if name not in there]
+        fresh = [{**columns_of(name), "anchor": now} for name in names if name not in there]
         connection.execute(_NEW_METER, fresh)
         rows = connection.execute(query).all()
     for row in rows:
@@ -303,7 +194,7 @@ def _lock_meters(
         if (given.period, end) != (row.budget_duration, row.budget_reset_at):
             connection.execute(
                 update(meters)
-                .where(_named(meters, name), _same(meters, row.budget_reset_at))
+                .where(is_of(meters, name), _same(meters, row.budget_reset_at))
                 .values(
                     spend=balance.spend,
                     budget_duration=given.period,
@@ -334,48 +225,9 @@ def _begun(balance: Balance, rollover: bool) -> Balance:
     return replace(balance, spend=max(0, kept))
 
 
-def _lease(row: Any, now: datetime) -> Lease:
-    return Lease(
-        purse=PurseName(row.object_table, row.object_id, row.meter),
-        recorder=row.recorder_id,
-        amount=row.amount,
-        held=row.held,
-        # A process without a row is one that was forgotten.
-        is_over=row.leased_until is None or row.leased_until <= now,
-        charged=None if row.unsettled_at is None else row.charged or 0,
-    )
-
-
 def _same(table: Table, end: datetime | None) -> ColumnElement[bool]:
     column = table.c.budget_reset_at
     return column.is_(None) if end is None else column == end
-
-
-def _columns(name: PurseName) -> dict[str, str]:
-    return {"object_table": name.table, "object_id": name.object_id, "meter": name.meter}
-
-
-def _named(table: Table, name: PurseName) -> ColumnElement[bool]:
-    return (
-        (table.c.object_table == name.table)
-        & (table.c.object_id == name.object_id)
-        & (table.c.meter == name.meter)
-    )
-
-
-def _is(lease: Lease) -> ColumnElement[bool]:
-    return _named(leases, lease.purse) & (leases.c.recorder_id == lease.recorder)
-
-
-def _among(table: Table, names: Sequence[PurseName]) -> ColumnElement[bool]:
-    return tuple_(table.c.object_table, table.c.object_id, table.c.meter).in_(
-        [tuple(name) for name in names]
-    )
-
-
-def _chunks(names: Iterable[PurseName]) -> Iterator[Sequence[PurseName]]:
-    names = list(names)
-    return (names[start : start + _CHUNK] for start in range(0, len(names), _CHUNK))
 
 
 def _addition(table: Table) -> Any:
@@ -404,6 +256,3 @@ _NEW_METER: Final = text(
     "INSERT INTO meters (object_table, object_id, meter, spend, budget_anchor_at)"
     " VALUES (:object_table, :object_id, :meter, 0, :anchor) ON CONFLICT DO NOTHING"
 ).bindparams(bindparam("anchor", type_=meters.c.budget_anchor_at.type))
-_LEASES: Final = select(leases, recorders.c.leased_until).outerjoin(
-    recorders, recorders.c.id == leases.c.recorder_id
-)

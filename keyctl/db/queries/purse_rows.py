@@ -1,0 +1,41 @@
+"""Name the rows of budgets in the tables that have one row for each budget, and take them in chunks."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
+
+from sqlalchemy import (
+    ColumnElement,
+    Table,
+    tuple_,
+)
+
+from keyctl.purses import PurseName
+
+_CHUNK: Final = 500
+
+
+def columns_of(name: PurseName) -> dict[str, str]:
+    """Return the columns that name a budget."""
+    return {"object_table": name.table, "object_id": name.object_id, "meter": name.meter}
+
+
+def is_of(table: Table, name: PurseName) -> ColumnElement[bool]:
+    """Return the condition that a row is of this budget."""
+    return (
+        (table.c.object_table == name.table)
+        & (table.c.object_id == name.object_id)
+        & (table.c.meter == name.meter)
+    )
+
+
+def among(table: Table, names: Sequence[PurseName]) -> ColumnElement[bool]:
+    """Return the condition that a row is of one of these budgets."""
+    return tuple_(table.c.object_table, table.c.object_id, table.c.meter).in_(
+        [tuple(name) for name in names]
+    )
+
+
+def in_chunks(names: Iterable[PurseName]) -> Iterator[Sequence[PurseName]]:
+    """Yield the budgets in lists that a statement can take."""
+    names = list(names)
+    return (names[start : start + _CHUNK] for start in range(0, len(names), _CHUNK))
