@@ -29,13 +29,11 @@ def generate_many(
     """Make *count* keys; those that are refused are reported, and the others made."""
     from keyctl.services.issue.generate_many import BulkService
 
+    session.require_output(("auto", "json", "jsonl", "key"), what="--count")
     batch = document = None
+    filed: list[Made] = []
     deliver: Deliver
     if out_file is None:
-        if session.output not in ("auto", "json", "jsonl", "key"):
-            raise UsageError(
-                "--count prints JSON lines or bare keys", hint="give -o jsonl or -o key"
-            )
         if session.wants_json:
             document = Document()
             _to_stdout(session)  # a closed stdout is refused before anything is made
@@ -51,7 +49,10 @@ def generate_many(
         if out_format == "env":
             raise UsageError("--count writes no env file", hint="give --out-format key or json")
         # One batch: the file is put in place once, with all of them.
-        deliver, batch = _to_file(session, Path(out_file), out_format, force=force), count
+        if session.speaks_json:
+            session.console.require_stdout()
+        deliver = _to_file(session, Path(out_file), out_format, filed, force=force)
+        batch = count
     # Keys that appear on the screen are progress enough.
     wanted = out_file is not None or not session.console.is_terminal
     again = "run it again: keys that are there are refused, the others made"
@@ -67,6 +68,8 @@ def generate_many(
     finally:
         if document is not None:
             document.close()
+    if out_file is not None:
+        _show_filed(session, filed)
     if not session.wants_json:
         session.console.note(f"{done} keys made" + (f", {refused} refused" if refused else ""))
     if refused:
@@ -103,7 +106,7 @@ class Document:
         for item in batch:
             if item.error is not None:
                 self.fail(error_row(item.key_alias, item.error))
-        self.add([_made(item) for item in batch if item.error is None])
+        self.add([_row(item, with_key=True) for item in batch if item.error is None])
 
     def fail(self, row: dict[str, Any]) -> None:
         """Keep what was refused for the end."""
@@ -135,7 +138,10 @@ class Document:
             written(f'{end}], "failed": {jsontext.dumps(self._failed)}}}\n'.encode())
 
 
-def _to_file(session: Session, path: Path, form: str, *, force: bool) -> "Deliver":
+def _to_file(
+    session: Session, path: Path, form: str, filed: "list[Made]", *, force: bool
+) -> "Deliver":
+    """Return what puts all keys into one file, and notes in *filed* what became of each."""
     from keyctl.services.delivery.overwrite import replaceable
     from keyctl.sinks.base import Target
     from keyctl.sinks.file import FileSink
@@ -151,25 +157,39 @@ def _to_file(session: Session, path: Path, form: str, *, force: bool) -> "Delive
     sink.check(Target(key_id=None))
 
     def deliver(batch: "Sequence[Made]") -> None:
-        for item in batch:
-            if item.error is not None:
-                session.console.fault(f"refused: {item.key_alias}: {item.error.message}")
         lines = [_line(item, bare=form == "key") for item in batch if item.error is None]
         sink.put("".join(lines).encode())
+        filed.extend(batch)
 
     return deliver
 
 
+def _show_filed(session: Session, filed: "Sequence[Made]") -> None:
+    """Tell of keys that are in a file and confirmed: their answers in JSON, else what was refused."""
+    if session.wants_json:
+        made = [_row(item) for item in filed if item.error is None]
+        refused = [_row(item) for item in filed if item.error is not None]
+        session.console.json({"keys": made, "failed": refused})
+    elif session.output == "jsonl":
+        session.console.lines(_row(item) for item in filed)
+    else:
+        for item in filed:
+            if item.error is not None:
+                session.console.fault(f"refused: {item.key_alias}: {item.error.message}")
+
+
 def _line(item: "Made", *, bare: bool) -> str:
-    if item.error is not None:
-        return "" if bare else f"{jsontext.dumps(error_row(item.key_alias, item.error))}\n"
     if bare:
-        return f"{item.key.reveal() if item.key else ''}\n"
-    return f"{jsontext.dumps(_made(item))}\n"
+        return "" if item.key is None else f"{item.key.reveal()}\n"
+    return f"{jsontext.dumps(_row(item, with_key=True))}\n"
 
 
-def _made(item: "Made") -> dict[str, Any]:
-    return {"key": item.key.reveal() if item.key else "", **(item.answer or {})}
+def _row(item: "Made", *, with_key: bool = False) -> dict[str, Any]:
+    """Return what JSON says of a key: its answer, or why there is none."""
+    if item.error is not None:
+        return error_row(item.key_alias, item.error)
+    own = {"key": item.key.reveal()} if with_key and item.key else {}
+    return {**own, **(item.answer or {})}
 
 
 def error_row(alias: str | None, error: KeyctlError) -> dict[str, Any]:

@@ -158,7 +158,7 @@ def sink_for(
         return _github(session, name or out_file, env_var)
     if name is None and out_file is None:
         return _stdout(session, env_var, about or {})
-    if session.wants_json:
+    if session.speaks_json:
         session.console.require_stdout()
     if name is not None:
         from keyctl.services.delivery.sinks import named_sink
@@ -184,8 +184,8 @@ def _github(session: Session, elsewhere: str | None, env_var: str) -> "Sink":
 
     if elsewhere is not None:
         raise UsageError(
-            "-o github is a place for the key, as --deliver and --out-file are",
-            hint="a key goes to one place",
+            f"-o github is a place for the key, and so is {elsewhere}",
+            hint="a key goes to one place: leave one of them out",
         )
     return GithubSink(os.environ, env_var=env_var, is_open=session.console.has_stdout)
 
@@ -225,9 +225,9 @@ def show_answer(
     """
     console, on_terminal = session.console, session.console.is_terminal
     if replayed or not sink.shows_answer:
-        if session.wants_json:
-            console.json(answer)
-        elif session.output == "auto" and on_terminal:
+        if session.speaks_json:
+            session.show_json(answer)
+        elif session.output == "table" or (session.output == "auto" and on_terminal):
             from keyctl.cli.panel import key_panel
 
             place = None if sink.shows_answer else sink.name

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from keyctl.sinks.base import Sink
 
 OUTPUTS = ("auto", "json", "jsonl", "key", "env", "table", "github")
+VERDICTS = ("auto", "json", "jsonl", "table")
 
 
 def add_to(app: typer.Typer) -> None:
@@ -107,9 +108,10 @@ def add_to(app: typer.Typer) -> None:
             overrides=tuple(override or ()),
             reason=reason,
             sink=deliver,
-            replay="answer" if session.wants_json or deliver else "refuse",
+            replay="answer" if session.speaks_json or deliver else "refuse",
         )
         if dry_run:
+            session.require_output(VERDICTS, what="--dry-run")
             from keyctl.services.issue.generate import GenerateService
 
             show_verdict(session, GenerateService(session.workspace).dry_run(order), new=True)
@@ -177,7 +179,7 @@ def _generate(session: Session, order: "Order", sink: "Sink") -> None:
     from keyctl.services.issue.generate import GenerateService
 
     outcome = GenerateService(session.workspace).generate(order, sink)
-    if not session.wants_json:  # the answer has them
+    if not session.speaks_json:  # the answer has them
         for warning in outcome.answer.get("warnings", ()):
             session.console.warn(warning)
     delivery.show_answer(session, outcome.answer, sink, replayed=outcome.replayed)

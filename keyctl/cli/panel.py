@@ -123,8 +123,8 @@ def show_verdict(session: "Session", verdict: "Verdict", *, new: bool = False) -
         "filled": [asdict(item) for item in verdict.filled],
         "overridden": [asdict(item) for item in verdict.stepped_over],
     }
-    if session.wants_json:
-        session.console.json(report)
+    if session.speaks_json:
+        session.show_json(report)
     else:
         session.console.write(verdict_text(report))
     if verdict.violations:

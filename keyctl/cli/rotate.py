@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from keyctl.services.rotate.one import RotateOrder
 
 OUTPUTS = ("auto", "json", "jsonl", "key", "env", "table", "github")
+# Of several keys none goes to stdout or to the job: each has its sink.
+OF_SEVERAL = ("auto", "json", "jsonl", "table")
 
 
 def add_to(app: typer.Typer) -> None:
@@ -76,6 +78,7 @@ def add_to(app: typer.Typer) -> None:
         """
         wanted = filter_of(team, user, org, state)
         if due:
+            session.require_output(OF_SEVERAL, what="rotate --due")
             if (
                 keys
                 or wanted is not None
@@ -103,6 +106,8 @@ def add_to(app: typer.Typer) -> None:
                     "several keys go each to its own sink, or to --deliver",
                     hint="rotate one key alone to a file, or with a key string of your own",
                 )
+            what = "rotate --dry-run" if dry_run else "rotate of several keys"
+            session.require_output(OF_SEVERAL, what=what)
             given = chosen(session, keys, wanted, expect_count, yes=yes)
             _rotate_many(
                 session,
@@ -155,8 +160,8 @@ def _rotate_many(
     )
     keys = service.judge(given)
     if dry_run:
-        if session.wants_json:
-            session.console.json({"would": "rotate", "keys": [key.id for key in keys]})
+        if session.speaks_json:
+            session.show_json({"would": "rotate", "keys": [key.id for key in keys]})
         else:
             session.console.write("".join(f"would rotate {key.id}\n" for key in keys))
         return
@@ -169,7 +174,9 @@ def _rotate_many(
             reason = None if done.error is None else done.error.code
             own = {"key_id": done.key.id, "key_alias": done.key.key_alias}
             results.append({**own, "result": word, "reason": reason, **(done.answer or {})})
-            if not session.wants_json:
+            if session.output == "jsonl":
+                session.console.lines(results[-1:])
+            elif not session.wants_json:
                 why = "" if done.error is None else f" ({done.error.message})"
                 session.console.outcome(
                     f"{done.key.key_alias or done.key.id}: {word}{why}", failed=bool(why)

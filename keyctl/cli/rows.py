@@ -47,8 +47,8 @@ def generate_rows(
     from keyctl.services.issue.generate_each import EachService
     from keyctl.services.issue.generate_rows import RowsService, read_rows
 
-    if session.output not in ("auto", "json", "jsonl", "key"):
-        raise UsageError("--from prints JSON, or bare keys", hint="give -o json, jsonl or key")
+    known = ("auto", "json", "jsonl", "table") if dry_run else ("auto", "json", "jsonl", "key")
+    session.require_output(known, what="--from with --dry-run" if dry_run else "--from")
     engine.check_overrides(overrides)
     bodies = [(place, {**document, **body}) for place, body in read_bodies(source)]
     service = RowsService(session.workspace, overrides)
@@ -196,7 +196,9 @@ def _show_verdicts(session: Session, judged: "Sequence[JudgedRow]") -> None:
                 "reason": None if item.error is None else item.error.message,
             }
         )
-        if not session.wants_json:
+        if session.output == "jsonl":
+            session.console.lines(rows[-1:])
+        elif not session.wants_json:
             word = "allowed" if rows[-1]["allowed"] else "denied"
             session.console.write(f"{item.row.place}: {word}\n")
             for one in () if item.verdict is None else item.verdict.violations:
@@ -252,7 +254,9 @@ class _Report:
             self._session.console.lines([answer])
         else:
             name = done.job.alias or done.job.key_id
-            self._session.console.write(f"{name}: made, delivered to {done.job.sink.name}\n")
+            self._session.console.write(
+                f"{name}: made, delivered to {done.job.sink.name.removeprefix('file:')}\n"
+            )
 
     def failed(self, alias: str | None, error: KeyctlError) -> None:
         """Say which key was not made, and why."""

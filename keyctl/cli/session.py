@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import typer
 
 from keyctl.cli.choices import require_one_of
-from keyctl.cli.console import Console
+from keyctl.cli.console import JSON_MODES, Console
 from keyctl.errors import (
     BatchError,
     CorruptedError,
@@ -161,6 +161,32 @@ class Session:
     def wants_json(self) -> bool:
         """Tell whether one JSON document was asked for."""
         return self.output == "json"
+
+    @property
+    def speaks_json(self) -> bool:
+        """Tell whether JSON was asked for, as one document or line by line."""
+        return self.output in JSON_MODES
+
+    def show_json(self, view: Any) -> None:
+        """Print *view* as the document, or as the one line, that was asked for."""
+        if self.wants_json:
+            self.console.json(view)
+        else:
+            self.console.lines([view])
+
+    def require_output(self, outputs: Sequence[str], *, what: str) -> None:
+        """Hold the output to those that the command has *what* it was asked to do.
+
+        Raises:
+            UsageError: The option names another one.  What KEYCTL_OUTPUT prefers gives way instead.
+        """
+        if self.output in outputs:
+            return
+        if self.common.output is not None:
+            raise UsageError(
+                f"{what} has no output {self.output!r}", hint=f"give -o {', '.join(outputs)}"
+            )
+        self.output = "auto"
 
     def restrict(self, parameters: Sequence[Any], values: Mapping[str, Any]) -> None:
         """Hold the caller to the account's configuration where it says so: places, environment, key.

@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import timedelta
 from typing import Final
@@ -13,6 +13,8 @@ from keyctl.sinks.stdout import written
 
 OUTPUT: Final = "GITHUB_OUTPUT"
 ENVIRONMENT: Final = "GITHUB_ENV"
+# Names that the runner sets itself, or obeys.
+_RUNNERS: Final = ("ACTIONS_", "GITHUB_", "RUNNER_")
 _APPEND: Final = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
@@ -34,11 +36,16 @@ class GithubSink:
         self._is_open = is_open
 
     def check(self, target: Target) -> None:
-        """Refuse to begin outside a job, without a stdout for the mask, or with files that take nothing."""
+        """Refuse to begin outside a job, without a stdout for the mask, or with files that cannot take it."""
         if not self._paths:
             raise UsageError(
                 f"-o github needs {OUTPUT} or {ENVIRONMENT}, which the runner sets",
                 hint="elsewhere: -o env, or --out-file",
+            )
+        if self._env_var.upper().startswith(_RUNNERS):
+            raise UsageError(
+                f"--env-var {self._env_var} is a name of the runner's own",
+                hint="such as OPENAI_API_KEY",
             )
         if not self._is_open:
             raise DeliveryError(
@@ -48,10 +55,18 @@ class GithubSink:
         for path in self._paths.values():
             try:
                 os.close(_opened(path))
+                with open(path, encoding="utf-8", errors="replace") as file:
+                    unended = _unended(file)
             except OSError as error:
                 raise DeliveryError(
                     f"{path} cannot be written: {error.strerror}", hint="the runner makes this file"
                 ) from error
+            if unended is not None:
+                name, _, delimiter = unended.partition("<<")
+                raise DeliveryError(
+                    f"in {path} the value of {name!r} is not ended, and would swallow the key",
+                    hint=f"write a line {delimiter!r} behind it first",
+                )
 
     def deliver(self, parcel: Parcel) -> None:
         """Mask the key string, then append it; what was appended is taken back if the rest fails."""
@@ -72,6 +87,22 @@ class GithubSink:
                 with suppress(OSError):
                     os.truncate(path, size)
             raise NotTakenError(f"{path}: {error.strerror}") from error
+
+
+def _unended(lines: Iterable[str]) -> str | None:
+    """Return the line that begins a value of several lines without an end, None where all are ended.
+
+    As the runner reads: ``NAME=VALUE``, or ``NAME<<DELIMITER`` and lines up to the delimiter.  What
+    stands behind an open one is part of that value, whatever it looks like.
+    """
+    begun: str | None = None
+    for line in lines:
+        text = line.rstrip("\r\n")
+        if begun is not None:
+            begun = None if text == begun.partition("<<")[2] else begun
+        elif "<<" in text and "=" not in text.partition("<<")[0]:
+            begun = text
+    return begun
 
 
 def _opened(path: str) -> int:

@@ -111,8 +111,40 @@ class TestGenerate:
         two = ("generate", "-o", "github", "--out-file", str(job.output))
         assert inside(*two, environment=job.environment).exit_code == 2
 
+    def test_what_would_be_swallowed_is_found_out_before(self, inside: Inside, job: Job) -> None:
+        """Behind a value without its end the runner would read the key as part of that value: exit 8."""
+        job.env.write_text("LOG<<END\nOPENAI_API_KEY=sk-old\nEND \n")
+
+        result = inside("generate", "-o", "github", "-q", environment=job.environment)
+
+        assert (result.exit_code, result.stdout) == (8, "")
+        assert "write a line 'END'" in result.stderr
+        assert job.read(job.output) == {"before": "1"}
+
+    @pytest.mark.parametrize("name", ["GITHUB_TOKEN", "runner_temp", "ACTIONS_CACHE_URL"])
+    def test_names_of_the_runner_s_own_are_refused(
+        self, inside: Inside, job: Job, name: str
+    ) -> None:
+        """Exit 2 before anything is made."""
+        result = inside(
+            *("generate", "-o", "github", "--env-var", name), environment=job.environment
+        )
+
+        assert (result.exit_code, result.stdout) == (2, "")
+
 
 class TestRotate:
+    def test_a_key_with_a_sink_of_its_own_is_refused(
+        self, cli: Cli, inside: Inside, job: Job
+    ) -> None:
+        """A key goes to one place, and the message names its own."""
+        cli.configure('bcrypt_cost = 4\n[sinks.vault]\ntype = "command"\nargv = ["true"]\n')
+        inside("generate", "--alias", "a", "--deliver", "vault", check=True)
+
+        result = inside("rotate", "a", "-o", "github", environment=job.environment)
+
+        assert (result.exit_code, "so is vault" in result.stderr) == (2, True)
+
     def test_a_full_disk_takes_back_what_was_appended(
         self, inside: Inside, job: Job, monkeypatch: pytest.MonkeyPatch
     ) -> None:
