@@ -14,6 +14,7 @@ from keyctl import money
 from keyctl.errors import KeyctlError
 from keyctl.records import Organization, Team, User
 from keyctl.services.directory import DirectoryService
+from keyctl.services.members import MemberService
 from keyctl.services.workspace import Workspace
 
 GRANTS = {
@@ -86,13 +87,14 @@ class Coalition(RuleBasedStateMachine):
         )
         self.local = operator(self.world)
         directory = DirectoryService(self.world.workspace)
+        members = MemberService(self.world.workspace)
         directory.update(User, "root", {"role": "proxy_admin"})
         directory.create(User, "mia", {"max_budget": 500 * money.NANO})
         directory.create(Team, "free", {"policy": GRANTS})
-        directory.add_member(Team, "free", "tina", "admin")
+        members.add(Team, "free", "tina", "admin")
         for user in ("mia", "root"):
-            directory.add_member(Organization, "acme", user, "internal_user")
-            directory.add_member(Team, "web", user, "user")
+            members.add(Organization, "acme", user, "internal_user")
+            members.add(Team, "web", user, "user")
         others = [
             self.local.generate({"user_id": user, "team_id": "web"}, sink="vault")
             for user in ("mia", "root")
@@ -203,9 +205,7 @@ class Coalition(RuleBasedStateMachine):
         holder = self.holder(data)
         self.attempt(
             f"add {user} to {object_id} as {role}",
-            lambda: DirectoryService(holder.workspace).add_member(
-                kind, object_id, user, role, keys="keep"
-            ),
+            lambda: MemberService(holder.workspace).add(kind, object_id, user, role, keys="keep"),
         )
 
     @rule(

@@ -20,6 +20,7 @@ from keyctl.requests import GenerateRequest
 from keyctl.services.directory import DirectoryService
 from keyctl.services.issue.generate import GenerateService
 from keyctl.services.issue.order import Order
+from keyctl.services.members import MemberService
 from keyctl.services.workspace import Workspace
 
 
@@ -50,6 +51,7 @@ class Gate:
     def owners(self) -> Mapping[str, str]:
         """Make an organization, a team of it and a user, and return what makes a key theirs."""
         directory = DirectoryService(self.workspace)
+        members = MemberService(self.workspace)
         made: list[tuple[type[Principal], str, dict[str, Any]]] = [
             (Organization, "acme", {}),
             (Team, "web", {"organization_id": "acme"}),
@@ -57,7 +59,7 @@ class Gate:
         ]
         for kind, name, values in made:
             directory.create(kind, name, values)
-        directory.add_member(Team, "web", "ada", "user")
+        members.add(Team, "web", "ada", "user")
         return {"team_id": "web", "user_id": "ada"}
 
     def execute(self, statement: str, **values: Any) -> None:

@@ -175,11 +175,11 @@ class Honest:
         self._update_owner()
 
     def _do_members(self) -> None:
-        service = DirectoryService(self.world.workspace)
+        members = MemberService(self.world.workspace)
         if self.choice.random() < 0.5:
-            service.add_member(Team, "web", "eve", self.choice.choice(["admin", "user"]))
+            members.add(Team, "web", "eve", self.choice.choice(["admin", "user"]))
         else:
-            service.remove_member(Team, "web", "eve")
+            members.remove(Team, "web", "eve")
 
     def _limits(self) -> None:
         """Set or clear limits of a member, and of a tier."""
@@ -206,7 +206,7 @@ class Honest:
         service, name = DirectoryService(self.world.workspace), self.choice.choice(["u", "v"])
         if self.choice.random() < 0.5:
             service.create(User, name, {"email": f"{name}@example.com"})
-            service.add_member(Team, "web", name, "user")
+            MemberService(self.world.workspace).add(Team, "web", name, "user")
         else:
             service.delete(User, name)
 

@@ -10,7 +10,7 @@ LINES = 400
 FUNCTION_LINES = 60
 # What is still longer.  Nothing is added here, and what has become shorter leaves.
 LONGER = {
-    "errors.py", "services/directory.py",
+    "errors.py",
     "services/issue/generate.py", "services/keys/update.py", "services/rotate/steps.py",
 }  # fmt: skip
 LONGER_FUNCTIONS = {

@@ -15,6 +15,7 @@ from keyctl.services.authorize.verdict import Verdict
 from keyctl.services.directory import DirectoryService
 from keyctl.services.issue.generate import GenerateService
 from keyctl.services.issue.order import Order
+from keyctl.services.members import MemberService
 from keyctl.services.rotate.one import RotateOrder, RotateService
 from keyctl.services.workspace import Workspace
 from keyctl.sinks.base import Parcel, Target
@@ -77,6 +78,7 @@ class World:
     def __init__(self, workspace: Workspace) -> None:
         self.workspace = workspace
         directory = DirectoryService(workspace)
+        members = MemberService(workspace)
         directory.create(Organization, "acme", {})
         directory.create(Organization, "other", {})
         directory.create(Team, "web", {"organization_id": "acme"})
@@ -84,9 +86,9 @@ class World:
         for user in ("root", "ada", "tina", "olga", "eve", "vera", "victor"):
             directory.create(User, user, {})
         for user, role in (("ada", "user"), ("tina", "admin"), ("vera", "user")):
-            directory.add_member(Team, "web", user, role)
-        directory.add_member(Organization, "acme", "ada", "internal_user")
-        directory.add_member(Organization, "acme", "olga", "org_admin")
+            members.add(Team, "web", user, role)
+        members.add(Organization, "acme", "ada", "internal_user")
+        members.add(Organization, "acme", "olga", "org_admin")
 
     def change(self, changes: Mapping[str, Mapping[str, Any]]) -> None:
         """Set columns of the team, organization or user, or fields of the configuration."""

@@ -225,8 +225,8 @@ def _declare_members(group: typer.Typer, noun: str) -> None:
     ) -> None:
         """Make a user a member, or give a member another role."""
         require_one_of(role, roles, what="role here")
-        service, kind = _service(session, noun)
-        show_record(session, service.add_member(kind, id_, user, role, keys=_left_keys(True, keys)))
+        members, kind = _members(session, noun)
+        show_record(session, members.add(kind, id_, user, role, keys=_left_keys(True, keys)))
 
     if noun == "team":
         _declare_update_member(group)
@@ -239,8 +239,8 @@ def _declare_members(group: typer.Typer, noun: str) -> None:
         keys: LeftKeys = None,
     ) -> None:
         """End a membership."""
-        service, kind = _service(session, noun)
-        show_record(session, service.remove_member(kind, id_, user, keys=_left_keys(True, keys)))
+        members, kind = _members(session, noun)
+        show_record(session, members.remove(kind, id_, user, keys=_left_keys(True, keys)))
 
 
 def _left_keys(has_keys: bool, given: str | None) -> Any:
@@ -273,26 +273,34 @@ def _declare_update_member(group: typer.Typer) -> None:
     ) -> None:
         """Change what a member may spend with its keys in the team, how fast, and its role."""
         from keyctl.principals import member_values
-        from keyctl.services.members import MemberService
 
         values = member_values(user, document | cleared(_MEMBER, clear))
         if not values:
             raise UsageError("nothing is to change", hint="give a limit, --role or --clear")
-        service = MemberService(session.workspace)
+        members, kind = _members(session, "team")
         role = values.pop("role", None)
-        if role is not None and service.role(team, user) != role:
+        if role is not None and members.role(team, user) != role:
             # A role is more than a limit: it follows the rules of add-member.
-            directory, kind = _service(session, "team")
-            directory.add_member(kind, team, user, role, keys=_left_keys(True, keys))
-        show_record(session, service.update(team, user, values))
+            members.add(kind, team, user, role, keys=_left_keys(True, keys))
+        show_record(session, members.update(team, user, values))
 
 
 def _service(session: Session, noun: str) -> Any:
-    from keyctl.records import Organization, Team, User
     from keyctl.services.directory import DirectoryService
 
-    kind = {"team": Team, "user": User, "org": Organization}[noun]
-    return DirectoryService(session.workspace), kind
+    return DirectoryService(session.workspace), _kind(noun)
+
+
+def _members(session: Session, noun: str) -> Any:
+    from keyctl.services.members import MemberService
+
+    return MemberService(session.workspace), _kind(noun)
+
+
+def _kind(noun: str) -> Any:
+    from keyctl.records import Organization, Team, User
+
+    return {"team": Team, "user": User, "org": Organization}[noun]
 
 
 def _change(

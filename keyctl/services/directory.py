@@ -1,61 +1,44 @@
-"""Create, change and archive teams, users and organizations, and their members."""
+"""Create, change, list and archive teams, users and organizations."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from datetime import datetime
-from typing import Any, Final, TypeVar
+from typing import Any
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError as ConstraintError
 
-from keyctl import durations, money, views
+from keyctl import money, views
 from keyctl.db import queries
 from keyctl.db.queries import directory
 from keyctl.errors import (
-    DeniedError,
-    MemberNotFoundError,
-    NotFoundError,
     ObjectInUseError,
     ObjectTakenError,
-    OrganizationNotFoundError,
-    TeamNotFoundError,
     UnreadableRowError,
-    UserNotFoundError,
 )
-from keyctl.policy import engine, members
 from keyctl.policy.facts import Caller
-from keyctl.policy.members import PLAIN as _PLAIN
 from keyctl.policy.members import is_lower
 from keyctl.purses import member_purse
 from keyctl.records import Organization, Principal, Team, User
-from keyctl.services import denials
 from keyctl.services.callers import (
     OVERSEERS,
     administering,
-    check_route,
     require_admin,
     require_route,
 )
 from keyctl.services.leaving import What, settle
 from keyctl.services.owner_standing import standing_of
+from keyctl.services.owners import (
+    COMMAND,
+    WORD,
+    P,
+    may_see,
+    missing,
+    require,
+    with_period,
+)
 from keyctl.services.tiers import require_tier
-from keyctl.services.transaction import Unit, anchor, row_of, writing
+from keyctl.services.transaction import Unit, anchor, row_of
 from keyctl.services.workspace import Workspace
-
-P = TypeVar("P", bound=Principal)
-
-WORD: Final[dict[type[Principal], str]] = {
-    Organization: "organization",
-    User: "user",
-    Team: "team",
-}
-_MISSING: Final[dict[type[Principal], type[NotFoundError]]] = {
-    Organization: OrganizationNotFoundError,
-    User: UserNotFoundError,
-    Team: TeamNotFoundError,
-}
-_COMMAND: Final[dict[type[Principal], str]] = {Organization: "org", User: "user", Team: "team"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +76,7 @@ class DirectoryService:
             if not created:
                 raise ObjectTakenError(
                     f"{word} {object_id!r} exists already",
-                    hint=f"keyctl {_COMMAND[kind]} update {object_id} changes it",
+                    hint=f"keyctl {COMMAND[kind]} update {object_id} changes it",
                 )
             unit.record(f"{word}_created", word, object_id, after=row_of(record))
         return _answer(record, unit)
@@ -255,164 +238,19 @@ class DirectoryService:
                 page.append(_shown(caller, row, None))
         return page, last if len(rows) > limit else None
 
-    def add_member(
-        self,
-        kind: type[P],
-        object_id: str,
-        user_id: str,
-        role: str,
-        *,
-        keys: What | None = None,
-    ) -> dict[str, Any]:
-        """Make a user a member, or give a member another role.
-
-        *keys* says what becomes of the keys there of a member who gets a lower role.
-
-        Raises:
-            NotFoundError: The team, organization or user does not exist.
-            ObjectTakenError: The user is a member with that role already.
-            KeysLeftError: The member has some there, and *keys* says nothing.
-        """
-        left = []
-        word = WORD[kind]
-        with self._membership("add", kind, object_id, user_id) as (unit, before):
-            if before == role:
-                raise ObjectTakenError(
-                    f"user {user_id!r} is {role} of {word} {object_id!r} already",
-                    hint="nothing to do",
-                )
-            self._check_members(unit, kind, object_id, user_id, before, role)
-            if before is not None and role in _PLAIN:
-                place = (kind, object_id)
-                left = settle(unit, self.workspace.settings, user_id, place=place, keys=keys)
-            after: dict[str, Any] = {"role": role}
-            if before is None:
-                after["created_at"] = unit.now
-                directory.add_member(unit.connection, kind, object_id, user_id, after)
-            else:
-                directory.change_role(unit.connection, kind, object_id, user_id, role)
-            unit.record(
-                f"{word}_member_added" if before is None else f"{word}_member_updated",
-                word,
-                object_id,
-                before=None if before is None else {"user_id": user_id, "role": before},
-                after={"user_id": user_id, **after},
-            )
-        return {
-            f"{word}_id": object_id,
-            "user_id": user_id,
-            "role": role,
-            "audit": anchor(unit.heads[-1]),
-            **({"keys": left} if left else {}),
-        }
-
-    def remove_member(
-        self, kind: type[P], object_id: str, user_id: str, *, keys: What | None = None
-    ) -> dict[str, Any]:
-        """End a membership; *keys* says what becomes of the member's keys there.
-
-        Raises:
-            NotFoundError: There is no such team, organization, user or membership.
-            KeysLeftError: The member has some there, and *keys* says nothing.
-        """
-        word = WORD[kind]
-        with self._membership("remove", kind, object_id, user_id) as (unit, before):
-            if before is None:
-                raise MemberNotFoundError(
-                    f"user {user_id!r} is not a member of {word} {object_id!r}",
-                    hint=f"keyctl {_COMMAND[kind]} info {object_id} lists the members",
-                )
-            self._check_members(unit, kind, object_id, user_id, before, None)
-            place = (kind, object_id)
-            left = settle(unit, self.workspace.settings, user_id, place=place, keys=keys)
-            directory.remove_member(unit.connection, kind, object_id, user_id)
-            unit.record(
-                f"{word}_member_removed",
-                word,
-                object_id,
-                before={"user_id": user_id, "role": before},
-            )
-        view = {f"{word}_id": object_id, "user_id": user_id, "audit": anchor(unit.heads[-1])}
-        return {**view, **({"keys": left} if left else {})}
-
-    def _check_members(
-        self,
-        unit: Unit,
-        kind: type[P],
-        object_id: str,
-        user_id: str,
-        before: str | None,
-        role: str | None,
-    ) -> None:
-        """Refuse a change of members that is for admins, or for those of the organization.
-
-        Raises:
-            PolicyDeniedError: It is, and the caller is neither.
-        """
-        record = require(unit.connection, kind, object_id)
-        user = require(unit.connection, User, user_id)
-        organization_id = record.organization_id if isinstance(record, Team) else None
-        belongs = organization_id is None or None is not directory.member_role(
-            unit.connection, Organization, organization_id, user_id
-        )
-        violations = members.check(
-            unit.caller, record, user, before=before, role=role, belongs=belongs
-        )
-        if violations:
-            raise engine.refuse(violations)
-
-    @contextmanager
-    def _membership(
-        self, verb: str, kind: type[P], object_id: str, user_id: str
-    ) -> Iterator[tuple[Unit, str | None]]:
-        """Lock both sides and yield the user's role as it is."""
-        word = WORD[kind]
-        action = f"{word}_member_{verb}_denied"
-        with (
-            denials.recorded(self.workspace, action, word, object_id),
-            writing(self.workspace) as unit,
-        ):
-            check_route(unit.caller, action)
-            record = require(unit.connection, kind, object_id, lock=True)
-            require_administrator(unit.caller, record)
-            require(unit.connection, User, user_id, lock=True)
-            yield unit, directory.member_role(unit.connection, kind, object_id, user_id)
-
-
-def require(connection: Connection, kind: type[P], object_id: str, *, lock: bool = False) -> P:
-    """Return the live one with this id.
-
-    Raises:
-        NotFoundError: There is none.
-    """
-    found = directory.find(connection, kind, object_id, lock=lock)
-    if found is None:
-        raise missing(kind, object_id)
-    return found
-
 
 def _require_unused(connection: Connection, kind: type[Principal], object_id: str) -> None:
     word = WORD[kind]
     if directory.has_live_keys(connection, **{f"{word}_id": object_id}):
         raise ObjectInUseError(
             f"{word} {object_id!r} still has live keys",
-            hint=f"keyctl list --{_COMMAND[kind]} {object_id} shows them; delete or move them first",
+            hint=f"keyctl list --{COMMAND[kind]} {object_id} shows them; delete or move them first",
         )
     if kind is Organization and directory.has_teams(connection, object_id):
         raise ObjectInUseError(
             f"organization {object_id!r} still has teams",
             hint="move or delete its teams first",
         )
-
-
-def missing(kind: type[Principal], object_id: str) -> NotFoundError:
-    """Return the error for one that is not there, or not for the caller to see."""
-    word, command = WORD[kind], _COMMAND[kind]
-    return _MISSING[kind](
-        f"there is no {word} {object_id!r}",
-        hint=f"keyctl {command} list shows them; keyctl {command} create makes one",
-        given=object_id,
-    )
 
 
 def _members_with_limits(connection: Connection, team_id: str) -> list[dict[str, Any]]:
@@ -436,44 +274,6 @@ def _check_named(connection: Connection, values: Mapping[str, Any]) -> None:
         require(connection, Organization, organization_id, lock=True)
     if values.get("budget_id") is not None:
         require_tier(connection, values["budget_id"], lock=True)
-
-
-def with_period(record: P, before: Principal | None, now: datetime) -> P:
-    """Start the budget period when it is first set, or set to another length."""
-    if before is not None and before.budget_duration == record.budget_duration:
-        return record
-    if record.budget_duration is None:
-        return replace(record, budget_anchor_at=None, budget_reset_at=None)
-    following = durations.next_reset(record.budget_duration, anchor=now, now=now)
-    return replace(record, budget_anchor_at=now, budget_reset_at=following)
-
-
-def require_administrator(caller: Caller, record: Principal) -> None:
-    """Let admins, and who administers *record*, change its members.
-
-    Raises:
-        DeniedError: The caller is neither.
-    """
-    if not members.may_change(caller, record):
-        raise DeniedError(
-            f"only an admin of {WORD[type(record)]} {record.id!r} may change its members",
-            hint="ask one of them",
-        )
-
-
-def may_see(caller: Caller, record: Principal) -> bool:
-    """Tell whether the caller may see this team, user or organization."""
-    if caller.role in OVERSEERS:
-        return True
-    if isinstance(record, User):
-        return caller.user_id is not None and caller.user_id == record.id
-    if isinstance(record, Team):
-        return (
-            record.id in caller.team_roles
-            or caller.service_team == record.id
-            or caller.administers_organization(record.organization_id)
-        )
-    return record.id in caller.organization_roles
 
 
 def _shown(caller: Caller, record: Principal, members: dict[str, str] | None) -> dict[str, Any]:

@@ -1,6 +1,7 @@
-"""Set what the members of a team may spend there, and how fast."""
+"""Add and remove members of teams and organizations, and set their roles and limits."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -9,22 +10,105 @@ from sqlalchemy import Connection
 from keyctl import money, views
 from keyctl.db import queries
 from keyctl.db.queries import directory
-from keyctl.errors import DeniedError, MemberNotFoundError
+from keyctl.errors import DeniedError, MemberNotFoundError, ObjectTakenError
+from keyctl.policy import engine, members
+from keyctl.policy.members import PLAIN
 from keyctl.purses import member_purse
-from keyctl.records import Member, Team, User
+from keyctl.records import Member, Organization, Team, User
 from keyctl.services import denials
 from keyctl.services.callers import check_route
-from keyctl.services.directory import require, require_administrator
+from keyctl.services.leaving import What, settle
+from keyctl.services.owners import COMMAND, WORD, P, require, require_administrator
 from keyctl.services.tiers import require_tier
-from keyctl.services.transaction import anchor, told_columns, writing
+from keyctl.services.transaction import Unit, anchor, told_columns, writing
 from keyctl.services.workspace import Workspace
 
 
 @dataclass(frozen=True, slots=True)
 class MemberService:
-    """Changes members of teams.  Every change is one transaction."""
+    """Changes members of teams and organizations.  Every change is one transaction."""
 
     workspace: Workspace
+
+    def add(
+        self,
+        kind: type[P],
+        object_id: str,
+        user_id: str,
+        role: str,
+        *,
+        keys: What | None = None,
+    ) -> dict[str, Any]:
+        """Make a user a member, or give a member another role.
+
+        *keys* says what becomes of the keys there of a member who gets a lower role.
+
+        Raises:
+            NotFoundError: The team, organization or user does not exist.
+            ObjectTakenError: The user is a member with that role already.
+            KeysLeftError: The member has some there, and *keys* says nothing.
+        """
+        left = []
+        word = WORD[kind]
+        with self._membership("add", kind, object_id, user_id) as (unit, before):
+            if before == role:
+                raise ObjectTakenError(
+                    f"user {user_id!r} is {role} of {word} {object_id!r} already",
+                    hint="nothing to do",
+                )
+            _check(unit, kind, object_id, user_id, before, role)
+            if before is not None and role in PLAIN:
+                place = (kind, object_id)
+                left = settle(unit, self.workspace.settings, user_id, place=place, keys=keys)
+            after: dict[str, Any] = {"role": role}
+            if before is None:
+                after["created_at"] = unit.now
+                directory.add_member(unit.connection, kind, object_id, user_id, after)
+            else:
+                directory.change_role(unit.connection, kind, object_id, user_id, role)
+            unit.record(
+                f"{word}_member_added" if before is None else f"{word}_member_updated",
+                word,
+                object_id,
+                before=None if before is None else {"user_id": user_id, "role": before},
+                after={"user_id": user_id, **after},
+            )
+        return {
+            f"{word}_id": object_id,
+            "user_id": user_id,
+            "role": role,
+            "audit": anchor(unit.heads[-1]),
+            **({"keys": left} if left else {}),
+        }
+
+    def remove(
+        self, kind: type[P], object_id: str, user_id: str, *, keys: What | None = None
+    ) -> dict[str, Any]:
+        """End a membership; *keys* says what becomes of the member's keys there.
+
+        Raises:
+            NotFoundError: There is no such team, organization, user or membership.
+            KeysLeftError: The member has some there, and *keys* says nothing.
+        """
+        word = WORD[kind]
+        with self._membership("remove", kind, object_id, user_id) as (unit, before):
+            if before is None:
+                raise MemberNotFoundError(
+                    f"user {user_id!r} is not a member of {word} {object_id!r}",
+                    hint=f"keyctl {COMMAND[kind]} info {object_id} lists the members",
+                )
+            _check(unit, kind, object_id, user_id, before, None)
+            place = (kind, object_id)
+            left = settle(unit, self.workspace.settings, user_id, place=place, keys=keys)
+            directory.remove_member(unit.connection, kind, object_id, user_id)
+            unit.record(
+                f"{word}_member_removed",
+                word,
+                object_id,
+                before={"user_id": user_id, "role": before},
+            )
+        view = {f"{word}_id": object_id, "user_id": user_id, "audit": anchor(unit.heads[-1])}
+        return {**view, **({"keys": left} if left else {})}
 
     def role(self, team_id: str, user_id: str) -> str:
         """Return the role of a member.
@@ -88,6 +172,47 @@ class MemberService:
             "warnings": warnings,
             "audit": anchor(unit.heads[-1]),
         }
+
+    @contextmanager
+    def _membership(
+        self, verb: str, kind: type[P], object_id: str, user_id: str
+    ) -> Iterator[tuple[Unit, str | None]]:
+        """Lock both sides and yield the user's role as it is."""
+        word = WORD[kind]
+        action = f"{word}_member_{verb}_denied"
+        with (
+            denials.recorded(self.workspace, action, word, object_id),
+            writing(self.workspace) as unit,
+        ):
+            check_route(unit.caller, action)
+            record = require(unit.connection, kind, object_id, lock=True)
+            require_administrator(unit.caller, record)
+            require(unit.connection, User, user_id, lock=True)
+            yield unit, directory.member_role(unit.connection, kind, object_id, user_id)
+
+
+def _check(
+    unit: Unit,
+    kind: type[P],
+    object_id: str,
+    user_id: str,
+    before: str | None,
+    role: str | None,
+) -> None:
+    """Refuse a change of members that is for admins, or for those of the organization.
+
+    Raises:
+        PolicyDeniedError: It is, and the caller is neither.
+    """
+    record = require(unit.connection, kind, object_id)
+    user = require(unit.connection, User, user_id)
+    organization_id = record.organization_id if isinstance(record, Team) else None
+    belongs = organization_id is None or None is not directory.member_role(
+        unit.connection, Organization, organization_id, user_id
+    )
+    violations = members.check(unit.caller, record, user, before=before, role=role, belongs=belongs)
+    if violations:
+        raise engine.refuse(violations)
 
 
 def _require_member(connection: Connection, team_id: str, user_id: str) -> Member:

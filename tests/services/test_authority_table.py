@@ -13,6 +13,7 @@ from keyctl.policy.authority import OPERATIONS, ROLES, WHOSE
 from keyctl.records import Organization, Team, User
 from keyctl.services.directory import DirectoryService
 from keyctl.services.keys.end import EndingService
+from keyctl.services.members import MemberService
 from keyctl.services.workspace import Workspace
 
 GRANTS = {
@@ -45,6 +46,7 @@ class Cells:
         )
         self.local = operator(world)
         directory = DirectoryService(world.workspace)
+        members = MemberService(world.workspace)
         directory.update(User, "root", {"role": "proxy_admin"})
         for name in ("kim", "sam", *ROLES[:-1]):
             directory.create(User, name, {"role": name if name in ROLES[:2] else "internal_user"})
@@ -55,9 +57,9 @@ class Cells:
             ("member", "user"),
             ("team_admin", "admin"),
         ):
-            directory.add_member(Organization, "acme", user, "internal_user")
-            directory.add_member(Team, "web", user, role)
-        directory.add_member(Organization, "acme", "org_admin", "org_admin")
+            members.add(Organization, "acme", user, "internal_user")
+            members.add(Team, "web", user, role)
+        members.add(Organization, "acme", "org_admin", "org_admin")
         self.holders: dict[str, Holder] = {
             role: self.local.generate(
                 self.request(role, "own"), service_account=role == "service_account"

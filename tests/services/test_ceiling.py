@@ -12,6 +12,7 @@ from keyctl.db.queries import directory as owners
 from keyctl.policy.models import may_use
 from keyctl.records import Organization, Team, User
 from keyctl.services.directory import DirectoryService
+from keyctl.services.members import MemberService
 from keyctl.services.workspace import Workspace
 
 PERMISSIONS = [
@@ -275,8 +276,9 @@ class TestRotationElsewhere:
     def test_of_an_admins_key_is_for_admins(self, local: Holder) -> None:
         """The second of the three commands; blocking is left to who administers the team."""
         directory = DirectoryService(local.workspace)
+        members = MemberService(local.workspace)
         directory.create(User, "boss", {"role": "proxy_admin"})
-        directory.add_member(Team, "web", "boss", "user")
+        members.add(Team, "web", "boss", "user")
         boss = local.generate({"user_id": "boss", "team_id": "web"})
         tina = local.generate({"user_id": "tina", "team_id": "web"})
         assert refused(tina.rotate, boss.key_id) == {"caller.owner_role"}
@@ -394,11 +396,11 @@ class TestOverrides:
 
 def test_a_key_of_a_stranger_stays_theirs(local: Holder) -> None:
     """A team admin added a stranger, made a key for them and rotated their private one."""
-    directory = DirectoryService(local.workspace)
-    directory.add_member(Organization, "acme", "eve", "internal_user")
+    members = MemberService(local.workspace)
+    members.add(Organization, "acme", "eve", "internal_user")
     private = local.generate({"user_id": "eve"})
     tina = local.generate({"user_id": "tina", "team_id": "web"})
-    DirectoryService(tina.workspace).add_member(Team, "web", "eve", "user")
+    MemberService(tina.workspace).add(Team, "web", "eve", "user")
     wanted = {"user_id": "eve", "team_id": "web"}
     assert refused(tina.generate, wanted) == {"caller.member_keys"}
     assert refused(tina.rotate, private.key_id) == {"key_not_found"}

@@ -14,7 +14,7 @@ from keyctl.errors import KeyctlError
 from keyctl.policy import engine, issuing, members
 from keyctl.records import Team
 from keyctl.services import acting
-from keyctl.services.directory import DirectoryService
+from keyctl.services.members import MemberService
 from keyctl.services.workspace import Workspace
 
 # What the caller's key has, and the key that is asked for: refused by one rule only.
@@ -165,7 +165,7 @@ class TestWhatIsRaisedOutsideThePureRules:
         coalition.given({"user_id": "ada"})
 
         def promote() -> None:
-            DirectoryService(tina.workspace).add_member(Team, "web", "ada", "admin")
+            MemberService(tina.workspace).add(Team, "web", "ada", "admin")
 
         assert not coalition.gains(promote)
         monkeypatch.setattr(members, "check", lambda *_, **__: [])

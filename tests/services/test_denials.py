@@ -16,7 +16,7 @@ from keyctl.requests import GenerateRequest
 from keyctl.services import callers
 from keyctl.services.audit import AuditService, EventFilter
 from keyctl.services.budgets import BudgetService
-from keyctl.services.directory import WORD, DirectoryService
+from keyctl.services.directory import DirectoryService
 from keyctl.services.events.sender import DeliverOrder
 from keyctl.services.events.service import EventService
 from keyctl.services.issue.generate import GenerateService
@@ -24,6 +24,8 @@ from keyctl.services.issue.generate_many import BulkService
 from keyctl.services.issue.order import Order
 from keyctl.services.keys.end import EndingService
 from keyctl.services.keys.update import ChangeService
+from keyctl.services.members import MemberService
+from keyctl.services.owners import WORD
 from keyctl.services.repair import CheckService
 from keyctl.services.rotate.one import RotateOrder, RotateService
 from keyctl.services.workspace import Workspace
@@ -74,13 +76,9 @@ ADMINS_ONLY: Mapping[str, Callable[[Workspace], object]] = {
         for kind, word in WORD.items()
         for verb in ("create", "update", "delete")
     },
-    "team_member_add_denied": lambda acting: DirectoryService(acting).add_member(
-        Team, "web", "eve", "user"
-    ),
-    "team_member_remove_denied": lambda acting: DirectoryService(acting).remove_member(
-        Team, "web", "tina"
-    ),
-    "organization_member_add_denied": lambda acting: DirectoryService(acting).add_member(
+    "team_member_add_denied": lambda acting: MemberService(acting).add(Team, "web", "eve", "user"),
+    "team_member_remove_denied": lambda acting: MemberService(acting).remove(Team, "web", "tina"),
+    "organization_member_add_denied": lambda acting: MemberService(acting).add(
         Organization, "acme", "eve", "internal_user"
     ),
     "budget_reset_denied": lambda acting: list(BudgetService(acting).reset_due()),

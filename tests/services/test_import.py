@@ -22,6 +22,7 @@ from keyctl.gateway import Verifier
 from keyctl.policy.facts import Caller
 from keyctl.records import Organization, Team, User
 from keyctl.services.directory import DirectoryService
+from keyctl.services.members import MemberService
 from keyctl.services.verify import verify
 from keyctl.services.workspace import Workspace
 
@@ -422,7 +423,7 @@ class TestOwners:
             {"team_id": "web", "members_with_roles": [{"user_id": "ada", "role": "user"}]},
         )
         run()
-        DirectoryService(workspace).remove_member(Team, "web", "ada")
+        MemberService(workspace).remove(Team, "web", "ada")
         litellm.execute(
             'UPDATE "LiteLLM_TeamTable" SET members_with_roles = '
             '\'[{"user_id": "ada", "role": "user"}, {"user_id": "bob", "role": "user"}]\''

@@ -11,6 +11,7 @@ from keyctl.errors import KeysLeftError
 from keyctl.records import Organization, Team, User
 from keyctl.services.directory import DirectoryService
 from keyctl.services.keys.read import KeyService
+from keyctl.services.members import MemberService
 from keyctl.services.workspace import Workspace
 
 
@@ -18,16 +19,22 @@ from keyctl.services.workspace import Workspace
 def _world(workspace: Workspace) -> World:
     world = World(workspace)
     directory = DirectoryService(workspace)
+    members = MemberService(workspace)
     directory.create(User, "boss", {"role": "proxy_admin"})
     directory.create(Team, "free", {})
-    directory.add_member(Team, "free", "tina", "admin")
-    directory.add_member(Organization, "acme", "boss", "internal_user")
+    members.add(Team, "free", "tina", "admin")
+    members.add(Organization, "acme", "boss", "internal_user")
     return world
 
 
 @pytest.fixture(name="local")
 def _local(world: World) -> Holder:
     return operator(world)
+
+
+def members_of(holder: Holder) -> MemberService:
+    """Return who changes members as this holder."""
+    return MemberService(holder.workspace)
 
 
 def directory_of(holder: Holder) -> DirectoryService:
@@ -38,26 +45,26 @@ def directory_of(holder: Holder) -> DirectoryService:
 class TestATeamAdmin:
     def test_adds_plain_members_and_no_admins(self, local: Holder) -> None:
         """The first of the three commands that made a team admin a proxy admin."""
-        tina = directory_of(local.generate({"user_id": "tina"}))
-        tina.add_member(Team, "free", "eve", "user")
-        assert refused(tina.add_member, Team, "free", "boss", "user") == {"caller.owner_role"}
-        assert refused(tina.add_member, Team, "web", "boss", "user") == {"caller.owner_role"}
+        tina = members_of(local.generate({"user_id": "tina"}))
+        tina.add(Team, "free", "eve", "user")
+        assert refused(tina.add, Team, "free", "boss", "user") == {"caller.owner_role"}
+        assert refused(tina.add, Team, "web", "boss", "user") == {"caller.owner_role"}
 
     def test_adds_members_of_the_teams_organization_only(self, local: Holder) -> None:
-        tina = directory_of(local.generate({"user_id": "tina"}))
-        add = tina.add_member
+        tina = members_of(local.generate({"user_id": "tina"}))
+        add = tina.add
         assert refused(add, Team, "web", "eve", "user") == {"caller.member_of_organization"}
-        directory_of(local).add_member(Organization, "acme", "eve", "internal_user")
+        members_of(local).add(Organization, "acme", "eve", "internal_user")
         add(Team, "web", "eve", "user")
 
     def test_gives_and_takes_no_role_above_a_plain_members(self, local: Holder) -> None:
-        directory_of(local).add_member(Team, "web", "olga", "admin")
-        tina = directory_of(local.generate({"user_id": "tina"}))
+        members_of(local).add(Team, "web", "olga", "admin")
+        tina = members_of(local.generate({"user_id": "tina"}))
         rules = {"caller.member_role"}
-        assert refused(tina.add_member, Team, "web", "ada", "admin") == rules
-        assert refused(tina.add_member, Team, "web", "olga", "user") == rules
-        assert refused(tina.remove_member, Team, "web", "olga") == rules
-        tina.remove_member(Team, "web", "ada")
+        assert refused(tina.add, Team, "web", "ada", "admin") == rules
+        assert refused(tina.add, Team, "web", "olga", "user") == rules
+        assert refused(tina.remove, Team, "web", "olga") == rules
+        tina.remove(Team, "web", "ada")
 
     def test_changes_no_field_of_the_team(self, local: Holder) -> None:
         tina = directory_of(local.generate({"user_id": "tina"}))
@@ -66,16 +73,16 @@ class TestATeamAdmin:
 
 class TestAnOrganizationAdmin:
     def test_gives_and_takes_roles_within_it(self, local: Holder) -> None:
-        olga = directory_of(local.generate({"user_id": "olga"}))
-        olga.add_member(Team, "web", "ada", "admin")
-        olga.add_member(Team, "web", "ada", "user")
-        olga.add_member(Organization, "acme", "ada", "org_admin")
-        olga.remove_member(Organization, "acme", "ada")
+        olga = members_of(local.generate({"user_id": "olga"}))
+        olga.add(Team, "web", "ada", "admin")
+        olga.add(Team, "web", "ada", "user")
+        olga.add(Organization, "acme", "ada", "org_admin")
+        olga.remove(Organization, "acme", "ada")
 
     def test_has_nothing_to_say_elsewhere(self, local: Holder) -> None:
-        olga = directory_of(local.generate({"user_id": "olga"}))
-        assert refused(olga.add_member, Team, "free", "ada", "user") == {"denied"}
-        assert refused(olga.add_member, Organization, "other", "ada", "internal_user") == {"denied"}
+        olga = members_of(local.generate({"user_id": "olga"}))
+        assert refused(olga.add, Team, "free", "ada", "user") == {"denied"}
+        assert refused(olga.add, Organization, "other", "ada", "internal_user") == {"denied"}
 
 
 class TestWhoLeaves:
@@ -87,7 +94,7 @@ class TestWhoLeaves:
     ) -> None:
         key = local.generate({"user_id": "ada", "team_id": "web", "key_alias": "build"})
         own = local.generate({"user_id": "ada"})
-        remove = directory_of(local).remove_member
+        remove = members_of(local).remove
         with pytest.raises(KeysLeftError, match=rf"{key.key_id} \(build\)"):
             remove(Team, "web", "ada")
         answer = remove(Team, "web", "ada", keys=keys)
@@ -101,14 +108,14 @@ class TestWhoLeaves:
         world.change(
             {"team": {"policy": {"team_member_permissions": ["/key/service-account/generate"]}}}
         )
-        directory_of(local).add_member(Team, "web", "ada", "admin")
+        members_of(local).add(Team, "web", "ada", "admin")
         ada = local.generate({"user_id": "ada"})
         robot = ada.generate({"team_id": "web"}, service_account=True)
         with pytest.raises(KeysLeftError, match=robot.key_id):
-            directory_of(local).remove_member(Team, "web", "ada")
+            members_of(local).remove(Team, "web", "ada")
         with pytest.raises(KeysLeftError, match=robot.key_id):
-            directory_of(local).add_member(Team, "web", "ada", "user")
-        directory_of(local).add_member(Team, "web", "ada", "user", keys="block")
+            members_of(local).add(Team, "web", "ada", "user")
+        members_of(local).add(Team, "web", "ada", "user", keys="block")
         assert local.info(robot.key_id)["state"] == "blocked"
 
     def test_is_asked_before_a_user_is_deleted_or_demoted(self, local: Holder) -> None:

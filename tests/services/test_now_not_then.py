@@ -21,6 +21,7 @@ from keyctl.services.issue.order import Order
 from keyctl.services.keys import end
 from keyctl.services.keys.end import EndingService
 from keyctl.services.keys.read import KeyService
+from keyctl.services.members import MemberService
 from keyctl.services.workspace import Workspace
 
 Lose = Callable[[Holder, Held, Any], None]
@@ -44,7 +45,7 @@ def demoted(local: Holder, _caller: Held, _clock: Any) -> None:
 
 
 def removed(local: Holder, _caller: Held, _clock: Any) -> None:
-    DirectoryService(local.workspace).remove_member(Team, "web", "tina", keys="keep")
+    MemberService(local.workspace).remove(Team, "web", "tina", keys="keep")
 
 
 LOSES: tuple[Lose, ...] = (deleted, blocked, expired, demoted, removed)

@@ -20,7 +20,6 @@ from keyctl.errors import (
 from keyctl.fleetfile.document import OWNERS, SYNONYMS
 from keyctl.fleetfile.entries import OwnerEntry
 from keyctl.records import Organization, Principal, Team, User
-from keyctl.services.directory import WORD, with_period
 from keyctl.services.fleet.model import (
     Fields,
     KeyChange,
@@ -31,6 +30,7 @@ from keyctl.services.fleet.model import (
     Warned,
 )
 from keyctl.services.fleet.world import World
+from keyctl.services.owners import WORD, with_period
 
 _ROLE_OF = "members."
 

@@ -18,7 +18,6 @@ from keyctl.services.authorize import totals
 from keyctl.services.authorize.custom_hook import decide
 from keyctl.services.delivery.run_lock import Run
 from keyctl.services.delivery.sinks import named_sink
-from keyctl.services.directory import WORD
 from keyctl.services.fleet.keys import KeyPlanner
 from keyctl.services.fleet.match import restricted
 from keyctl.services.fleet.model import NewKeyChange, Plan, Problem, Warned
@@ -26,6 +25,7 @@ from keyctl.services.fleet.owners import OwnerPlanner
 from keyctl.services.fleet.tiers import WORD as WORD_OF_TIER
 from keyctl.services.fleet.tiers import compare_tier, end_tiers
 from keyctl.services.fleet.world import World
+from keyctl.services.owners import WORD
 from keyctl.services.workspace import Workspace
 
 _ORDER = ("budget", "organization", "user", "team", "key")

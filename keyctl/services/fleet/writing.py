@@ -8,10 +8,10 @@ from keyctl.db import queries
 from keyctl.db.queries import directory
 from keyctl.fleetfile.document import OWNERS
 from keyctl.records import Key, Organization, Principal, Team, User
-from keyctl.services.directory import WORD
 from keyctl.services.fleet.model import KeyChange, OwnerChange, Plan, TierChange
 from keyctl.services.fleet.tiers import write_tiers
 from keyctl.services.keys.update import end_administration, with_blocker
+from keyctl.services.owners import WORD
 from keyctl.services.transaction import Unit, archive, row_of
 
 # What gateways write while they serve: no change of a key, so no reason to plan anew.

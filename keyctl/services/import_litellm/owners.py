@@ -16,7 +16,6 @@ from keyctl.litellm.values import Row, decoded
 from keyctl.purses import Terms, member_purse
 from keyctl.records import Organization, Principal, Team, User
 from keyctl.services import access_groups
-from keyctl.services.directory import WORD
 from keyctl.services.import_litellm.report import (
     Begin,
     ImportOrder,
@@ -28,6 +27,7 @@ from keyctl.services.import_litellm.report import (
     on_record,
     owner_name,
 )
+from keyctl.services.owners import WORD
 from keyctl.services.transaction import Unit, row_of, told_columns
 
 _BATCH: Final = 500
