@@ -67,7 +67,7 @@ def add_copies(group: typer.Typer) -> None:
         target = Database(given, variable="KEYCTL_TARGET_URL")
         try:
             with progress("copying", service.steps()) as advance:
-                report = service.copy(target, step=lambda _what, _rows: advance())
+                report = service.copy(target, step=lambda _what, rows: advance(rows))
         finally:
             target.engine.dispose()
         if session.wants_json:

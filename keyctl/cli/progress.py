@@ -10,17 +10,17 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def progress(title: str, total: int, *, wanted: bool = True) -> Iterator[Callable[[], None]]:
-    """Show a bar while the block runs; what it gives counts one further."""
+def progress(title: str, total: int, *, wanted: bool = True) -> Iterator[Callable[..., None]]:
+    """Show a bar while the block runs; what it gives counts one further, or as many as it is told."""
     if not (wanted and sys.stderr.isatty()):
-        yield lambda: None
+        yield lambda _count=1: None
         return
     from rich.console import Console as RichConsole
     from rich.progress import Progress
 
     with Progress(console=RichConsole(stderr=True), transient=True) as bar:
         task = bar.add_task(title, total=total)
-        yield lambda: bar.advance(task)
+        yield lambda count=1: bar.advance(task, count)
 
 
 @contextmanager
@@ -37,8 +37,7 @@ def counted(
         def step(count: int) -> None:
             nonlocal done
             done += count
-            for _ in range(count):
-                advance()
+            advance(count)
 
         try:
             yield step

@@ -70,10 +70,9 @@ class MoveService:
         }
 
     def steps(self) -> int:
-        """Return how often `copy` calls its *step*, about."""
+        """Return of how many rows `copy` tells its *step*, about."""
         with self.workspace.database.read() as connection:
-            rows = moving.count_rows(connection)
-        return 3 * (rows // moving.CHUNK + len(moving.TABLES))
+            return 3 * moving.count_rows(connection)
 
     def abort(self) -> dict[str, Any]:
         """Open the database to writers again, whatever became of the copy.
@@ -164,6 +163,7 @@ class MoveService:
         marked = Move("filling", move.id).mark
         found: dict[str, moving.Contents] = {}
         with self.workspace.database.read(snapshot=True) as connection:
+            passed = moving.is_passed(connection, target)
             for table in moving.TABLES:
                 found[table.name] = moving.copy_table(
                     connection,
@@ -174,7 +174,9 @@ class MoveService:
                 )
         with target.write(marked=marked) as connection:
             for table in moving.TABLES:
-                arrived = moving.contents_of(connection, table, step=partial(step, "compared"))
+                arrived = moving.contents_of(
+                    connection, table, step=partial(step, "compared"), passed=passed
+                )
                 if arrived != found[table.name]:
                     raise CorruptedError(
                         f"table {table.name} has {arrived.rows} rows in {target.shown}, and"

@@ -1,5 +1,6 @@
 """The audit trail: what is on record, and that nobody changes it unseen."""
 
+import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from clock import Clock
 from harness import Cli
 from sqlalchemy import Connection, delete, insert, select, text, update
 
+from keyctl import jsontext
 from keyctl.db.database import Database
 from keyctl.db.queries import audit
 from keyctl.db.queries.audit import GENESIS, Event, Head
@@ -497,6 +499,21 @@ def changing(seq: int, name: str, value: Any) -> Callable[[Connection], object]:
 def running(statement: str) -> Callable[[Connection], object]:
     """Return what runs one statement."""
     return lambda connection: connection.execute(text(statement))
+
+
+def test_an_event_is_hashed_over_its_canonical_form(log: Database) -> None:
+    """What the quick form says of strings, numbers, instants and nothing is what the slow one says."""
+    with log.read() as connection:
+        rows = [dict(row) for row in connection.execute(select(audit_events)).mappings()]
+    odd = [
+        {**rows[0], "actor": '"\\\u2028é\x7f\n%s', "reason": "{}", "before": "", "after": None},
+        {**rows[0], "seq": "7", "object_id": True},
+    ]
+
+    for row in [*rows[:3], *odd]:
+        covered = {name: value for name, value in row.items() if name != "hash"}
+        expected = hashlib.sha256(jsontext.canonical(covered).encode()).hexdigest()
+        assert audit.event_hash(row) == expected
 
 
 def is_no_change(log: Database, seq: int, name: str, value: Any) -> bool:

@@ -12,7 +12,7 @@ from databases import administered, at
 from sqlalchemy import text
 from world import Hand, World
 
-from keyctl.db import moving
+from keyctl.db import moving, passing
 from keyctl.db.database import Database
 from keyctl.db.queries import audit
 from keyctl.db.schema import HEAD
@@ -30,11 +30,20 @@ def quiet(_what: str, _rows: int) -> None:
     """Take the news of each step."""
 
 
+KINDS = {"sqlite": "postgresql", "postgresql": "sqlite"}
+
+
+@pytest.fixture(name="into")
+def _into(kind: str) -> str:
+    """The kind of the target: the other one, where a test does not ask for each."""
+    return KINDS[kind]
+
+
 @pytest.fixture(name="target")
-def _target(kind: str, postgres_url: str, tmp_path: Path, clock: Any) -> Iterator[Database]:
-    """An empty database of the other kind, without a schema."""
+def _target(into: str, postgres_url: str, tmp_path: Path, clock: Any) -> Iterator[Database]:
+    """An empty database, without a schema."""
     name = f"target_{uuid4().hex[:12]}"
-    if kind == "sqlite":
+    if into == "postgresql":
         with administered(postgres_url) as execute:
             execute(f'CREATE DATABASE "{name}"')
         url = at(postgres_url, name)
@@ -43,7 +52,7 @@ def _target(kind: str, postgres_url: str, tmp_path: Path, clock: Any) -> Iterato
     database = Database(url, clock=clock)
     yield database
     database.engine.dispose()
-    if kind == "sqlite":
+    if into == "postgresql":
         with administered(postgres_url) as execute:
             execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 
@@ -75,6 +84,7 @@ def texts(database: Database) -> list[tuple[Any, ...]]:
         return [tuple(row) for row in rows]
 
 
+@pytest.mark.parametrize("into", sorted(KINDS))
 class TestACopy:
     def test_holds_everything_and_keeps_its_promises(self, world: World, target: Database) -> None:
         """Key strings verify, the chain goes on, events wait to be sent; the source is closed."""
@@ -107,6 +117,8 @@ class TestACopy:
     ) -> None:
         """Killed after any chunk, the same command ends with the same contents."""
         monkeypatch.setattr(moving, "CHUNK", 3)
+        monkeypatch.setattr(passing, "ROWS", 3)
+        monkeypatch.setattr(passing, "PARTS", 2)
         for number in range(4):
             issued(world.workspace, key_alias=f"k{number}")
         service = MoveService(world.workspace)
@@ -148,14 +160,18 @@ class TestACopy:
     ) -> None:
         """A row that changed on the way is exit 11, and the target stays closed."""
         issued(world.workspace, key_alias="a")
-        insert = moving._insert  # a fault in what no command reaches
+        copied = moving.copy_table  # a fault in what no command reaches
 
-        def tampered(connection: Any, table: Any, rows: Any) -> None:
-            insert(connection, table, rows)
+        def tampered(
+            source: Any, target: Database, table: Any, *, marked: str, step: Any
+        ) -> moving.Contents:
+            contents = copied(source, target, table, marked=marked, step=step)
             if table.name == "keys":
-                connection.execute(text("UPDATE keys SET spend = spend + 1"))
+                with target.write(marked=marked) as connection:
+                    connection.execute(text("UPDATE keys SET spend = spend + 1"))
+            return contents
 
-        monkeypatch.setattr(moving, "_insert", tampered)
+        monkeypatch.setattr(moving, "copy_table", tampered)
         with pytest.raises(CorruptedError, match="table keys"):
             MoveService(world.workspace).copy(target, step=quiet)
         with pytest.raises(BeingMovedError), target.read():

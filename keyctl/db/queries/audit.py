@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from json.encoder import encode_basestring_ascii as quoted
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, Result, and_, func, insert, or_, select, update
@@ -18,6 +19,12 @@ from keyctl.db.tables import audit_events, audit_head
 from keyctl.errors import BrokenChainError
 
 GENESIS: Final = "0" * 64
+# What `jsontext.canonical` makes of the columns that are hashed, in a third of the time: a chain has
+# millions of events.
+_COVERED: Final = (
+    '{"action":%s,"actor":%s,"after":%s,"at":"%s","before":%s,"changed_by":%s,"object_id":%s,'
+    '"object_type":%s,"prev_hash":%s,"reason":%s,"seq":%d}'
+)
 ADVICE: Final = "compare the database with a backup; keyctl audit export shows what is there"
 
 
@@ -65,8 +72,33 @@ def event_hash(row: dict[str, Any]) -> str:
     `before` and `after` go in as the text that is stored, so that nothing which reorders or
     re-reads them can change the sum.
     """
-    covered = {column.name: row[column.name] for column in audit_events.c if column.name != "hash"}
-    return hashlib.sha256(jsontext.canonical(covered).encode()).hexdigest()
+    try:
+        text = _canonical(row)
+    except TypeError:  # a value of a kind that keyctl never writes
+        text = jsontext.canonical(
+            {column.name: row[column.name] for column in audit_events.c if column.name != "hash"}
+        )
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _canonical(row: dict[str, Any]) -> str:
+    if type(row["seq"]) is not int or not isinstance(row["at"], datetime):
+        raise TypeError
+    after, before = row["after"], row["before"]
+    changed_by, reason = row["changed_by"], row["reason"]
+    return _COVERED % (
+        quoted(row["action"]),
+        quoted(row["actor"]),
+        "null" if after is None else quoted(after),
+        jsontext.instant(row["at"]),
+        "null" if before is None else quoted(before),
+        "null" if changed_by is None else quoted(changed_by),
+        quoted(row["object_id"]),
+        quoted(row["object_type"]),
+        quoted(row["prev_hash"]),
+        "null" if reason is None else quoted(reason),
+        row["seq"],
+    )
 
 
 def append(connection: Connection, events: Iterable[Event], *, at: datetime) -> list[Head]:
