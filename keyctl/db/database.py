@@ -11,7 +11,14 @@ from typing import Any, Final
 from sqlalchemy import Connection, Pool, text
 from sqlalchemy.exc import OperationalError
 
-from keyctl.db.engines import READ, SNAPSHOT, WRITE, engine_of, is_read_only
+from keyctl.db.engines import (
+    READ,
+    SNAPSHOT,
+    WRITE,
+    engine_of,
+    is_read_only,
+    use_write_ahead_log,
+)
 from keyctl.db.failures import translated
 from keyctl.db.filesystems import refuse_unsafe
 from keyctl.db.schema import (
@@ -287,7 +294,7 @@ class Database:
         # begins one before the first statement.
         raw = self.engine.raw_connection()
         try:
-            raw.cursor().execute("PRAGMA journal_mode = WAL")
+            use_write_ahead_log(raw.cursor(), patience=self._patience)
         except sqlite3.Error as error:
             raise OperationalError("PRAGMA journal_mode", None, error) from error
         finally:

@@ -4,6 +4,7 @@ import os
 import shlex
 import sqlite3
 import sys
+import time
 from contextlib import nullcontext
 from datetime import timedelta
 from math import ceil
@@ -63,6 +64,26 @@ def _sqlite_engine(path: Path, *, busy: timedelta) -> Engine:
         engine, "begin", lambda connection: connection.exec_driver_sql(_begin_of(connection)[0])
     )
     return engine
+
+
+def use_write_ahead_log(cursor: Any, *, patience: timedelta | None = None) -> None:
+    """Switch a SQLite file to its write-ahead log, outside any transaction, however busy it is.
+
+    Raises:
+        sqlite3.Error: It cannot be, or others were at work on it for longer than *patience*.
+    """
+    end = time.monotonic() + (patience or _BUSY).total_seconds()
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            # While another process writes in the file's first mode, SQLite refuses to switch at
+            # once: its own busy_timeout counts for the beginning of a transaction only.
+            if error.sqlite_errorname != "SQLITE_BUSY" or time.monotonic() >= end:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 def is_read_only(path: Path) -> bool:
