@@ -15,7 +15,7 @@ from keyctl.services.delivery.sinks import named_sink, target_of
 from keyctl.services.issue.generate import GenerateService
 from keyctl.services.issue.order import Order
 from keyctl.services.keys.end import EndingService
-from keyctl.services.keys.read import find
+from keyctl.services.keys.find import find
 from keyctl.services.rotate.one import RotateOrder, RotateService
 from keyctl.services.verify import Verdict, verify
 from keyctl.services.workspace import Workspace

@@ -11,11 +11,11 @@ FUNCTION_LINES = 60
 # What is still longer.  Nothing is added here, and what has become shorter leaves.
 LONGER = {
     "errors.py",
-    "services/issue/generate.py", "services/keys/update.py", "services/rotate/steps.py",
+    "services/issue/generate.py", "services/rotate/steps.py",
 }  # fmt: skip
 LONGER_FUNCTIONS = {
     "gateway/verifier.py:__init__", "services/acting.py:caller_of", "services/issue/generate_many.py:_stage",
-    "services/keys/update.py:judge_change", "services/metrics.py:_families",
+    "services/keys/judge.py:judge_change", "services/metrics.py:_families",
     "services/rotate/steps.py:_stage",
 }  # fmt: skip
 

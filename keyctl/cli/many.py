@@ -113,7 +113,7 @@ def chosen(
 
 def _whole(given: str, *, yes: bool) -> str:
     """Refuse the beginning of an id where nobody is asked: another key may fit it tomorrow."""
-    from keyctl.services.keys.read import LENGTH_OF_ID
+    from keyctl.services.keys.find import LENGTH_OF_ID
 
     if yes and given.startswith("key_") and len(given) < LENGTH_OF_ID:
         raise UsageError(

@@ -16,7 +16,7 @@ from keyctl.db.queries.audit import Conditions, Head
 from keyctl.errors import BrokenChainError, KeyNotFoundError, NotFoundError, StateDiffersError
 from keyctl.records import Principal, Team, User
 from keyctl.services.callers import require_admin, require_overseer
-from keyctl.services.keys.read import find
+from keyctl.services.keys.find import find
 from keyctl.services.owners import WORD, missing
 from keyctl.services.state import Difference, differences, hear, name_of, record_rows
 from keyctl.services.transaction import anchor, writing

@@ -12,8 +12,7 @@ from keyctl.db.schema import RESERVABLE
 from keyctl.errors import InvalidMoneyError, KeyNotFoundError, UnreadableRowError, UsageError
 from keyctl.records import Key, Principal
 from keyctl.services.callers import administering, require_admin
-from keyctl.services.keys.read import find, may_see
-from keyctl.services.keys.update import live_key
+from keyctl.services.keys.find import find, live_key, may_see
 from keyctl.services.owners import WORD, require
 from keyctl.services.transaction import Unit, anchor, row_of
 from keyctl.services.workspace import Workspace

@@ -8,7 +8,7 @@ from keyctl import money, views
 from keyctl.db.queries import standing
 from keyctl.policy.facts import Caller
 from keyctl.records import Organization, Principal, Team, User
-from keyctl.services.keys.read import visible_to
+from keyctl.services.keys.find import visible_to
 
 _COLUMN: Final[dict[type[Principal], str]] = {
     Team: "team_id",

@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from keyctl.policy.facts import Caller
 from keyctl.services.authorize.totals import Ledger
 from keyctl.services.authorize.verdict import KeyDecision, Lookup, Verdict, gather
-from keyctl.services.keys.update import emptied
+from keyctl.services.keys.changed import emptied
 from keyctl.services.workspace import Workspace
 
 # Said to be empty, these keep a default from being filled in; the others are emptied after it.

@@ -10,7 +10,7 @@ from keyctl.fleetfile.entries import KeyTemplate
 from keyctl.policy import resolve
 from keyctl.policy.bounds import Filled
 from keyctl.records import Key
-from keyctl.services.keys.update import empty_value
+from keyctl.services.keys.changed import empty_value
 
 # Counts at creation only: what follows from it, `expires`, is the key's own from then on.
 _AT_CREATION: Final = frozenset({"duration"})

@@ -36,7 +36,7 @@ from keyctl.services.fleet.match import Matching
 from keyctl.services.fleet.model import KeyChange, NewKeyChange, Plan, Problem, Warned
 from keyctl.services.fleet.world import World
 from keyctl.services.issue.order import new_key_id
-from keyctl.services.keys.update import judge_change
+from keyctl.services.keys.judge import judge_change
 from keyctl.services.workspace import Workspace
 
 _SECRET: Final = "secret"  # noqa: S105  # the name of a field in a plan

@@ -59,7 +59,7 @@ from keyctl.services.issue.takeover import (
     key_taken,
     own_request_id,
 )
-from keyctl.services.keys.read import may_see
+from keyctl.services.keys.find import may_see
 from keyctl.services.transaction import Unit, archive_pending, row_of, writing
 from keyctl.services.workspace import Workspace
 from keyctl.sinks.base import NotTakenError, Parcel, Sink, Target, UnknownError

@@ -16,7 +16,7 @@ from keyctl.policy.facts import Caller
 from keyctl.records import Claim, Key
 from keyctl.services.delivery.run_lock import Run
 from keyctl.services.issue.order import Order, Outcome
-from keyctl.services.keys.read import may_see
+from keyctl.services.keys.find import may_see
 from keyctl.services.transaction import Unit, archive_pending
 
 

@@ -22,8 +22,7 @@ from keyctl.records import Key
 from keyctl.services import denials
 from keyctl.services.authorize.verdict import facts_of
 from keyctl.services.denials import Attempt
-from keyctl.services.keys.read import LENGTH_OF_ID
-from keyctl.services.keys.update import as_live, live_key
+from keyctl.services.keys.find import LENGTH_OF_ID, as_live, live_key
 from keyctl.services.transaction import Unit, anchor, row_of, writing
 from keyctl.services.workspace import Workspace
 

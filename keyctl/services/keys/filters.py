@@ -8,7 +8,7 @@ from keyctl.db.queries import KeyFilter, directory, listing
 from keyctl.errors import KeyNotFoundError, ModelNotFoundError, TagNotFoundError
 from keyctl.policy.facts import Caller
 from keyctl.records import Organization, Principal, Team, User
-from keyctl.services.keys.read import visible_to
+from keyctl.services.keys.find import visible_to
 from keyctl.services.owners import may_see, missing
 from keyctl.services.workspace import Workspace
 

@@ -27,7 +27,9 @@ from keyctl.services.authorize.totals import Ledger
 from keyctl.services.authorize.verdict import Adding, Lookup, Verdict
 from keyctl.services.denials import Attempt
 from keyctl.services.keys.end import BATCH, UNCHANGED, Ended
-from keyctl.services.keys.update import judge_patch, live_key, write_change
+from keyctl.services.keys.find import live_key
+from keyctl.services.keys.judge import judge_patch
+from keyctl.services.keys.update import write_change
 from keyctl.services.transaction import Unit, anchor, writing
 from keyctl.services.workspace import Workspace
 

@@ -12,7 +12,7 @@ from keyctl.policy import engine
 from keyctl.policy.facts import Caller, Facts
 from keyctl.records import Key
 from keyctl.services.authorize.verdict import facts_of
-from keyctl.services.keys.read import may_see
+from keyctl.services.keys.find import may_see
 from keyctl.sinks.base import Sink
 
 

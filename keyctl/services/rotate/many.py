@@ -9,7 +9,7 @@ from keyctl.fields import parse_grace
 from keyctl.records import Key
 from keyctl.services import denials
 from keyctl.services.delivery.sinks import named_sink, target_of
-from keyctl.services.keys.update import live_key
+from keyctl.services.keys.find import live_key
 from keyctl.services.rotate.eligibility import refuse_unfit
 from keyctl.services.rotate.one import RotateOrder, RotateService
 from keyctl.services.workspace import Workspace

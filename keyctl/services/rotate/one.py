@@ -21,7 +21,7 @@ from keyctl.services.delivery.run_lock import Run
 from keyctl.services.delivery.sinks import target_of
 from keyctl.services.denials import Attempt
 from keyctl.services.issue.takeover import StartOver, key_taken
-from keyctl.services.keys.read import find, may_see, not_found
+from keyctl.services.keys.find import find, may_see, not_found
 from keyctl.services.rotate.eligibility import is_own_sink, refuse_unfit
 from keyctl.services.rotate.model import Staged, Wanted
 from keyctl.services.rotate.steps import Rotating

@@ -1,0 +1,147 @@
+"""Find one key by what a person gives for it, unless the caller may not see it."""
+
+from typing import Final
+
+from sqlalchemy import ColumnElement, Connection, and_, false, or_
+
+from keyctl import keystring
+from keyctl.db import queries
+from keyctl.db.tables import keys as table
+from keyctl.errors import (
+    AmbiguousKeyError,
+    KeyNotFoundError,
+)
+from keyctl.policy.facts import Caller
+from keyctl.records import Key
+from keyctl.services.callers import OVERSEERS
+
+# A beginning of an id stands for it from so many characters on, `key_` among them.
+SHORTEST_BEGINNING: Final = 8
+LENGTH_OF_ID: Final = 24
+_SHOWN: Final = 10
+
+
+def find(
+    connection: Connection,
+    given: str,
+    *,
+    lock: bool = False,
+    caller: Caller | None = None,
+) -> Key:
+    """Return the key that *given* names: an id or its beginning, an alias, ``sk-<id>``, a key string from stdin.
+
+    A beginning is compared with the ids of keys that *caller* may see, without one it names nothing.
+
+    Raises:
+        KeyNotFoundError: There is none.  A key string is not repeated.
+        AmbiguousKeyError: Several ids begin so.
+    """
+    key: Key | None
+    if given.startswith("key_"):
+        key = queries.find_key(connection, given, lock=lock)
+        if key is None and caller is not None and SHORTEST_BEGINNING <= len(given) < LENGTH_OF_ID:
+            key = _beginning(connection, given, caller, lock=lock)
+    elif given.startswith("sk-"):
+        handle, parsed = keystring.public_handle(given), keystring.parse(given)
+        secret = None
+        if handle is not None:
+            secret = queries.find_secret(connection, handle)
+        elif parsed is not None:
+            secret = queries.find_secret_by_lookup(connection, parsed.lookup)
+        key = queries.find_key(connection, secret.key_id, lock=lock) if secret else None
+    else:
+        key = queries.find_key_by_alias(connection, given, lock=lock)
+    if key is None:
+        raise not_found(given)
+    return key
+
+
+def _beginning(connection: Connection, given: str, caller: Caller, *, lock: bool) -> Key | None:
+    found = queries.keys_beginning(connection, given, visible_to(caller), limit=_SHOWN + 1)
+    if len(found) > 1:
+        names = [f"{key_id} ({alias})" if alias else key_id for key_id, alias in found]
+        more = ", …" if len(found) > _SHOWN else ""
+        raise AmbiguousKeyError(
+            f"several keys begin with {given!r}: {', '.join(names[:_SHOWN])}{more}",
+            hint="give more of the id",
+        )
+    if not found:
+        return None
+    return queries.find_key(connection, found[0][0], lock=lock)
+
+
+def not_found(given: str) -> KeyNotFoundError:
+    """Return the error for a key that is not there, or not for the caller to see."""
+    shown = "with that key string" if keystring.looks_secret(given) else repr(given)
+    return KeyNotFoundError(
+        f"there is no key {shown}",
+        hint="keyctl list shows them; deleted keys answer to their id",
+        given=given,
+    )
+
+
+def may_see(caller: Caller, key: Key) -> bool:
+    """Tell whether the caller may see *key*.  Null never equals null."""
+    if caller.role in OVERSEERS:
+        return True
+    if caller.key is not None and caller.key.id == key.id:
+        return True
+    if caller.user_id is not None and caller.user_id == key.user_id:
+        return True
+    if caller.service_team is not None and caller.service_team == key.team_id:
+        return True
+    if key.team_id is not None and caller.team_roles.get(key.team_id) == "admin":
+        return True
+    if key.team_id is not None and "/key/info" in caller.team_grants.get(key.team_id, ()):
+        return True
+    return caller.administers_organization(key.organization_id)
+
+
+def visible_to(caller: Caller) -> ColumnElement[bool] | None:
+    """Return which keys are listed, as SQL: what `may_see` shows; None where the caller sees everything.
+
+    A plain member's grant to list is one of its own.
+    """
+    if caller.role in OVERSEERS:
+        return None
+    seen: list[ColumnElement[bool]] = [false()]
+    if caller.key is not None:
+        seen.append(table.c.id == caller.key.id)
+    if caller.user_id is not None:
+        seen.append(table.c.user_id == caller.user_id)
+    if caller.service_team is not None:
+        seen.append(table.c.team_id == caller.service_team)
+    administered = [team for team, role in caller.team_roles.items() if role == "admin"]
+    administered += [team for team, allowed in caller.team_grants.items() if "/key/list" in allowed]
+    if administered:
+        seen.append(table.c.team_id.in_(administered))
+    overseen = [org for org, role in caller.organization_roles.items() if role == "org_admin"]
+    if overseen:
+        seen.append(
+            and_(table.c.organization_id.is_not(None), table.c.organization_id.in_(overseen))
+        )
+    return or_(*seen)
+
+
+def live_key(connection: Connection, given: str, caller: Caller, *, lock: bool = True) -> Key:
+    """Return the key that *given* names, unless it is deleted or the caller may not see it.
+
+    Raises:
+        KeyNotFoundError: There is none.
+    """
+    return as_live(find(connection, given, lock=lock, caller=caller), given, caller)
+
+
+def as_live(key: Key, given: str, caller: Caller) -> Key:
+    """Return *key*, unless it is deleted or the caller may not see it.
+
+    Raises:
+        KeyNotFoundError: It is, or may not be seen.
+    """
+    if not may_see(caller, key):
+        raise not_found(given)
+    if key.deleted_at is not None:
+        raise KeyNotFoundError(
+            f"key {key.id} is deleted", hint="a deleted key stays deleted; generate another"
+        )
+    return key

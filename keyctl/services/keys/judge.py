@@ -1,0 +1,147 @@
+"""Judge a change of a key on the state as it would be."""
+
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection
+
+from keyctl.config.settings import Settings
+from keyctl.db.queries import directory
+from keyctl.errors import (
+    Violation,
+)
+from keyctl.fields import validate
+from keyctl.policy import engine, models, resolve
+from keyctl.policy.facts import Facts
+from keyctl.records import Key
+from keyctl.requests import UpdateRequest
+from keyctl.services import access_groups
+from keyctl.services.authorize import totals
+from keyctl.services.authorize.verdict import Adding, Lookup, Verdict, fill_in, load_owners, roles
+from keyctl.services.keys.changed import changed_key, merged
+from keyctl.services.keys.lists import resolved
+from keyctl.services.tiers import require_tier
+from keyctl.services.workspace import Workspace
+
+
+def judge_patch(
+    connection: Connection,
+    workspace: Workspace,
+    before: Key,
+    patch: Mapping[str, Any],
+    **options: Any,
+) -> Verdict:
+    """Return the verdict on a JSON Merge Patch of a key; *options* are those of `judge_change`.
+
+    Raises:
+        MalformedRequestError, NotFoundError: Before any rule can be asked.
+    """
+    patch = resolved(before, patch)
+    merged = merged(before, patch)
+    request = validate(UpdateRequest, merged, what="the request", schema="update-request")
+    values = resolve.given_values(request)
+    cleared = frozenset(name for name, value in patch.items() if value is None)
+    return judge_change(connection, workspace, before, values, cleared, **options)
+
+
+def judge_change(
+    connection: Connection,
+    workspace: Workspace,
+    before: Key,
+    values: Mapping[str, Any],
+    cleared: frozenset[str],
+    *,
+    overrides: Sequence[str] = (),
+    lock: bool = True,
+    lookup: Lookup = directory,
+    adding: Adding = totals,
+    coming: Container[str] = (),
+    now: datetime,
+) -> Verdict:
+    """Return the verdict on setting the columns in *values* and emptying those in *cleared*.
+
+    Raises:
+        MalformedRequestError, NotFoundError: Before any rule can be asked.
+    """
+    settings, caller = workspace.settings, workspace.caller
+    changed = changed_key(before, values, cleared, now=now)
+    access_groups.require_known(connection, settings, values.get("access_group_ids") or ())
+    if {"allowed_routes", "key_type"} & {*values, *cleared}:
+        changed = resolve.with_default_routes(changed, settings.default_routes)
+    owners = {
+        "team_id": changed.team_id,
+        "user_id": changed.user_id,
+        "organization_id": changed.organization_id,
+    }
+    named = values.keys() | cleared
+    follows = "team_id" in named and "organization_id" not in named
+    if follows:
+        owners["organization_id"] = None  # it comes from the new team
+    around = load_owners(connection, settings, owners, lock=lock, lookup=lookup)
+    if around.organization is not None:
+        changed = replace(changed, organization_id=around.organization.id)
+    elif follows:
+        changed = replace(changed, organization_id=None)
+    if changed.budget_id not in (None, before.budget_id) and changed.budget_id not in coming:
+        require_tier(connection, changed.budget_id, lock=lock)
+    changed = replace(changed, overrides=models.lasting_overrides(before, changed))
+    moved = changed.team_id != before.team_id
+    facts = Facts(
+        operation="update",
+        key=changed,
+        before=before,
+        given=frozenset(values) if not moved else _named(changed),
+        cleared=cleared,
+        moved=moved,
+        caller=caller,
+        team=around.team,
+        organization=around.organization,
+        user=around.user,
+        layers=around.layers,
+        now=now,
+        **roles(connection, around, lookup=lookup),
+    )
+    facts, filled = fill_in(facts)
+    facts = adding.read(connection, facts)
+    violations = engine.evaluate(facts)
+    if moved and not caller.is_admin:
+        violations += _leaving(connection, settings, facts, before)
+    standing, stepped_over = engine.overridden(facts, violations, overrides)
+    kept = [*facts.key.overrides, *models.kept_overrides(facts, stepped_over)]
+    return Verdict(
+        key=replace(facts.key, overrides=kept),
+        filled=filled,
+        violations=standing,
+        stepped_over=stepped_over,
+    )
+
+
+def _leaving(
+    connection: Connection, settings: Settings, facts: Facts, before: Key
+) -> list[Violation]:
+    """Return what speaks against the caller taking the key out of the team it is in."""
+    owners = {
+        "team_id": before.team_id,
+        "user_id": before.user_id,
+        "organization_id": before.organization_id,
+    }
+    around = load_owners(connection, settings, owners, lock=False)
+    left = replace(
+        facts,
+        key=before,
+        given=frozenset(),
+        cleared=frozenset(),
+        moved=False,
+        team=around.team,
+        organization=around.organization,
+        layers=around.layers,
+    )
+    return engine.evaluate_caller(left)
+
+
+def _named(key: Key) -> frozenset[str]:
+    """Return the fields that a request for this very key would have named."""
+    named = {name for name, value in key.columns().items() if value not in (None, [], {}, False)}
+    return frozenset(named | key.gateway.keys())
