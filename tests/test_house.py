@@ -9,15 +9,10 @@ from test_layers import PACKAGE, TREES, imported_by, name_of
 LINES = 400
 FUNCTION_LINES = 60
 # What is still longer.  Nothing is added here, and what has become shorter leaves.
-LONGER = {
-    "errors.py",
-    "services/issue/generate.py", "services/rotate/steps.py",
-}  # fmt: skip
-LONGER_FUNCTIONS = {
-    "gateway/verifier.py:__init__", "services/acting.py:caller_of", "services/issue/generate_many.py:_stage",
-    "services/keys/judge.py:judge_change", "services/metrics.py:_families",
-    "services/rotate/steps.py:_stage",
-}  # fmt: skip
+LONGER = {"errors.py", "services/issue/generate.py", "services/rotate/steps.py"}
+LONGER_FUNCTIONS = {"services/issue/generate_many.py:_stage", "services/rotate/steps.py:_stage"}
+# Declares fourteen options, and says what each of them means.
+DECLARATIONS = {"gateway/verifier.py:__init__"}
 
 
 def module_name(path: Path) -> str:
@@ -45,7 +40,7 @@ def test_a_function_is_short() -> None:
         and (node.end_lineno or 0) - node.lineno + 1 > FUNCTION_LINES
     }
 
-    assert longer - LONGER_FUNCTIONS == set()
+    assert longer - LONGER_FUNCTIONS - DECLARATIONS == set()
 
 
 def test_no_imports_go_in_circles() -> None:

@@ -187,6 +187,23 @@ def test_a_module_uses_the_libraries_of_its_layer() -> None:
     assert foreign == set()
 
 
+def test_no_sql_outside_the_database_layer() -> None:
+    """Services hold a connection and catch a broken constraint; they build no statement and see no table."""
+    allowed = {("sqlalchemy", "Connection"), ("sqlalchemy.exc", "IntegrityError")}
+    found = {
+        (name_of(path), str(node.module), item.name)
+        for path, tree in TREES.items()
+        if unit_of(path) != "db"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom)
+        and str(node.module).startswith(("sqlalchemy", "keyctl.db.tables"))
+        for item in node.names
+        if (node.module, item.name) not in allowed
+    }
+
+    assert found == set()
+
+
 def test_no_module_imports_the_orm() -> None:
     """Importing it costs every command about a fifth of its time."""
     users = [

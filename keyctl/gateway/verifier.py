@@ -67,27 +67,22 @@ class _Gateway:
             ValueError: A length or size is out of range.
             UsageError: *database_url* is no URL of a database that keyctl can use.
         """
+        self._timeout = _seconds("timeout", timeout)
         limits = Limits(
             cache_ttl=_seconds("cache_ttl", cache_ttl),
             cache_size=_count("cache_size", cache_size),
             negative_ttl=_seconds("negative_ttl", negative_ttl),
             negative_size=_count("negative_size", negative_size),
             outage_grace=_seconds("outage_grace", outage_grace, at_least=0.0),
-            bcrypt_workers=_count(
-                "bcrypt_workers",
-                max(1, (os.cpu_count() or 1) - 1) if bcrypt_workers is None else bcrypt_workers,
-            ),
+            bcrypt_workers=_workers(bcrypt_workers),
+        )
+        terms = Terms(
+            lease=timedelta(seconds=_seconds("lease", lease)),
+            charges_unsettled=_charges(unsettled),
+            budget_rollover=budget_rollover,
         )
         interval = _seconds("flush_interval", flush_interval)
         patience = timedelta(seconds=_seconds("database_timeout", database_timeout))
-        self._timeout = _seconds("timeout", timeout)
-        if unsettled not in ("charge", "release"):
-            raise ValueError(f'unsettled must be "charge" or "release", not {unsettled!r}')
-        terms = Terms(
-            lease=timedelta(seconds=_seconds("lease", lease)),
-            charges_unsettled=unsettled == "charge",
-            budget_rollover=budget_rollover,
-        )
         database = Database(database_url, patience=patience)
         self.objects = Objects(database)
         self._core = Core(
@@ -230,6 +225,17 @@ def _seconds(name: str, value: float, *, at_least: float = 0.001) -> float:
     if not isfinite(value) or not at_least <= value <= _MAX_SECONDS:
         raise ValueError(f"{name} must be {at_least:g} to {_MAX_SECONDS:g} seconds, not {value}")
     return float(value)
+
+
+def _workers(given: int | None) -> int:
+    """Return how many keys are hashed at once; where nobody says, one core is left over."""
+    return max(1, (os.cpu_count() or 1) - 1) if given is None else _count("bcrypt_workers", given)
+
+
+def _charges(unsettled: str) -> bool:
+    if unsettled not in ("charge", "release"):
+        raise ValueError(f'unsettled must be "charge" or "release", not {unsettled!r}')
+    return unsettled == "charge"
 
 
 def _count(name: str, value: int) -> int:

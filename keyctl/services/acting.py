@@ -33,27 +33,8 @@ def caller_of(
         CallerDeniedError: There is no such secret, the key is blocked, expired or deleted, the secret is revoked, or
             somebody else took it for its owner.  A spent budget stops no administrator.
     """
-    if found is None:
-        raise CallerDeniedError(
-            "the caller's key does not authenticate",
-            hint="check KEYCTL_API_KEY, or ask an admin for a new key",
-        )
+    found = _require_authority(found, now=now)
     key, user, secret = found.key, found.user, found.secret
-    reason = lifecycle.suspension(
-        secret,
-        key,
-        team=found.team,
-        organization=found.organization,
-        user=user,
-        now=now,
-    )
-    if reason is not None:
-        raise CallerDeniedError(
-            f"the caller's key is {reason.replace('_', ' ')}",
-            hint="check KEYCTL_API_KEY, or ask an admin for a new key",
-        )
-    if not secret.administers:
-        raise _issued_by_another(found)
     ends = [moment for moment in (key.expires, secret.not_after) if moment is not None]
     caller = Caller(
         actor=f"key:{key.id}",
@@ -82,6 +63,35 @@ def caller_of(
         organization_roles=directory.memberships(connection, Organization, user.id),
         team_grants=_grants(connection, settings, plain),
     )
+
+
+def _require_authority(found: Presented | None, *, now: datetime) -> Presented:
+    """Return what is known of the caller's secret, unless it may not act.
+
+    Raises:
+        CallerDeniedError: As `caller_of`.
+    """
+    if found is None:
+        raise CallerDeniedError(
+            "the caller's key does not authenticate",
+            hint="check KEYCTL_API_KEY, or ask an admin for a new key",
+        )
+    reason = lifecycle.suspension(
+        found.secret,
+        found.key,
+        team=found.team,
+        organization=found.organization,
+        user=found.user,
+        now=now,
+    )
+    if reason is not None:
+        raise CallerDeniedError(
+            f"the caller's key is {reason.replace('_', ' ')}",
+            hint="check KEYCTL_API_KEY, or ask an admin for a new key",
+        )
+    if not found.secret.administers:
+        raise _issued_by_another(found)
+    return found
 
 
 def current(connection: Connection, caller: Caller, settings: Settings, *, now: datetime) -> Caller:

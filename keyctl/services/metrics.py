@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import Connection
@@ -41,33 +41,9 @@ class MetricsService:
         return str(generate_latest(registry).decode())  # type: ignore[no-untyped-call]
 
     def _families(self, connection: Connection) -> "Iterator[GaugeMetricFamily]":
-        database = self.workspace.database
-        now = database.now(connection)
-        yield _many(
-            "keys",
-            "Keys by state and team; a key without a team has an empty one.",
-            ("state", "team"),
-            metrics.count_keys(connection, now=now).items(),
-        )
-        yield _many(
-            "keys_expiring",
-            "Live keys that expire within this time.",
-            ("within",),
-            (
-                ((name,), metrics.count_expiring(connection, now=now, until=now + length))
-                for name, length in _WITHIN.items()
-            ),
-        )
-        yield _one(
-            "rotation_overdue_keys",
-            "Keys whose rotation is due and that are not rotated yet.",
-            metrics.count_overdue(connection, now=now),
-        )
-        yield _one(
-            "rotation_failed_keys",
-            "Keys with a secret that a rotation left behind, or a sink that may hold an older one.",
-            metrics.count_failed_rotations(connection, now=now),
-        )
+        now = self.workspace.database.now(connection)
+        yield from _of_keys(connection, now)
+        yield from _of_rotations(connection, now)
         yield _many(
             "budget_used_ratio",
             "How much of its budget an object has spent: 1 is all of it.",
@@ -77,20 +53,7 @@ class MetricsService:
                 for used in metrics.budgets_used(connection, now=now)
             ),
         )
-        counts = metrics.count_outbox(connection)
-        hooks = {f"hooks.{name}" for name in self.workspace.settings.hooks} | {
-            hook for hook, _ in counts
-        }
-        yield _many(
-            "outbox_events",
-            "Events in the outbox by hook; failed ones are tried again.",
-            ("hook", "state"),
-            (
-                ((hook, state), counts.get((hook, state), 0))
-                for hook in sorted(hooks)
-                for state in _STATES
-            ),
-        )
+        yield self._of_outbox(connection)
         yield _one(
             "audit_head_seq",
             "The number of the newest audit event.",
@@ -101,6 +64,53 @@ class MetricsService:
             "When these numbers were read, in seconds since 1970.",
             now.timestamp(),
         )
+
+    def _of_outbox(self, connection: Connection) -> "GaugeMetricFamily":
+        counts = metrics.count_outbox(connection)
+        hooks = {f"hooks.{name}" for name in self.workspace.settings.hooks} | {
+            hook for hook, _ in counts
+        }
+        return _many(
+            "outbox_events",
+            "Events in the outbox by hook; failed ones are tried again.",
+            ("hook", "state"),
+            (
+                ((hook, state), counts.get((hook, state), 0))
+                for hook in sorted(hooks)
+                for state in _STATES
+            ),
+        )
+
+
+def _of_keys(connection: Connection, now: datetime) -> "Iterator[GaugeMetricFamily]":
+    yield _many(
+        "keys",
+        "Keys by state and team; a key without a team has an empty one.",
+        ("state", "team"),
+        metrics.count_keys(connection, now=now).items(),
+    )
+    yield _many(
+        "keys_expiring",
+        "Live keys that expire within this time.",
+        ("within",),
+        (
+            ((name,), metrics.count_expiring(connection, now=now, until=now + length))
+            for name, length in _WITHIN.items()
+        ),
+    )
+
+
+def _of_rotations(connection: Connection, now: datetime) -> "Iterator[GaugeMetricFamily]":
+    yield _one(
+        "rotation_overdue_keys",
+        "Keys whose rotation is due and that are not rotated yet.",
+        metrics.count_overdue(connection, now=now),
+    )
+    yield _one(
+        "rotation_failed_keys",
+        "Keys with a secret that a rotation left behind, or a sink that may hold an older one.",
+        metrics.count_failed_rotations(connection, now=now),
+    )
 
 
 class _Collected:

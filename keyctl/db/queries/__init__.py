@@ -58,6 +58,7 @@ from keyctl.db.queries.listing import (
     keys_due,
     keys_with_suspect_sink,
     list_keys,
+    lock_allocations,
 )
 from keyctl.db.queries.outbox import (
     Outgoing,
@@ -112,6 +113,7 @@ from keyctl.db.queries.secrets import (
     update_secret,
 )
 from keyctl.db.queries.usage import Usage, forget_recorders, record_usage
+from keyctl.db.queries.visible import Visible
 
 __all__ = [
     "Address",
@@ -122,6 +124,7 @@ __all__ = [
     "Outgoing",
     "RequestId",
     "Usage",
+    "Visible",
     "add_spend",
     "allocations",
     "begin_meter",
@@ -179,6 +182,7 @@ __all__ = [
     "let_administer",
     "list_keys",
     "list_outgoing",
+    "lock_allocations",
     "lock_purses",
     "managed_keys",
     "mark_unsettled",

@@ -14,6 +14,7 @@ from sqlalchemy import (
     literal,
     or_,
     select,
+    text,
     tuple_,
     type_coerce,
 )
@@ -22,6 +23,7 @@ from sqlalchemy.exc import DBAPIError
 from keyctl import jsontext
 from keyctl.db import rows
 from keyctl.db.queries.patterns import lists, matches, mentions
+from keyctl.db.queries.visible import Visible, is_visible
 from keyctl.db.tables import claims, keys, organizations, secrets, teams, users
 from keyctl.errors import UnreadableRowError
 from keyctl.records import Claim, Key
@@ -29,6 +31,9 @@ from keyctl.records import Claim, Key
 # A key that may be due and its claim; in the place of one that cannot be read its error.
 Due = tuple[Key | UnreadableRowError, Claim | None]
 NEVER: Final = datetime.max.replace(tzinfo=UTC)
+
+# The number of an advisory lock: "keysma" in ASCII.
+_ALL_KEYS: Final = 0x6B6579736D61
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +58,7 @@ class KeyFilter:
     over_budget: bool = False
     issued_by: str | None = None
     issued_with: str | None = None
-    visible: ColumnElement[bool] | None = None
+    visible: Visible | None = None
 
 
 def list_keys(
@@ -115,7 +120,7 @@ def _conditions(wanted: KeyFilter, now: datetime) -> list[ColumnElement[bool]]:
         )
     found += _issued(wanted)
     if wanted.visible is not None:
-        found.append(wanted.visible)
+        found.append(is_visible(wanted.visible))
     return found
 
 
@@ -183,9 +188,9 @@ def models_in_use(connection: Connection) -> set[str]:
 def _listed(texts: Iterable[Any]) -> set[str]:
     """Return what stands in these lists; what is no list was not written by keyctl, and says nothing."""
     found: set[str] = set()
-    for text in texts:
+    for stored in texts:
         try:
-            names = jsontext.loads(text)
+            names = jsontext.loads(stored)
         except (TypeError, ValueError, RecursionError):
             continue
         found.update(name for name in names if isinstance(name, str))
@@ -193,7 +198,7 @@ def _listed(texts: Iterable[Any]) -> set[str]:
 
 
 def keys_beginning(
-    connection: Connection, beginning: str, visible: ColumnElement[bool] | None, *, limit: int
+    connection: Connection, beginning: str, visible: Visible | None, *, limit: int
 ) -> list[tuple[str, str | None]]:
     """Return the ids, and aliases, of the keys whose id begins so, archived or not, at most *limit*.
 
@@ -203,7 +208,7 @@ def keys_beginning(
         func.substr(keys.c.id, 1, len(beginning)) == beginning
     )
     if visible is not None:
-        query = query.where(visible)
+        query = query.where(is_visible(visible))
     query = query.order_by(keys.c.id).limit(limit)
     return [(row[0], row[1]) for row in connection.execute(query)]
 
@@ -253,6 +258,15 @@ def allocations(
         # Nobody knows the sum then: name the key that spoils it.
         rows.every(connection, query.with_only_columns(*keys.c), keys, Key.of)
         raise
+
+
+def lock_allocations(connection: Connection) -> None:
+    """Wait for every other creation that is limited by the sum over all keys, until it has ended.
+
+    No row stands for all keys, so there is none to lock; SQLite has one writer at a time anyway.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:id)"), {"id": _ALL_KEYS})
 
 
 def keys_due(

@@ -3,8 +3,9 @@
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Table, and_, case, func, literal, or_, select
+from sqlalchemy import Connection, Table, and_, case, func, literal, or_, select
 
+from keyctl.db.queries.visible import Visible, is_visible
 from keyctl.db.tables import keys, organizations, outbox, teams, users
 
 _BUDGETS: Final[tuple[tuple[str, Table, str], ...]] = (
@@ -97,7 +98,7 @@ def count_rotations_due(connection: Connection, *, now: datetime) -> int:
 
 def spend_by_key(
     connection: Connection,
-    visible: ColumnElement[bool] | None,
+    visible: Visible | None,
     *,
     column: str,
     value: str,
@@ -109,7 +110,7 @@ def spend_by_key(
     """
     belongs = [keys.c[column] == value, keys.c.deleted_at.is_(None)]
     if visible is not None:
-        belongs.append(visible)
+        belongs.append(is_visible(visible))
     query = (
         select(keys.c.id.label("key_id"), keys.c.key_alias, keys.c.spend, keys.c.max_budget)
         .where(*belongs)

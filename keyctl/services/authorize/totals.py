@@ -4,7 +4,7 @@ from collections.abc import Container, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from keyctl import durations
 from keyctl.config.settings import Settings, everywhere
@@ -15,14 +15,12 @@ from keyctl.policy.documents import Policy
 from keyctl.policy.facts import Facts, Sums
 from keyctl.records import Key
 
-_EVERYWHERE_LOCK = 0x6B6579736D61  # "keysma": counted across all teams, so no row can be locked
-
 
 def lock_everywhere(connection: Connection, settings: Settings) -> None:
     """Keep two creations from both taking the last place where the configuration limits all keys."""
     limits = [everywhere(settings, of_team=of_team).max_keys for of_team in (True, False)]
-    if connection.dialect.name == "postgresql" and limits != [None, None]:
-        connection.execute(text("SELECT pg_advisory_xact_lock(:id)"), {"id": _EVERYWHERE_LOCK})
+    if limits != [None, None]:
+        queries.lock_allocations(connection)
 
 
 def read(connection: Connection, facts: Facts) -> Facts:

@@ -48,7 +48,7 @@ def emptied(key: Key, names: frozenset[str], *, now: datetime) -> Key:
     return changed_key(key, {}, names, now=now)
 
 
-def merged(before: Key, patch: Mapping[str, Any]) -> dict[str, Any]:
+def merge(before: Key, patch: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields that *patch* gives a value, objects merged into what is stored."""
     whole: dict[str, Any] = {}
     for name, value in patch.items():

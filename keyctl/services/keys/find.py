@@ -2,11 +2,11 @@
 
 from typing import Final
 
-from sqlalchemy import ColumnElement, Connection, and_, false, or_
+from sqlalchemy import Connection
 
 from keyctl import keystring
 from keyctl.db import queries
-from keyctl.db.tables import keys as table
+from keyctl.db.queries import Visible
 from keyctl.errors import (
     AmbiguousKeyError,
     KeyNotFoundError,
@@ -97,30 +97,27 @@ def may_see(caller: Caller, key: Key) -> bool:
     return caller.administers_organization(key.organization_id)
 
 
-def visible_to(caller: Caller) -> ColumnElement[bool] | None:
-    """Return which keys are listed, as SQL: what `may_see` shows; None where the caller sees everything.
+def visible_to(caller: Caller) -> Visible | None:
+    """Return which keys are listed: what `may_see` shows; None where the caller sees everything.
 
     A plain member's grant to list is one of its own.
     """
     if caller.role in OVERSEERS:
         return None
-    seen: list[ColumnElement[bool]] = [false()]
-    if caller.key is not None:
-        seen.append(table.c.id == caller.key.id)
-    if caller.user_id is not None:
-        seen.append(table.c.user_id == caller.user_id)
+    teams = {team for team, role in caller.team_roles.items() if role == "admin"}
+    teams |= {team for team, allowed in caller.team_grants.items() if "/key/list" in allowed}
     if caller.service_team is not None:
-        seen.append(table.c.team_id == caller.service_team)
-    administered = [team for team, role in caller.team_roles.items() if role == "admin"]
-    administered += [team for team, allowed in caller.team_grants.items() if "/key/list" in allowed]
-    if administered:
-        seen.append(table.c.team_id.in_(administered))
-    overseen = [org for org, role in caller.organization_roles.items() if role == "org_admin"]
-    if overseen:
-        seen.append(
-            and_(table.c.organization_id.is_not(None), table.c.organization_id.in_(overseen))
-        )
-    return or_(*seen)
+        teams.add(caller.service_team)
+    return Visible(
+        key_id=None if caller.key is None else caller.key.id,
+        user_id=caller.user_id,
+        team_ids=teams,
+        organization_ids={
+            organization
+            for organization, role in caller.organization_roles.items()
+            if role == "org_admin"
+        },
+    )
 
 
 def live_key(connection: Connection, given: str, caller: Caller, *, lock: bool = True) -> Key:

@@ -1,6 +1,6 @@
 """Judge a change of a key on the state as it would be."""
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -19,8 +19,16 @@ from keyctl.records import Key
 from keyctl.requests import UpdateRequest
 from keyctl.services import access_groups
 from keyctl.services.authorize import totals
-from keyctl.services.authorize.verdict import Adding, Lookup, Verdict, fill_in, load_owners, roles
-from keyctl.services.keys.changed import changed_key, merged
+from keyctl.services.authorize.verdict import (
+    Adding,
+    Lookup,
+    Surroundings,
+    Verdict,
+    fill_in,
+    load_owners,
+    roles,
+)
+from keyctl.services.keys.changed import changed_key, merge
 from keyctl.services.keys.lists import resolved
 from keyctl.services.tiers import require_tier
 from keyctl.services.workspace import Workspace
@@ -39,8 +47,8 @@ def judge_patch(
         MalformedRequestError, NotFoundError: Before any rule can be asked.
     """
     patch = resolved(before, patch)
-    merged = merged(before, patch)
-    request = validate(UpdateRequest, merged, what="the request", schema="update-request")
+    body = merge(before, patch)
+    request = validate(UpdateRequest, body, what="the request", schema="update-request")
     values = resolve.given_values(request)
     cleared = frozenset(name for name, value in patch.items() if value is None)
     return judge_change(connection, workspace, before, values, cleared, **options)
@@ -68,22 +76,10 @@ def judge_change(
     settings, caller = workspace.settings, workspace.caller
     changed = changed_key(before, values, cleared, now=now)
     access_groups.require_known(connection, settings, values.get("access_group_ids") or ())
-    if {"allowed_routes", "key_type"} & {*values, *cleared}:
-        changed = resolve.with_default_routes(changed, settings.default_routes)
-    owners = {
-        "team_id": changed.team_id,
-        "user_id": changed.user_id,
-        "organization_id": changed.organization_id,
-    }
     named = values.keys() | cleared
-    follows = "team_id" in named and "organization_id" not in named
-    if follows:
-        owners["organization_id"] = None  # it comes from the new team
-    around = load_owners(connection, settings, owners, lock=lock, lookup=lookup)
-    if around.organization is not None:
-        changed = replace(changed, organization_id=around.organization.id)
-    elif follows:
-        changed = replace(changed, organization_id=None)
+    if {"allowed_routes", "key_type"} & named:
+        changed = resolve.with_default_routes(changed, settings.default_routes)
+    changed, around = _placed(connection, settings, changed, named, lock=lock, lookup=lookup)
     if changed.budget_id not in (None, before.budget_id) and changed.budget_id not in coming:
         require_tier(connection, changed.budget_id, lock=lock)
     changed = replace(changed, overrides=models.lasting_overrides(before, changed))
@@ -118,16 +114,41 @@ def judge_change(
     )
 
 
+def _placed(
+    connection: Connection,
+    settings: Settings,
+    changed: Key,
+    named: Collection[str],
+    *,
+    lock: bool,
+    lookup: Lookup,
+) -> tuple[Key, Surroundings]:
+    """Return the key in the organization of its new team, unless the change names one, and its owners."""
+    owners = _owners_of(changed)
+    follows = "team_id" in named and "organization_id" not in named
+    if follows:
+        owners["organization_id"] = None
+    around = load_owners(connection, settings, owners, lock=lock, lookup=lookup)
+    if around.organization is not None:
+        changed = replace(changed, organization_id=around.organization.id)
+    elif follows:
+        changed = replace(changed, organization_id=None)
+    return changed, around
+
+
+def _owners_of(key: Key) -> dict[str, str | None]:
+    return {
+        "team_id": key.team_id,
+        "user_id": key.user_id,
+        "organization_id": key.organization_id,
+    }
+
+
 def _leaving(
     connection: Connection, settings: Settings, facts: Facts, before: Key
 ) -> list[Violation]:
     """Return what speaks against the caller taking the key out of the team it is in."""
-    owners = {
-        "team_id": before.team_id,
-        "user_id": before.user_id,
-        "organization_id": before.organization_id,
-    }
-    around = load_owners(connection, settings, owners, lock=False)
+    around = load_owners(connection, settings, _owners_of(before), lock=False)
     left = replace(
         facts,
         key=before,
