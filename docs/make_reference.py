@@ -46,6 +46,7 @@ ROOMS: Final = {
         "db": "the only place with SQL",
         "db/queries": "one module a family of tables; each query is named after its question",
         "db/tables": "columns and constraints, one module a family of tables",
+        "errors": "every refusal: its code and its exit status",
         "fleetfile": "fleet files as texts and values",
         "gateway": "the public library: verify, reserve and record inside a gateway",
         "gateway/litellm": "the adapter for LiteLLM's proxy",

@@ -9,7 +9,7 @@ from test_layers import PACKAGE, TREES, imported_by, name_of
 LINES = 400
 FUNCTION_LINES = 60
 # What is still longer.  Nothing is added here, and what has become shorter leaves.
-LONGER = {"errors.py", "services/issue/generate.py", "services/rotate/steps.py"}
+LONGER = {"services/issue/generate.py", "services/rotate/steps.py"}
 LONGER_FUNCTIONS = {"services/issue/generate_many.py:_stage", "services/rotate/steps.py:_stage"}
 # Declares fourteen options, and says what each of them means.
 DECLARATIONS = {"gateway/verifier.py:__init__"}

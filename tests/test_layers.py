@@ -247,8 +247,9 @@ def test_pure_modules_stay_pure() -> None:
     outside = {"os", "pathlib", "socket", "sqlalchemy", "subprocess", "sys", "time"}
     found = {
         (unit, module)
-        for unit in PURE
-        for module in imported_by(TREES[PACKAGE / f"{unit}.py"])
+        for path, tree in TREES.items()
+        if (unit := unit_of(path)) in PURE
+        for module in imported_by(tree)
         if module.partition(".")[0] in outside
     }
 
