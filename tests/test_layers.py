@@ -54,8 +54,11 @@ ALLOWED: dict[str, set[str]] = {
     "sinks": PURE,
     "hooks": PURE | {"sinks"},
     "config": PURE | {"fields", "policy", "sinks"},
+    "shapes": {"lifecycle", "records"},
+    "answers": {"lifecycle", "records", "shapes"},
     "schemas": {
         "actions",
+        "answers",
         "config",
         "fleetfile",
         "lifecycle",
@@ -64,6 +67,7 @@ ALLOWED: dict[str, set[str]] = {
         "principals",
         "records",
         "requests",
+        "shapes",
     },
     "services": PURE
     | {

@@ -1,12 +1,13 @@
 """Declare the commands of keyctl audit."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from keyctl import jsontext
 from keyctl.cli.command import command
-from keyctl.cli.console import one_line
+from keyctl.cli.console import Console, one_line
 from keyctl.cli.differences import differences, shown, told
 from keyctl.cli.listing import Page, show_list
 from keyctl.cli.progress import progress
@@ -106,7 +107,7 @@ def add_to(app: typer.Typer) -> None:
 
         show_list(session, EVENTS, page, fetch)
 
-    @command(group, "export", outputs=("auto", "jsonl", "csv"), reads=True)
+    @command(group, "export", outputs=("auto", "json", "jsonl", "csv"), reads=True)
     def export(
         session: Session,
         key: Key = None,
@@ -124,7 +125,9 @@ def add_to(app: typer.Typer) -> None:
         session.console.require_stdout()
         wanted = _filter(session, key, team, user, object_, actor, action, since, until)
         events = AuditService(session.workspace).export(wanted)
-        if session.output == "csv":
+        if session.wants_json:
+            _write_document(session.console, events)
+        elif session.output == "csv":
             session.console.write(csv_text(COLUMNS, [], heading=True))
             for event in events:
                 session.console.write(csv_text(COLUMNS, [event], heading=False))
@@ -188,6 +191,14 @@ def _add_checks(group: typer.Typer) -> None:
             session.console.json(found)
         else:
             session.console.write(f"{found['seq']} {found['head']}\n")
+
+
+def _write_document(console: Console, events: Iterator[dict[str, Any]]) -> None:
+    """Write all events as one JSON document, while they are read: a million of them need no memory."""
+    console.write('{"events": [')
+    for number, event in enumerate(events):
+        console.write(f"{',' if number else ''}\n  {jsontext.dumps(event)}")
+    console.write('\n], "next": null}\n')
 
 
 def _cursor(after: str | int | None) -> int | None:

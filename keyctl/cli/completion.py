@@ -74,7 +74,7 @@ def schemas(incomplete: str) -> list[str]:
     """Return what `keyctl schema` prints."""
     from keyctl.schemas import SCHEMAS
 
-    return words(("rules", "fields", "routes", *SCHEMAS))(incomplete)
+    return words(("rules", "fields", "routes", "authority", *SCHEMAS))(incomplete)
 
 
 def actions(incomplete: str) -> list[str]:

@@ -5,6 +5,7 @@ from typing import Any, Final
 from typer.core import TyperCommand
 
 from keyctl.cli.examples import EXAMPLES
+from keyctl.cli.published import OF_COMMAND
 
 _GROUPS: Final = {
     "Whose it is": (
@@ -93,6 +94,9 @@ class Described(TyperCommand):
             with formatter.section("Examples"):
                 for line in examples:
                     formatter.write(f"{'':{formatter.current_indent}}{line}\n")
+        if published := OF_COMMAND.get(name):
+            with formatter.section("Shape of -o json"):
+                formatter.write_text(f"keyctl schema NAME prints it: {', '.join(published)}.")
         with formatter.section("Environment"):
             formatter.write_dl(list(_ENVIRONMENT))
         with formatter.section("Exit codes"):

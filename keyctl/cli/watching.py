@@ -9,6 +9,7 @@ from keyctl.cli.command import command
 from keyctl.cli.listing import Page, show_list
 from keyctl.cli.session import Session
 from keyctl.cli.tables import Column, Layout
+from keyctl.errors import UsageError
 
 REMINDERS: Final = Layout(
     "reminders",
@@ -24,7 +25,7 @@ REMINDERS: Final = Layout(
 def add_to(app: typer.Typer) -> None:
     """Declare the commands."""
 
-    @command(app, "metrics", outputs=("auto",), reads=True)
+    @command(app, "metrics", outputs=("auto", "json"), reads=True)
     def metrics(
         session: Session,
         out_file: Annotated[
@@ -36,7 +37,13 @@ def add_to(app: typer.Typer) -> None:
         from keyctl.db.urls import absolute
         from keyctl.services.metrics import MetricsService
 
-        text = MetricsService(session.workspace).text()
+        service = MetricsService(session.workspace)
+        if session.wants_json:
+            if out_file is not None:
+                raise UsageError("--out-file takes OpenMetrics text", hint="leave -o json out")
+            session.console.json({"metrics": service.samples()})
+            return
+        text = service.text()
         if out_file is None:
             session.console.write(text)
             return

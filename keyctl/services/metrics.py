@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Connection
 
@@ -32,13 +32,23 @@ class MetricsService:
         from prometheus_client import CollectorRegistry  # noqa: PLC0415  # for this command only
         from prometheus_client.openmetrics.exposition import generate_latest  # noqa: PLC0415
 
+        registry = CollectorRegistry()
+        registry.register(_Collected(self._read()))
+        return str(generate_latest(registry).decode())  # type: ignore[no-untyped-call]
+
+    def samples(self) -> list[dict[str, Any]]:
+        """Return every number with its name and labels."""
+        return [
+            {"name": sample.name, "labels": sample.labels, "value": sample.value}
+            for family in self._read()
+            for sample in family.samples
+        ]
+
+    def _read(self) -> "list[GaugeMetricFamily]":
         require_overseer(self.workspace, "the metrics", "database")
         findings = len(CheckService(self.workspace).check()["left"])
         with self.workspace.database.read(snapshot=True) as connection:
-            families = [*self._families(connection), _one("check_findings", _FINDINGS, findings)]
-        registry = CollectorRegistry()
-        registry.register(_Collected(families))
-        return str(generate_latest(registry).decode())  # type: ignore[no-untyped-call]
+            return [*self._families(connection), _one("check_findings", _FINDINGS, findings)]
 
     def _families(self, connection: Connection) -> "Iterator[GaugeMetricFamily]":
         now = self.workspace.database.now(connection)

@@ -61,6 +61,7 @@ class TestHelp:
             "Who acts, and on what:",
             "Options:",
             "Examples:",
+            "Shape of -o json:",
             "Environment:",
             "Exit codes:",
         ]
@@ -77,7 +78,7 @@ class TestCompletion:
             ("keyctl sta", ["status"]),
             ("keyctl list --state bl", ["blocked"]),
             ("keyctl list -o js", ["json", "jsonl"]),
-            ("keyctl schema rul", ["rules"]),
+            ("keyctl schema rul", ["rules", "rules-response"]),
             ("keyctl user create bob --role org", ["org_admin"]),
             ("keyctl list --team w", ["web"]),
             ("keyctl team info w", ["web"]),

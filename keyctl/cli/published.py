@@ -1,0 +1,66 @@
+"""Say which of the published schemas the answers of each command keep to."""
+
+from typing import Final
+
+# Which schemas the answers of each command keep to with `-o json`; a row of `-o jsonl` is a row of it.
+OF_COMMAND: Final[dict[str, tuple[str, ...]]] = {
+    "status": ("status-response",),
+    "generate": ("generate-response", "many-response", "verdict-response", "verdicts-response"),
+    "verify": ("verify-response",),
+    "list": ("list-response",),
+    "info": ("info-response",),
+    "update": ("update-response", "results-response", "verdict-response", "verdicts-response"),
+    "block": ("results-response", "would-response"),
+    "unblock": ("results-response", "would-response"),
+    "delete": ("results-response", "would-response"),
+    "revoke": ("results-response",),
+    "rotate": ("rotate-response", "rotations-response", "would-response"),
+    "spend": ("spend-response",),
+    "budget create": ("budget-response",),
+    "budget update": ("budget-response",),
+    "budget info": ("budget-response",),
+    "budget list": ("budget-list-response",),
+    "budget delete": ("deleted-response",),
+    "budget reset": ("budget-reset-response",),
+    **{
+        f"{noun} {verb}": (name.format(noun=noun),)
+        for noun in ("team", "user", "org")
+        for verb, name in (
+            ("create", "{noun}-response"),
+            ("update", "{noun}-response"),
+            ("info", "{noun}-info-response"),
+            ("list", "{noun}-list-response"),
+            ("delete", "deleted-response"),
+        )
+    },
+    "team add-member": ("member-response",),
+    "team update-member": ("member-response",),
+    "team remove-member": ("member-response",),
+    "org add-member": ("member-response",),
+    "org remove-member": ("member-response",),
+    "plan": ("plan-response",),
+    "apply": ("apply-response",),
+    "export": ("fleet",),
+    "import litellm": ("import-response",),
+    "audit list": ("audit-list-response",),
+    "audit export": ("audit-list-response",),
+    "audit verify": ("audit-verify-response",),
+    "audit accept": ("audit-accept-response",),
+    "audit head": ("audit-head-response",),
+    "events deliver": ("events-sent-response",),
+    "events list": ("events-list-response",),
+    "events retry": ("events-sent-response",),
+    "events discard": ("events-discard-response",),
+    "metrics": ("metrics-response",),
+    "remind": ("remind-response",),
+    "db prune": ("db-prune-response",),
+    "db backup": ("db-backup-response",),
+    "db copy": ("db-copy-response",),
+    "db upgrade": ("db-upgrade-response",),
+    "db status": ("db-status-response",),
+    "db check": ("db-check-response",),
+    "config show": ("config-response",),
+    "config path": ("config-path-response",),
+    "schema": ("rules-response", "fields-response", "authority-response", "routes-response"),
+    "version": ("version-response",),
+}
