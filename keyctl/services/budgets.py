@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any, Final
 
-from keyctl import durations, money
+from keyctl import money
 from keyctl.db import queries
 from keyctl.db.queries import directory
 from keyctl.db.queries.audit import Head
@@ -73,6 +74,7 @@ class BudgetService:
     def add(self, given: str, amount: int, *, kind: Kind | None = None) -> dict[str, Any]:
         """Add *amount* nano-dollars to what a key, or an owner of that *kind*, has spent.
 
+        A period that is over begins anew first: what is added counts in the one that is now.
         Without a *kind*, what answers to no key may be a team, a user or an organization.
 
         Raises:
@@ -100,25 +102,28 @@ class BudgetService:
             workspace, what, action, "key" if kind is None else WORD[kind], given
         ) as unit:
             record = self._locked(unit, given, kind)
-            spend = spend_of(record.spend)
+            begun = self._begun(record, now=unit.now)
+            spend = spend_of(begun.spend)
             word = "key" if isinstance(record, Key) else WORD[type(record)]
             if spend > money.MAX_NANO:
                 raise InvalidMoneyError(
                     f"{word} {record.id} would have spent more than can be counted",
                     hint=f"give {money.ACCEPTED}",
                 )
-            after = replace(record, spend=spend)
+            after = replace(begun, spend=spend)
+            if begun is not record:
+                self._write_period(unit, begun)
             # As a difference, so that what a gateway records meanwhile is not lost.
-            queries.add_spend(unit.connection, record, spend - record.spend)
+            queries.add_spend(unit.connection, record, spend - begun.spend)
             unit.record(
                 f"{word}_spend_changed", word, record.id, before=row_of(record), after=row_of(after)
             )
         return {
             f"{word}_id": record.id,
-            "previous_spend": money.dollars(record.spend),
+            "previous_spend": money.dollars(begun.spend),
             "spend": money.dollars(spend),
             "max_budget": None if record.max_budget is None else money.dollars(record.max_budget),
-            "budget_reset_at": record.budget_reset_at,
+            "budget_reset_at": begun.budget_reset_at,
             "audit": anchor(unit.heads[-1]),
         }
 
@@ -172,23 +177,35 @@ class BudgetService:
         return [*spoiled, *_anchored(begun, unit.heads)]
 
     def _begin_period(self, unit: Unit, row: Key | Principal) -> Reset:
-        period = row.budget_duration or ""
-        anchor = row.budget_anchor_at or row.created_at
-        following = durations.next_reset(period, anchor=anchor, now=unit.now)
-        spend = 0
-        if self.workspace.settings.budget_rollover and row.max_budget is not None:
-            spend = max(0, row.spend - row.max_budget)
-        after = replace(row, spend=spend, budget_reset_at=following)
-        queries.begin_period(unit.connection, row, spend=spend, reset_at=following)
+        after = self._begun(row, now=unit.now)
+        self._write_period(unit, after)
         word = "key" if isinstance(row, Key) else WORD[type(row)]
         unit.record("budget_reset", word, row.id, before=row_of(row), after=row_of(after))
         return Reset(
             object_type=word,
             object_id=row.id,
             previous_spend=row.spend,
-            spend=spend,
-            budget_reset_at=following,
+            spend=after.spend,
+            budget_reset_at=after.budget_reset_at,
         )
+
+    def _begun(self, row: Key | Principal, *, now: datetime) -> Key | Principal:
+        """Return *row* in the period that is now: one that is over counts as new, as with each charge."""
+        following = queries.period_after(
+            row.budget_duration,
+            anchor=row.budget_anchor_at or row.created_at,
+            end=row.budget_reset_at,
+            now=now,
+        )
+        if following is None:
+            return row
+        spend = 0
+        if self.workspace.settings.budget_rollover and row.max_budget is not None:
+            spend = max(0, row.spend - row.max_budget)
+        return replace(row, spend=spend, budget_reset_at=following)
+
+    def _write_period(self, unit: Unit, row: Key | Principal) -> None:
+        queries.begin_period(unit.connection, row, spend=row.spend, reset_at=row.budget_reset_at)
 
 
 def _anchored(begun: Sequence[Reset], heads: Sequence[Head]) -> list[Reset]:

@@ -181,6 +181,19 @@ class TestSpend:
         events = cli("audit", "list", "--action", "budget_reset", "-o", "json", check=True).json
         assert len(events["events"]) == 2
 
+    def test_a_correction_counts_in_the_period_that_is_now(self, cli: Cli) -> None:
+        """Of a key whose period is over and not reset yet: what is added is not forgotten at the reset."""
+        key = made(cli, "--alias", "a", "--max-budget", "1", "--budget-duration", "1d")
+        cli("spend", "a", "--add", "0.25", check=True)
+        cli.execute("UPDATE keys SET budget_reset_at = '2021-01-01 00:00:00'")
+
+        done = cli("spend", "a", "--add", "1.5", "-o", "json", check=True).json
+
+        assert (done["previous_spend"], done["spend"]) == (0, 1.5)
+        assert done["budget_reset_at"] > "2026"
+        assert cli.verdict(key["key"])["reason"] == "budget_exceeded"
+        assert cli("budget", "reset", "--due", "-o", "json", check=True).json["results"] == []
+
     def test_a_period_without_a_date_is_due(self, cli: Cli) -> None:
         """What has a duration but was never given a date counts as due."""
         made(cli, "--alias", "a", "--max-budget", "1", "--budget-duration", "1d")

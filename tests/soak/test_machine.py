@@ -38,7 +38,7 @@ from keyctl.services.verify import verify
 from keyctl.services.workspace import Workspace
 from keyctl.sinks.base import NotTakenError, Parcel, Target, UnknownError
 
-HOUR = timedelta(hours=1)
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 SPANS = st.sampled_from([timedelta(minutes=1), HOUR, 12 * HOUR, 24 * HOUR, 30 * 24 * HOUR])
 
 
@@ -70,6 +70,7 @@ class Model:
     id: str
     expires: datetime | None
     max_budget: int | None
+    period_ends: datetime | None
     blocked: bool = False
     deleted: bool = False
     spend: int = 0
@@ -124,6 +125,7 @@ class Life(RuleBasedStateMachine):
             id=answer["key_id"],
             expires=answer["expires"],
             max_budget=None if budget is None else budget * money.NANO,
+            period_ends=None if period is None else self.clock.now + DAY,
             current=str(hand.held),
             ends={str(hand.held): answer["expires"]},
         )
@@ -187,12 +189,13 @@ class Life(RuleBasedStateMachine):
 
     @rule(model=keys, cents=st.integers(0, 300))
     def spend(self, model: Model, cents: int) -> None:
-        """Record spend."""
+        """Record spend, in the period that is now."""
         try:
             BudgetService(self.workspace).add(model.id, cents * money.NANO // 100)
         except KeyctlError:
             assert model.deleted
         else:
+            self.begin_period(model)
             model.spend += cents * money.NANO // 100
 
     @rule()
@@ -201,8 +204,8 @@ class Life(RuleBasedStateMachine):
         for reset in list(BudgetService(self.workspace).reset_due()):
             model = next(item for item in self.models if item.id == reset.object_id)
             assert (reset.previous_spend, model.deleted) == (model.spend, False)
-            assert reset.budget_reset_at > self.clock.now
-            model.spend = 0
+            assert self.begin_period(model)
+            assert reset.budget_reset_at == model.period_ends
 
     @rule(model=keys)
     def shorten(self, model: Model) -> None:
@@ -228,9 +231,8 @@ class Life(RuleBasedStateMachine):
     def verify_says_what_the_model_says(self) -> None:
         """Each string that ever was one of a key works exactly when it should."""
         for model in getattr(self, "models", ()):
-            allowed = self.usable(model) and (
-                model.max_budget is None or model.spend < model.max_budget
-            )
+            spend = 0 if self.is_due(model) else model.spend
+            allowed = self.usable(model) and (model.max_budget is None or spend < model.max_budget)
             for text, end in model.ends.items():
                 expected = allowed and (end is None or end > self.clock.now)
                 verdict = verify(self.database, text)
@@ -246,6 +248,19 @@ class Life(RuleBasedStateMachine):
             assert info["expires"] == model.expires
             states = [secret["state"] for secret in info["secrets"]]
             assert states.count("active") == (0 if model.deleted or self.is_over(model) else 1)
+
+    def is_due(self, model: Model) -> bool:
+        """Tell whether the key's budget period is over."""
+        return model.period_ends is not None and model.period_ends <= self.clock.now
+
+    def begin_period(self, model: Model) -> bool:
+        """Begin the period that is now at zero, if the last one is over; tell whether it is."""
+        if model.period_ends is None or not self.is_due(model):
+            return False
+        while model.period_ends <= self.clock.now:
+            model.period_ends += DAY
+        model.spend = 0
+        return True
 
     def is_over(self, model: Model) -> bool:
         """Tell whether the key has expired."""

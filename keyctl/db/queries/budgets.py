@@ -66,7 +66,7 @@ def count_budgets_due(connection: Connection, *, now: datetime) -> int:
 
 
 def begin_period(
-    connection: Connection, record: Key | Principal, *, spend: int, reset_at: datetime
+    connection: Connection, record: Key | Principal, *, spend: int, reset_at: datetime | None
 ) -> None:
     """Set spend and the next reset of a budget that is locked."""
     table = _BUDGETS[type(record)]
