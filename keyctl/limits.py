@@ -195,9 +195,24 @@ LIMITS: Final[tuple[Limit, ...]] = (
         order="admin",
         note="for each model, of all its keys",
     ),
-    Limit(field="rpm_limit_type", order="cap", note="dynamic limits only while a model has errors"),
-    Limit(field="tpm_limit_type", order="cap", note="dynamic limits only while a model has errors"),
-    Limit(field="mcp_rpm_limit", enforced_by="proxy", order="cap", note="for each MCP server"),
+    Limit(
+        field="rpm_limit_type",
+        enforced_by="proxy",
+        order="cap",
+        note="dynamic: rpm_limit holds only while the model has errors",
+    ),
+    Limit(
+        field="tpm_limit_type",
+        enforced_by="proxy",
+        order="cap",
+        note="dynamic: tpm_limit holds only while the model has errors",
+    ),
+    Limit(
+        field="mcp_rpm_limit",
+        enforced_by="proxy",
+        order="cap",
+        note="for each MCP server; LiteLLM may count a call twice",
+    ),
     Limit(
         field="tag_rpm_limit", enforced_by="proxy", order="cap", note="for each tag of a request"
     ),

@@ -279,6 +279,12 @@ class Key(Record):
         default: list[str] = self.gateway.get(DEFAULT_ROUTES) or []
         return self.allowed_routes or default
 
+    def gateway_routes(self) -> list[str]:
+        """Return what the key reaches in a gateway: pass-through endpoints besides, which it names apart."""
+        reached = self.reachable_routes()
+        named: list[str] = self.gateway.get("allowed_passthrough_routes") or []
+        return [*reached, *named] if reached else []
+
     budget_id: str | None = None
 
 

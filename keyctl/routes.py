@@ -51,7 +51,11 @@ def is_allowed(route: str, allowed: Sequence[str]) -> bool:
     """
     if not allowed:
         return True
-    if not route.startswith("/") or "%" in route or {".", "..", ""} & set(route[1:].split("/")):
+    if not route.startswith("/") or "%" in route:
+        return False
+    if route != "/":
+        route = route.removesuffix("/")  # as proxies resolve it; LiteLLM's own for MCP ends so
+    if {".", "..", ""} & set(route[1:].split("/")):
         return False
     return any(_covers(entry, route) for entry in allowed)
 
@@ -96,7 +100,7 @@ def _covers(entry: str, route: str) -> bool:
         return route.startswith(entry[:-1])
     if entry in _members():
         return _group(entry).covers(route)
-    return route == entry or route.startswith(entry.rstrip("/") + "/")
+    return entry in (route, f"{route}/") or route.startswith(entry.rstrip("/") + "/")
 
 
 @cache

@@ -59,11 +59,16 @@ class OpenAI:
                 response.update(status="completed", usage=RESPONSE_USAGE, output=[_message()])
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of clients that have gone away."""
+
+
 @contextmanager
 def fake_openai() -> Iterator[OpenAI]:
     """Run one until the block ends."""
     provider = OpenAI()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(provider))
+    server = _Server(("127.0.0.1", 0), _handler(provider))
     provider.url = f"http://127.0.0.1:{server.server_address[1]}/v1"
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
@@ -133,6 +138,8 @@ def _handler(provider: OpenAI) -> type[BaseHTTPRequestHandler]:  # noqa: C901  #
                 self._responses(rest, body)
             elif noun == "chat":
                 self._chat(json.loads(body))
+            elif noun == "mcp" and body:
+                self._mcp(json.loads(body))
             else:
                 self._answer({"error": {"message": "not found"}}, 404)
 
@@ -222,6 +229,24 @@ def _handler(provider: OpenAI) -> type[BaseHTTPRequestHandler]:  # noqa: C901  #
             }
             events = [f"data: {json.dumps({**common, **piece})}\n\n" for piece in pieces]
             self._raw("".join([*events, "data: [DONE]\n\n"]).encode(), "text/event-stream")
+
+        def _mcp(self, asked: dict[str, Any]) -> None:
+            """Answer as a server of MCP with one tool."""
+            if "id" not in asked:
+                self._raw(b"", "application/json", 202)
+                return
+            answers: dict[str, dict[str, Any]] = {
+                "initialize": {
+                    "protocolVersion": (asked.get("params") or {}).get("protocolVersion"),
+                    "capabilities": {"tools": {}},
+                    "serverInfo": {"name": "tools", "version": "1"},
+                },
+                "tools/list": {"tools": [{"name": "echo", "inputSchema": {"type": "object"}}]},
+                "tools/call": {"content": [{"type": "text", "text": "Hello"}]},
+            }
+            self._answer(
+                {"jsonrpc": "2.0", "id": asked["id"], "result": answers.get(asked["method"], {})}
+            )
 
         def _answer(self, document: dict[str, Any], status: int = 200) -> None:
             self._raw(json.dumps(document).encode(), "application/json", status)

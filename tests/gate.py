@@ -48,19 +48,23 @@ class Gate:
         GenerateService(self.workspace).generate(order, hand)
         return hand.held
 
-    def owners(self) -> Mapping[str, str]:
-        """Make an organization, a team of it and a user, and return what makes a key theirs."""
+    def owners(self, of: str = "") -> Mapping[str, str]:
+        """Make an organization, a team of it and a user, and return what makes a key theirs.
+
+        Several in one database differ by what *of* adds to their names.
+        """
         directory = DirectoryService(self.workspace)
         members = MemberService(self.workspace)
+        organization, team, user = f"acme{of}", f"web{of}", f"ada{of}"
         made: list[tuple[type[Principal], str, dict[str, Any]]] = [
-            (Organization, "acme", {}),
-            (Team, "web", {"organization_id": "acme"}),
-            (User, "ada", {}),
+            (Organization, organization, {}),
+            (Team, team, {"organization_id": organization}),
+            (User, user, {}),
         ]
         for kind, name, values in made:
             directory.create(kind, name, values)
-        members.add(Team, "web", "ada", "user")
-        return {"team_id": "web", "user_id": "ada"}
+        members.add(Team, team, user, "user")
+        return {"team_id": team, "user_id": user}
 
     def execute(self, statement: str, **values: Any) -> None:
         """Change the database as only a test may."""

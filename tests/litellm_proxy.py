@@ -32,11 +32,12 @@ MODELS = [
 
 
 def models_of(provider: str) -> list[dict[str, Any]]:
-    """Return models that the provider at this URL answers: one at a cent a token, a free one, one without a price."""
+    """Return models that the provider at this URL answers: one at a cent a token, free ones, one without a price."""
     prices: dict[str, dict[str, float]] = {
         "gpt-4o": {"input_cost_per_token": 0.01, "output_cost_per_token": 0.01},
         "free": {"input_cost_per_token": 0.0, "output_cost_per_token": 0.0},
         "unpriced": {},
+        "broken": {"input_cost_per_token": 0.0, "output_cost_per_token": 0.0},
     }
     return [
         {
@@ -74,12 +75,19 @@ def proxy(
     environment: Mapping[str, str] | None = None,
     models: Sequence[Mapping[str, Any]] = MODELS,
     settings: Mapping[str, Any] | None = None,
+    general: Mapping[str, Any] | None = None,
+    servers: Mapping[str, Any] | None = None,
 ) -> Iterator[Proxy]:
-    """Run a proxy in a process group of its own until the block ends; *settings* are more `litellm_settings`."""
+    """Run a proxy in a process group of its own until the block ends.
+
+    *settings* are more `litellm_settings`, *general* more `general_settings`, *servers* those of MCP.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     config, log = folder / "proxy.yaml", folder / "proxy.log"
     document = {**configuration(custom_auth, callbacks), "model_list": list(models)}
     document["litellm_settings"] |= settings or {}
+    document["general_settings"] |= general or {}
+    document["mcp_servers"] = dict(servers or {})
     config.write_text(json.dumps(document))  # which is YAML too
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

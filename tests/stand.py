@@ -20,9 +20,18 @@ WRITTEN_WITHIN = 10
 class Stand:
     """A provider, a proxy that may be started anew, and keyctl on their database."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        url: str | None = None,
+        *,
+        of_provider: Callable[[str], dict[str, Any]] = lambda _: {},
+        **options: Any,
+    ) -> None:
         self._folder = folder
-        self._url = f"sqlite:///{folder}/keyctl.db"
+        self._of_provider = of_provider
+        self._options = options
+        self._url = url or f"sqlite:///{folder}/keyctl.db"
         self._stack = ExitStack()
         self.cli = Cli(folder / "you", self._url)
         self.cli("db", "upgrade", check=True)
@@ -32,14 +41,15 @@ class Stand:
 
     def start(self) -> Proxy:
         """Start the proxy."""
-        name = f"proxy-{uuid4().hex[:6]}"
+        url = self.provider.url
         self.running = self._running.enter_context(
             proxy(
-                self._folder / name,
+                self._folder / "proxy",
                 self._url,
-                models=models_of(self.provider.url),
+                models=models_of(url),
                 # Ids of answers are encrypted with it: whoever runs the proxy keeps it.
-                environment={"LITELLM_SALT_KEY": "sk-salt"},
+                **{"environment": {"LITELLM_SALT_KEY": "sk-salt"}, **self._options},
+                **self._of_provider(url),
             )
         )
         return self.running

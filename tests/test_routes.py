@@ -36,6 +36,7 @@ MODEL_ROUTES = [
     "/v1/models",
     "/v1/models/gpt-4o",
     "/key/info",
+    "/v1/models/",
 ]
 OTHER_ROUTES = [
     "/v1/files",
@@ -52,6 +53,8 @@ OTHER_ROUTES = [
     "/key/list",
     "/key/generate",
     "/config/yaml",
+    "/v1/models//",
+    "/",
 ]
 
 

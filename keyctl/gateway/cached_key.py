@@ -59,7 +59,7 @@ class Entry:
         if not standing.valid:
             return standing
         key = self.found.key
-        if route is not None and not routes.is_allowed(route, key.reachable_routes()):
+        if route is not None and not routes.is_allowed(route, key.gateway_routes()):
             return self._verdict("route_denied")
         if model is not None and not self._may_use(model):
             return self._verdict("model_denied")

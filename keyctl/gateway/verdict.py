@@ -1,6 +1,7 @@
 """Say what a verification found, and take what it is to be charged."""
 
 from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -11,7 +12,7 @@ from keyctl.gateway.accounts import Hold
 from keyctl.gateway.books import amount_of
 from keyctl.gateway.found import Found
 from keyctl.gateway.ledger import Tab
-from keyctl.gateway.rates import Admission, Exceeded
+from keyctl.gateway.rates import Admission, Exceeded, Rate
 from keyctl.purses import PurseName, Terms
 from keyctl.records import Presented
 from keyctl.services import verify
@@ -78,6 +79,11 @@ class Verdict(verify.Verdict):
         """Return what a request with the key is charged to, with the terms of what has its own."""
         return {charged.name: charged.terms for charged in self._chargeable().charged}
 
+    @property
+    def rates(self) -> Sequence[Rate]:
+        """Return the rates that the request must keep to."""
+        return self._chargeable().rates
+
     def now(self) -> datetime:
         """Return the time by which the key is judged: the database's."""
         return self._chargeable().ledger.books.clock.now()
@@ -111,20 +117,24 @@ class Verdict(verify.Verdict):
         answer = tab.ledger.hold(tab.purses, amount_of(amount, tokens))
         return self._kept(answer if isinstance(answer, Hold) else tab.ledger.wait(answer))
 
-    def admit(self, *, tokens: int = 0) -> Exceeded | None:
+    def admit(
+        self, *, tokens: int = 0, only: Callable[[Rate], bool] | None = None
+    ) -> Exceeded | None:
         """Count the request under every rate of its key, member, team, user and organization.
 
         All or none: what is returned tells which one is exceeded, and the request is to be refused
         with 429.  *tokens* is how many it may use at most.  It is one of the requests at the same
-        time until `record` or `release`.  Each process counts for itself.
+        time until `record` or `release`.  Each process counts for itself.  *only* leaves out the
+        rates that something else counts.
 
         Raises:
             ValueError: It is no number of tokens, or no key matched.
         """
         tab = self._chargeable()
-        if not tab.rates:
+        rates = tab.rates if only is None else [rate for rate in tab.rates if only(rate)]
+        if not rates:
             return None
-        admitted = tab.ledger.rates.admit(tab.rates, amount_of(0, tokens).tokens)
+        admitted = tab.ledger.rates.admit(rates, amount_of(0, tokens).tokens)
         if isinstance(admitted, Exceeded):
             return admitted
         admissions: deque[Admission] = getattr(self, "_admissions")  # noqa: B009

@@ -1,11 +1,8 @@
 """What LiteLLM's real proxy enforces of a key, and what it tells its owner is left."""
 
-import json
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
-from uuid import uuid4
 
 import pytest
 from stand import COST, Stand, refused
@@ -130,84 +127,3 @@ class TestWhatIsLeft:
 
         assert answer.headers["x-keyctl-budget-left"].startswith("key 4.")
         assert answer.headers["x-keyctl-budget-left"].endswith("of 5.0")
-
-
-class TestTeams:
-    def test_parallel_requests_count_the_team_s(self, stand: Stand) -> None:
-        """Three keys of a team that may have one request at a time: one is served."""
-        team = f"t-{uuid4().hex[:8]}"
-        stand.cli("team", "create", team, check=True)
-        stand.cli.execute(f"UPDATE teams SET max_parallel_requests = 1 WHERE id = '{team}'")
-        clients = [stand.running.client(stand.cli.key("--team", team)) for _ in range(3)]
-        stand.provider.waits = threading.Event()
-
-        with ThreadPoolExecutor(3) as pool:
-            asked = [pool.submit(ask, client) for client in clients]
-            refusals = [answer for answer in asked if _wait(answer) is not None]
-            stand.provider.waits.set()
-        stand.provider.waits = None
-
-        assert len(refusals) == 2
-        assert ask(clients[2]).choices[0].message.content == "Hello"
-
-
-class TestHandedOn:
-    def client(self, stand: Stand, **request: Any) -> Any:
-        """Return a client with a key that this body asks for."""
-        body = json.dumps({"allowed_routes": ["llm_api_routes"], **request})
-        made = stand.cli("generate", "--request", "-", "-o", "json", input=body, check=True)
-        return stand.running.client(made.json["key"])
-
-    def test_tag_rpm_limit(self, stand: Stand) -> None:
-        """Requests with a tag have a rate of their own."""
-        client = self.client(stand, tag_rpm_limit={"nightly": 1})
-        tagged: dict[str, Any] = {"extra_body": {"metadata": {"tags": ["nightly"]}}}
-
-        ask(client, **tagged)
-
-        assert refused(lambda: ask(client, **tagged)) == 429
-        assert ask(client).choices[0].message.content == "Hello"
-
-    def test_allowed_cache_controls(self, stand: Stand) -> None:
-        """A request that steers the cache by what is not among them is refused."""
-        client = self.client(stand, allowed_cache_controls=["no-store"])
-
-        assert refused(lambda: ask(client, extra_body={"cache": {"no-cache": True}})) in (401, 403)
-        assert ask(client, extra_body={"cache": {"no-store": True}})
-
-    def test_router_settings(self, stand: Stand) -> None:
-        """The key's own fallbacks are taken when its model fails."""
-        client = self.client(
-            stand, router_settings={"fallbacks": [{"gpt-4o": ["free"]}], "num_retries": 0}
-        )
-        stand.provider.fails_model = "gpt-4o"
-        try:
-            assert ask(client).model == "free"
-        finally:
-            stand.provider.fails_model = ""
-
-    def test_enforced_params(self, stand: Stand) -> None:
-        """A request without them is refused, without a licence too."""
-        client = self.client(stand, enforced_params=["user", "metadata.job"])
-
-        assert refused(lambda: ask(client)) == 400
-        assert ask(client, user="ada", extra_body={"metadata": {"job": "nightly"}})
-
-    def test_default_estimated_output_tokens(self, stand: Stand) -> None:
-        """What a request reserves that names no bound: less of it lets more run at once."""
-        client = self.client(stand, max_budget=5, default_estimated_output_tokens=20)
-
-        answer = client.chat.completions.with_raw_response.create(
-            model="gpt-4o", messages=[{"role": "user", "content": "hi"}]
-        )
-
-        assert float(answer.headers["x-keyctl-budget-left"].split()[1]) > 4
-
-
-def _wait(answer: Any) -> Exception | None:
-    """Return why the request was refused; None when it is still under way after a while."""
-    try:
-        error: Exception | None = answer.exception(3)
-    except TimeoutError:
-        return None
-    return error

@@ -18,7 +18,7 @@ from litellm.proxy.common_utils.http_parsing_utils import _read_request_body
 from keyctl import money, routes
 from keyctl.errors import UnavailableError
 from keyctl.gateway.litellm import prices, refusals, requests
-from keyctl.gateway.litellm.handed_on import handed_on
+from keyctl.gateway.litellm.handed_on import handed_on, is_left_to_us, parallel_left_to_us
 from keyctl.gateway.litellm.prices import Estimate, UnknownPriceError
 from keyctl.gateway.litellm.under_way import Request as Asked
 from keyctl.gateway.litellm.under_way import UnderWay
@@ -34,6 +34,9 @@ _OPTIONS: Final = {
     "KEYCTL_GATEWAY_FLUSH_INTERVAL": "flush_interval",
     "KEYCTL_GATEWAY_LEASE": "lease",
 }
+_UNSETTLED: Final = "KEYCTL_GATEWAY_UNSETTLED"
+_ROLLOVER: Final = "KEYCTL_GATEWAY_BUDGET_ROLLOVER"
+_BOOLEANS: Final = {"1": True, "true": True, "0": False, "false": False}
 _UNKNOWN_COST: Final = "KEYCTL_GATEWAY_UNKNOWN_COST"
 
 under_way = UnderWay()
@@ -62,10 +65,13 @@ async def user_api_key_auth(request: Request, api_key: str | None) -> UserAPIKey
         return handed_on(verdict, route, name, None)
     if requests.may_cost(request, route):
         _refuse_missing(body, _key_of(verdict))
-        await _reserve(asked, models, route, body, request, named)
-        if not under_way.enter(asked, _parallel_limits(verdict)):
+        _admit(verdict)
+        try:
+            await _reserve(asked, models, route, body, request, named)
+            _enter(asked)
+        except BaseException:
             verdict.release()
-            raise refusals.too_many(verdict)
+            raise
     return handed_on(verdict, route, under_way.begin(asked), asked.object_id)
 
 
@@ -112,12 +118,18 @@ async def _its_own(
     return list(found.values())
 
 
-def _parallel_limits(verdict: AsyncVerdict) -> dict[str, int]:
-    """Return how many requests of the key's team may run at once, by the team; LiteLLM counts them by key only."""
-    team = verdict.found.team if verdict.found else None
-    if team is None or team.max_parallel_requests is None:
-        return {}
-    return {f"teams/{team.id}": team.max_parallel_requests}
+def _admit(verdict: AsyncVerdict) -> None:
+    """Count the request under the rates that LiteLLM does not count."""
+    key = _key_of(verdict)
+    exceeded = verdict.admit(only=lambda rate: is_left_to_us(rate, key))
+    if exceeded is not None:
+        raise refusals.too_fast(verdict, exceeded)
+
+
+def _enter(asked: Asked) -> None:
+    """Count the request among those that run at once."""
+    if not under_way.enter(asked, parallel_left_to_us(asked.verdict.rates)):
+        raise refusals.too_many(asked.verdict)
 
 
 def _refuse_missing(body: Mapping[str, Any], key: Key) -> None:
@@ -213,6 +225,10 @@ def verifier() -> AsyncVerifier:
     options: dict[str, Any] = {
         option: float(os.environ[name]) for name, option in _OPTIONS.items() if name in os.environ
     }
+    if unsettled := os.environ.get(_UNSETTLED):
+        options["unsettled"] = unsettled
+    if rollover := os.environ.get(_ROLLOVER):
+        options["budget_rollover"] = _BOOLEANS[rollover.lower()]
     return AsyncVerifier(_database_url(), **options)
 
 

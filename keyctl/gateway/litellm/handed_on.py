@@ -1,15 +1,16 @@
 """Hand LiteLLM what it enforces without its database, and tell clients what is left."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from litellm.proxy._types import UserAPIKeyAuth
 
 from keyctl import money, routes
 from keyctl.gateway.found import Found
+from keyctl.gateway.rates import Rate
 from keyctl.gateway.verdict import Left, Verdict
 from keyctl.policy.models import INHERIT, NO_PERSONAL
-from keyctl.records import Key, Member, Organization, Team, User
+from keyctl.records import Key, Organization, Team, User
 
 # Under which name a request comes back with its cost, and who it is charged to if it is forgotten.
 CHARGED: Final = "keyctl"
@@ -26,6 +27,8 @@ _IN_METADATA: Final = (
     "mcp_rpm_limit",
     "tag_rpm_limit",
 )
+# What LiteLLM's names of rates begin with.
+_RATES: Final = {"keys": "", "teams": "team_", "users": "user_", "organizations": "organization_"}
 _NAMES: Final = {"keys": "key", "teams": "team", "users": "user", "organizations": "organization"}
 
 
@@ -58,17 +61,32 @@ def handed_on(
         allowed_cache_controls=key.gateway.get("allowed_cache_controls") or [],
         router_settings=key.gateway.get("router_settings"),
         permissions=key.permissions,
-        rpm_limit=key.rpm_limit,
-        tpm_limit=key.tpm_limit,
-        max_parallel_requests=key.max_parallel_requests,
-        **_limits_of("team", team),
-        **_limits_of("user", user),
-        **_limits_of("organization", organization),
-        **_limits_of("team_member", found.member),
+        **_least_rates(verdict.rates),
         team_metadata=_rates_by_model(team),
         organization_metadata=_rates_by_model(organization),
         metadata=_metadata_of(found, name, object_id),
     )
+
+
+def is_left_to_us(rate: Rate, key: Key) -> bool:
+    """Tell whether LiteLLM does not count requests or tokens under *rate*, however it is told.
+
+    Those of single models are counted for keys, teams and organizations only, and a team's not
+    where the key has one of its own.
+    """
+    if rate.model is None or rate.kind == "parallel":
+        return False
+    is_in_a_budget = rate.field == "model_max_budget" or "/" in rate.owner.meter
+    return is_in_a_budget or (rate.owner.table == "teams" and bool(getattr(key, rate.field)))
+
+
+def parallel_left_to_us(rates: Iterable[Rate]) -> dict[str, int]:
+    """Return how many requests may run at once of whom, where it is not the key: LiteLLM counts the key's only."""
+    return {
+        "/".join(rate.owner): rate.limit
+        for rate in rates
+        if rate.kind == "parallel" and rate.owner.table != "keys"
+    }
 
 
 def name_of(token: UserAPIKeyAuth) -> str | None:
@@ -135,13 +153,20 @@ def _metadata_of(found: Found, name: str | None, object_id: str | None) -> dict[
     }
 
 
-def _limits_of(whose: str, owner: Team | User | Organization | Member | None) -> Mapping[str, Any]:
-    if owner is None:
-        return {}
-    return {
-        f"{whose}_rpm_limit": owner.rpm_limit,
-        f"{whose}_tpm_limit": owner.tpm_limit,
-    }
+def _least_rates(rates: Iterable[Rate]) -> dict[str, int]:
+    """Return the rates that LiteLLM counts, by its names; of an owner's own and its tier's the smaller one.
+
+    Both count the same requests, so the smaller one is all that can be exceeded.
+    """
+    least: dict[str, int] = {}
+    for rate in rates:
+        whose = (
+            "team_member_" if rate.owner.meter.startswith("member:") else _RATES[rate.owner.table]
+        )
+        if rate.model is None and not (whose and rate.kind == "parallel"):
+            name = f"{whose}{rate.field}"
+            least[name] = min(rate.limit, least.get(name, rate.limit))
+    return least
 
 
 def _routes_of(key: Key, route: str) -> list[str]:
@@ -151,7 +176,7 @@ def _routes_of(key: Key, route: str) -> list[str]:
     list names it by more than a group.  So a route to models is named, and no other.
     """
     named = [route] if routes.is_allowed(route, [routes.DEFAULT]) else []
-    reached = key.reachable_routes() or _EARLIER_ROUTES
+    reached = key.gateway_routes() or _EARLIER_ROUTES
     return [*(entry for entry in reached if entry != routes.DEFAULT), *named]
 
 

@@ -1,9 +1,11 @@
 """Refuse requests in LiteLLM's shape; a key is named by its id only."""
 
+from math import ceil
 from typing import Final
 
 from litellm.proxy._types import ProxyErrorTypes, ProxyException
 
+from keyctl.gateway.rates import Exceeded
 from keyctl.gateway.verdict import Verdict
 
 # openai's clients try again what is answered with 429, unless they are told not to.
@@ -75,13 +77,26 @@ def refusal(verdict: Verdict, reason: str, *, model: str | None, route: str) -> 
 
 
 def too_many(verdict: Verdict) -> ProxyException:
-    """Return the error when as many requests of the team run as may; a client tries again."""
+    """Return the error when as many requests run at once as may of the key's owners; a client tries again."""
     return ProxyException(
-        message=f"the team has as many parallel requests as it may. Key: {verdict.key_id}.",
+        message=f"there are as many parallel requests as there may be. Key: {verdict.key_id}.",
         type="throttling_error",
         param=None,
         code=429,
         headers={"retry-after": "1"},
+    )
+
+
+def too_fast(verdict: Verdict, exceeded: Exceeded) -> ProxyException:
+    """Return the error when a rate is exceeded; a client tries again when its minute is over."""
+    rate = exceeded.rate
+    of_model = "" if rate.model is None else f" for {rate.model}"
+    return ProxyException(
+        message=f"Rate limit exceeded: {rate.field} of {rate.limit}{of_model}. Key: {verdict.key_id}.",
+        type="throttling_error",
+        param=None,
+        code=429,
+        headers={"retry-after": str(ceil(exceeded.retry_after))},
     )
 
 

@@ -56,7 +56,7 @@ def models_of(request: Request, route: str, body: Mapping[str, Any]) -> Sequence
 def may_cost(request: Request, route: str) -> bool:
     """Tell whether a request can make the provider do what it charges for."""
     method = str(request.scope.get("method", "GET"))
-    return method not in _WITHOUT_COST or route.endswith(_WEBSOCKETS)
+    return method not in _WITHOUT_COST or route.rstrip("/").endswith(_WEBSOCKETS)
 
 
 def provider_of(request: Request, body: Mapping[str, Any]) -> str:
