@@ -25,6 +25,8 @@ from keyctl.errors import ExitCode
 from keyctl.policy.documents import Policy
 
 BIN = Path(sys.executable).parent
+# Pages that are no part of the manual and have links, too.
+BESIDE = ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")
 EXAMPLE_URL = "postgresql://keyctl@db.example.com/keyctl"
 
 # What differs from run to run, each with what stands for it.
@@ -113,6 +115,17 @@ def shape(expected: str) -> str:
         for line in expected.splitlines()
     ]
     return "".join(lines)
+
+
+def without_blocks(page: str) -> str:
+    """Return a page without its fenced blocks, where a bracket is no link and a hash no heading."""
+    return re.sub(r"(?ms)^```.*?^```$", "", page)
+
+
+def anchors(path: Path) -> set[str]:
+    """Return the anchors that GitHub makes of a page's headings."""
+    headings = re.findall(r"(?m)^#+ (.*)$", without_blocks(path.read_text("utf-8")))
+    return {re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in headings}
 
 
 def rows(table: str) -> list[list[str]]:
@@ -244,6 +257,20 @@ def test_the_gateway_example_serves_a_key_and_charges_it(cli: Cli) -> None:
 
     assert (good["status"], bad["status"]) == (200, 401)
     assert cli("info", "ci", "-o", "json", check=True).json["spend"] == 0.0042
+
+
+def test_every_link_leads_somewhere() -> None:
+    """A link inside the project names a file that is there, and a heading that it has."""
+    texts = {name: (ROOT / name).read_text("utf-8") for name in (*PAGES, *BESIDE)}
+    dead = []
+    for name, page in texts.items():
+        for link in re.findall(r"\]\((?!https?:)([^)]+)\)", without_blocks(page)):
+            path, _, anchor = link.partition("#")
+            target = (ROOT / name).parent / path if path else ROOT / name
+            if not target.exists() or (anchor and anchor not in anchors(target)):
+                dead.append(f"{name}: {link}")
+
+    assert dead == []
 
 
 def test_nobody_is_told_to_install_a_package_that_is_somebody_else_s() -> None:

@@ -68,8 +68,9 @@ def _left_behind(
     names = [key.id if key.key_alias is None else f"{key.id} ({key.key_alias})" for key in left]
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     there = "" if place is None else f" in {place[1]!r}"
+    noun = "key" if len(left) == 1 else "keys"
     return KeysLeftError(
-        f"user {user_id!r} leaves {len(left)} live keys behind{there}:"
+        f"user {user_id!r} leaves {len(left)} live {noun} behind{there}:"
         f" {', '.join(names[:_SHOWN])}{more}",
         hint="say what becomes of them: --keys block, --keys delete or --keys keep",
         violations=[
