@@ -16,7 +16,7 @@ from keyctl.db import queries
 from keyctl.db.database import Database, utcnow
 from keyctl.db.tables import keys, secrets
 from keyctl.keystring import KeyString
-from keyctl.records import Key
+from keyctl.records import Key, Secret
 
 
 @contextmanager
@@ -66,17 +66,17 @@ def filled(url: str, count: int, *, cost: int = 4, **columns: Any) -> tuple[Data
         confirmed_at=begun,
         **columns,
     )
-    secret = {
-        "id": "000000000000",
-        "key_id": record.id,
-        "lookup": "000000000000",
-        "hash": hashing.hash_key(known, cost=cost),
-        "state": "active",
-        "supplied": False,
-        "run_id": "filler",
-        "created_at": begun,
-        "not_after": None,
-    }
+    secret = Secret(
+        id="000000000000",
+        key_id=record.id,
+        lookup="000000000000",
+        hash=hashing.hash_key(known, cost=cost),
+        state="active",
+        supplied=False,
+        run_id="filler",
+        created_at=begun,
+        not_after=None,
+    )
     with database.write() as connection:
         queries.insert_key(connection, record)
         queries.insert_secret(connection, secret)

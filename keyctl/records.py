@@ -321,6 +321,10 @@ class Secret:
         check(secret)
         return secret
 
+    def columns(self) -> dict[str, Any]:
+        """Return the secret as column values."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:

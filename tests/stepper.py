@@ -15,28 +15,18 @@ from typing import Any
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine.default import DefaultDialect
 
+import keyctl.services.delivery.protocol
 import keyctl.services.import_litellm.service
-import keyctl.services.issue.generate
-import keyctl.services.issue.generate_many
-import keyctl.services.rotate.due
-import keyctl.services.rotate.one
 from keyctl.db import queries
 from keyctl.entry import main
 from keyctl.hooks.webhook import Webhook
-from keyctl.services.issue.generate import GenerateService
-from keyctl.services.rotate.steps import Rotating
+from keyctl.services.delivery.protocol import Delivery
 from keyctl.sinks.command import CommandSink
 from keyctl.sinks.file import FileSink
 from keyctl.sinks.stdout import StdoutSink
 
 SINKS = (StdoutSink, FileSink, CommandSink)
-MODULES = (
-    keyctl.services.issue.generate,
-    keyctl.services.issue.generate_many,
-    keyctl.services.rotate.one,
-    keyctl.services.rotate.due,
-    keyctl.services.import_litellm.service,
-)
+MODULES = (keyctl.services.delivery.protocol, keyctl.services.import_litellm.service)
 
 
 NUMBER = signal.SIGKILL
@@ -64,22 +54,28 @@ def after(owner: Any, name: str) -> None:
     setattr(owner, name, wrapped)
 
 
-def calls_of(name: str) -> list[str]:
-    """Return a list that grows with each call of this query."""
-    original: Callable[..., Any] = getattr(queries, name)
+def calls_of(*names: str) -> list[str]:
+    """Return a list that grows with each call of one of these queries."""
     calls: list[str] = []
+    for name in names:
+        noted(name, calls)
+    return calls
+
+
+def noted(name: str, calls: list[str]) -> None:
+    """Add to *calls* whenever this query is called."""
+    original: Callable[..., Any] = getattr(queries, name)
 
     def wrapped(*args: Any, **options: Any) -> Any:
         calls.append(name)
         return original(*args, **options)
 
     setattr(queries, name, wrapped)
-    return calls
 
 
-def before_commit(name: str) -> None:
-    """Die in the first transaction that calls this query, when all is written but not committed."""
-    calls = calls_of(name)
+def before_commit(*names: str) -> None:
+    """Die in the first transaction that calls such a query, when all is written but not committed."""
+    calls = calls_of(*names)
 
     @event.listens_for(Engine, "commit")
     def _(_connection: Connection) -> None:
@@ -115,8 +111,7 @@ def child_killed_too() -> None:
 
 def before_stage() -> None:
     """Die when nothing is written yet."""
-    before(GenerateService, "_stage")
-    before(Rotating, "stage_all")
+    before(Delivery, "stage")
 
 
 def staged() -> None:
@@ -149,7 +144,7 @@ STEPS: dict[str, Callable[[], None]] = {
     "staged": staged,
     "half_delivered": half_delivered,
     "delivered": delivered,
-    "confirm_uncommitted": lambda: before_commit("release_claim"),
+    "confirm_uncommitted": lambda: before_commit("release_claim", "release_claims"),
     "confirmed": confirmed,
     "checked": checked,
 }
@@ -157,7 +152,7 @@ STEPS: dict[str, Callable[[], None]] = {
 
 def answer_lost() -> None:
     """Commit the confirm, and lose the connection before its answer arrives."""
-    calls = calls_of("release_claim")
+    calls = calls_of("release_claim", "release_claims")
     original: Callable[..., None] = DefaultDialect.do_commit
     lost: list[str] = []
 

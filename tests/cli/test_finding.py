@@ -208,13 +208,13 @@ class TestManyKeys:
         from keyctl.services.issue import generate_many
 
         monkeypatch.setattr(generate_many, "batch_size", lambda _: 2)
-        made = generate_many.BulkService._hand_over
+        made = generate_many.BulkService._make
 
         def interrupted(*arguments: object) -> None:
             made(*arguments)  # type: ignore[arg-type]
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(generate_many.BulkService, "_hand_over", interrupted)
+        monkeypatch.setattr(generate_many.BulkService, "_make", interrupted)
         result = world("generate", "--count", "6", "--alias", "ci-{n}", "-o", "json")
 
         assert result.exit_code == 130

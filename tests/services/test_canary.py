@@ -86,8 +86,8 @@ class TestSuccess:
 
 DRIVER = """
 import sys
-import keyctl.services.issue.generate as generate
-from keyctl.services.delivery import confirm
+from keyctl.services.delivery import confirm, protocol
+from keyctl.services.issue import new_key, stage
 from sqlalchemy import text
 confirm.RETRY_SECONDS = 0.5
 
@@ -101,18 +101,18 @@ main()
 """
 
 FAILURES = {
-    "bug_in_confirm": ("generate.GenerateService._confirm", "raise RuntimeError('bug')", 1),
+    "bug_in_confirm": ("new_key.NewKeyRows.confirm", "raise RuntimeError('bug')", 1),
     "database_lost": (
-        "generate.GenerateService._confirm",
+        "new_key.NewKeyRows.confirm",
         "from keyctl.errors import DatabaseLostError; raise DatabaseLostError('gone')",
         6,
     ),
     "bad_self_check": (
-        "generate.check_written",
+        "protocol.check_written",
         "from keyctl.errors import CorruptedError; raise CorruptedError('differs')",
         11,
     ),
-    "bug_in_stage": ("generate.GenerateService._stage", "raise RuntimeError(str(_args))", 1),
+    "bug_in_stage": ("stage.Staging.write", "raise RuntimeError(str(_args))", 1),
 }
 
 

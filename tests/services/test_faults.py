@@ -302,11 +302,9 @@ class TestDatabaseLost:
         status, said = self.gone_on(process)
         back(database_url, postgres_url)
 
-        assert (status, "not confirmed" in said, "run the same command again" in said) == (
-            6,
-            True,
-            True,
-        )
+        # Whoever holds a SQLite file open writes to it wherever it is moved; nobody else finds it.
+        undone = "not read back" if "sqlite" in database_url else "not confirmed"
+        assert (status, undone in said, "run the same command again" in said) == (6, True, True)
         assert sinks.verdict(key["key"])["valid"]
         assert sinks.verdict((sinks.home / "good").read_text().strip())["valid"]
         sinks("rotate", "worker", "--deliver", "good", check=True)

@@ -80,9 +80,9 @@ def release_claim(connection: Connection, key_id: str, run_id: str) -> bool:
     return done.rowcount == 1
 
 
-def release_claims(connection: Connection, run_id: str) -> int:
-    """Remove all claims of the run and return how many it had."""
-    return connection.execute(delete(claims).where(claims.c.run_id == run_id)).rowcount
+def release_claims(connection: Connection, run_id: str) -> None:
+    """Remove all claims of the run."""
+    connection.execute(delete(claims).where(claims.c.run_id == run_id))
 
 
 def delete_claim(connection: Connection, *key_ids: str) -> None:

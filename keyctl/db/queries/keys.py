@@ -39,6 +39,14 @@ def find_keys(
     return found
 
 
+def lock_keys(connection: Connection, key_ids: Sequence[str], *, batch: int = 500) -> None:
+    """Lock these keys, in the order that everybody locks several keys in."""
+    ordered = sorted(key_ids)
+    for start in range(0, len(ordered), batch):
+        query = select(keys.c.id).where(keys.c.id.in_(ordered[start : start + batch]))
+        connection.execute(query.order_by(keys.c.id).with_for_update()).all()
+
+
 def find_key_by_alias(connection: Connection, alias: str, *, lock: bool = False) -> Key | None:
     """Return the live key with this alias."""
     query = select(keys).where(keys.c.key_alias == alias, keys.c.deleted_at.is_(None))
@@ -118,22 +126,29 @@ def update_keys(connection: Connection, changes: Mapping[str, Mapping[str, Any]]
         connection.execute(query.values(values), changed)
 
 
-def confirm_keys(connection: Connection, run_id: str, *, at: datetime) -> None:
-    """Make every secret that this run staged the active one of its key."""
-    mine = select(secrets.c.key_id).where(secrets.c.run_id == run_id, secrets.c.state == "staged")
-    connection.execute(
-        update(keys).where(keys.c.id.in_(mine)).values(confirmed_at=at, updated_at=at)
-    )
+def confirm_keys(connection: Connection, run_id: str, *, at: datetime) -> set[str]:
+    """Make each secret active that this run staged for a key on which it still has a claim.
+
+    Returns the ids of these keys.
+    """
+    claimed = select(claims.c.key_id).where(claims.c.run_id == run_id)
+    mine = (secrets.c.run_id == run_id, secrets.c.key_id.in_(claimed))
     expires = select(keys.c.expires).where(keys.c.id == secrets.c.key_id).scalar_subquery()
     confirmed = (
         update(secrets)
-        .where(secrets.c.run_id == run_id, secrets.c.state == "staged")
+        .where(*mine, secrets.c.state == "staged")
         .values(state="active", not_after=expires)
         .returning(secrets.c.key_id, secrets.c.id, secrets.c.not_after)
     )
-    for row in connection.execute(confirmed).all():
+    found = connection.execute(confirmed).all()
+    for row in found:
         values = {"state": "active", "not_after": row.not_after}
         written.note(connection, row.key_id, row.id, values)
+    active = select(secrets.c.key_id).where(*mine, secrets.c.state == "active")
+    connection.execute(
+        update(keys).where(keys.c.id.in_(active)).values(confirmed_at=at, updated_at=at)
+    )
+    return {row.key_id for row in found}
 
 
 def update_key(connection: Connection, key_id: str, **values: Any) -> None:

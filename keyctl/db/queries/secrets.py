@@ -105,11 +105,12 @@ def secrets_by_lookup(connection: Connection, lookups: Sequence[str]) -> dict[st
     return {secret.lookup: secret for secret in found}
 
 
-def insert_secret(connection: Connection, *records: dict[str, Any]) -> None:
-    """Write new secrets, given as column values."""
-    connection.execute(insert(secrets), list(records))
-    for record in records:
-        written.note(connection, record["key_id"], record["id"], {**_UNSAID, **record})
+def insert_secret(connection: Connection, *records: Secret) -> None:
+    """Write new secrets."""
+    given = [record.columns() for record in records]
+    connection.execute(insert(secrets), given)
+    for row in given:
+        written.note(connection, row["key_id"], row["id"], row)
 
 
 def update_secret(connection: Connection, secret_id: str, **values: Any) -> None:

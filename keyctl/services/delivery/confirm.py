@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from keyctl.db import queries
 from keyctl.db.database import Database
@@ -34,15 +34,15 @@ T = TypeVar("T")
 class Written:
     """What a committed unit put on record, to be read back: secrets, and events by number."""
 
-    secrets: Sequence[dict[str, Any]] = ()
+    secrets: Sequence[Secret] = ()
     events: Sequence[Head] = ()
 
 
-def persist(step: Callable[[], T], *, delivered: str) -> T:
+def persist(step: Callable[[], T], *, delivered: str, left: str = "not confirmed") -> T:
     """Run the confirming *step*, again and again for ten seconds while the database is away.
 
     Raises:
-        UnconfirmedError: It stayed away; *delivered* says what is where.
+        UnconfirmedError: It stayed away; *delivered* says what is where, *left* what is undone.
     """
     end = time.monotonic() + RETRY_SECONDS
     while True:
@@ -53,7 +53,7 @@ def persist(step: Callable[[], T], *, delivered: str) -> T:
         except (DatabaseError, BusyError) as error:
             if time.monotonic() >= end:
                 raise UnconfirmedError(
-                    f"{delivered}, but not confirmed: {error.message}",
+                    f"{delivered}, but {left}: {error.message}",
                     hint="run the same command again",
                 ) from error
             time.sleep(_PAUSE)
@@ -71,17 +71,17 @@ def check_written(database: Database, written: Sequence[Written]) -> None:
     events = [event for item in written for event in item.events]
     secrets = [secret for item in written for secret in item.secrets]
     with database.read(fresh=True) as connection:
-        present = queries.secrets_by_id(connection, [secret["id"] for secret in secrets])
+        present = queries.secrets_by_id(connection, [secret.id for secret in secrets])
         for wanted in secrets:
-            found = present.get(wanted["id"])
+            found = present.get(wanted.id)
             if (
                 found is None
                 or (found.key_id, found.lookup, found.hash)
-                != (wanted["key_id"], wanted["lookup"], wanted["hash"])
+                != (wanted.key_id, wanted.lookup, wanted.hash)
                 or found.state == "staged"
             ):
                 raise CorruptedError(
-                    f"secret {wanted['id']} of key {wanted['key_id']} is not stored as it was written",
+                    f"secret {wanted.id} of key {wanted.key_id} is not stored as it was written",
                     hint="do not use it; check the database, then rotate the key",
                 )
         stored = audit.events_by_seq(connection, [event.seq for event in events])

@@ -57,7 +57,7 @@ class Batch:
         self.workspace = workspace
         self.order = order
         self.unit = unit
-        self.written: list[dict[str, Any]] = []
+        self.written: list[Secret] = []
         requests = [item.mapped.request for item in candidates]
         # Before any owner is locked, as when a single key is made.
         totals.lock_everywhere(unit.connection, workspace.settings)
@@ -76,7 +76,7 @@ class Batch:
         }
         self._own: dict[str, str] = {}
         self._keys: list[Key] = []
-        self._secrets: list[dict[str, Any]] = []
+        self._secrets: list[Secret] = []
 
     def line(self, item: Candidate) -> Line:
         """Judge one key, note it for writing, and return its line."""
@@ -168,34 +168,34 @@ class Batch:
                 continue
             old = self._secret(key, grace.digest, hashed, state="retiring", until=grace.until)
             self._note(old, grace.digest)
-        self._record(item, verdict, active["id"])
+        self._record(item, verdict, active.id)
 
-    def _note(self, secret: dict[str, Any], digest: str) -> None:
+    def _note(self, secret: Secret, digest: str) -> None:
         self._secrets.append(secret)
         self.written.append(secret)
-        self._own[secret["lookup"]] = digest
+        self._own[secret.lookup] = digest
 
     def _secret(
         self, key: Key, digest: str, hashed: str, *, state: str, until: datetime | None = None
-    ) -> dict[str, Any]:
+    ) -> Secret:
         """Return a secret's row; none lives longer than its key.
 
         An older one counts from the key's creation, so that the newest is the active one.
         """
         ends = [moment for moment in (key.expires, until) if moment is not None]
-        return {
-            "id": keystring.random_text(keystring.ID_LENGTH),
-            "key_id": key.id,
-            "lookup": lookup_of(digest),
-            "hash": hashed,
-            "state": state,
-            "supplied": True,
-            "run_id": RUN,
-            "created_at": self.unit.now if state == "active" else key.created_at,
-            "not_after": min(ends, default=None),
-            "administers": self._administers(key),
+        return Secret(
+            id=keystring.random_text(keystring.ID_LENGTH),
+            key_id=key.id,
+            lookup=lookup_of(digest),
+            hash=hashed,
+            state=state,
+            supplied=True,
+            run_id=RUN,
+            created_at=self.unit.now if state == "active" else key.created_at,
+            not_after=min(ends, default=None),
+            administers=self._administers(key),
             **issuer_of(self.unit.caller),
-        }
+        )
 
     def _administers(self, key: Key) -> bool:
         return self.order.administers and ends_with_caller(self.unit.caller, key.expires)

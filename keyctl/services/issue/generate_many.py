@@ -3,22 +3,19 @@
 Each key goes through the protocol of a single one; a batch shares its transactions.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, Final
+from datetime import timedelta
+from typing import Any
 
 from sqlalchemy.exc import IntegrityError as ConstraintError
 
 from keyctl import views
 from keyctl.db import queries
 from keyctl.db.failures import broken_constraint
-from keyctl.db.queries.audit import Head
 from keyctl.errors import (
     AliasTakenError,
     BatchError,
-    BusyError,
-    DatabaseError,
     DeliveryError,
     DeniedError,
     KeyctlError,
@@ -27,15 +24,15 @@ from keyctl.errors import (
 )
 from keyctl.keystring import KeyString
 from keyctl.policy import engine, resolve
-from keyctl.records import Claim, Key
 from keyctl.services import denials
 from keyctl.services.authorize.custom_hook import decide
-from keyctl.services.authorize.verdict import KeyDecision, Verdict, gather, refuse_lost
+from keyctl.services.authorize.verdict import KeyDecision, Verdict, gather
 from keyctl.services.delivery import run_lock
-from keyctl.services.delivery.confirm import Written, check_written, persist, uninterrupted
+from keyctl.services.delivery.protocol import Delivery, Load, claim_for, steady_end, until_done
 from keyctl.services.delivery.run_lock import Run
 from keyctl.services.denials import Attempt
 from keyctl.services.issue.minting import batch_size, minted
+from keyctl.services.issue.new_key import NewKeyRows, StagedKey
 from keyctl.services.issue.order import (
     Order,
     answer_of,
@@ -44,11 +41,8 @@ from keyctl.services.issue.order import (
     staged_secret,
 )
 from keyctl.services.issue.takeover import taken_aliases
-from keyctl.services.transaction import Unit, archive_pending, row_of, writing
+from keyctl.services.transaction import Unit, anchor, row_of
 from keyctl.services.workspace import Workspace
-from keyctl.sinks.base import NotTakenError, UnknownError
-
-_TRIES: Final = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,20 +76,6 @@ class _Accepted:
     verdict: Verdict
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Batch:
-    made: Sequence[Made]
-    secrets: Sequence[dict[str, Any]]
-    staged_at: datetime
-    heads: Sequence[Head]
-    sample: Key | None
-    administers: bool
-
-    @property
-    def key_ids(self) -> list[str]:
-        return [secret["key_id"] for secret in self.secrets]
-
-
 @dataclass(frozen=True, slots=True)
 class BulkService:
     """Makes many keys from one request."""
@@ -118,17 +98,19 @@ class BulkService:
         """
         _check(order)
         engine.check_overrides(order.overrides)
-        done = refused = 0
+        done = seen = 0
         with (
             denials.recorded(self.workspace, "key_denied", "key", order.request.key_alias or ""),
             run_lock.begun(self.workspace.runs_folder) as run,
         ):
             decide(self.workspace.settings, order.request, self.workspace.caller)
             size = batch or batch_size(self.workspace)
+            delivery = Delivery(
+                workspace=self.workspace, run=run, rows=NewKeyRows(workspace=self.workspace)
+            )
             for named in self._minted(order, count, size):
                 try:
-                    staged = self._stage_until_done(order, named, run)
-                    self._hand_over(staged, deliver, run)
+                    done += self._make(order, named, deliver, delivery)
                 except DeniedError as error:
                     if done == 0:
                         raise
@@ -137,9 +119,8 @@ class BulkService:
                         hint=error.hint,
                         violations=error.violations,
                     ) from error
-                done += len(staged.secrets)
-                refused += len(staged.made) - len(staged.secrets)
-        return done, refused
+                seen += len(named)
+        return done, seen - done
 
     def _minted(self, order: Order, count: int, batch: int) -> Iterator[list[_Minted]]:
         """Yield batches of hashed keys with the aliases of the template."""
@@ -152,174 +133,100 @@ class BulkService:
                 named.append(_Minted(alias=alias, key=item.key, hash=item.hash))
             yield named
 
-    def _stage_until_done(self, order: Order, minted: Sequence[_Minted], run: Run) -> _Batch:
-        for attempt in range(_TRIES):
-            try:
-                return self._stage(order, minted, run)
-            except ConstraintError as error:
-                # Somebody took an alias between the question and the write: ask again.
-                last = attempt == _TRIES - 1
-                if last or broken_constraint(error) not in (
-                    "uq_keys_key_alias",
-                    "uq_secrets_lookup",
-                ):
-                    raise
-        raise AssertionError  # the loop returns or raises
-
-    def _stage(self, order: Order, minted: Sequence[_Minted], run: Run) -> _Batch:
-        with writing(self.workspace) as unit:
-            values = resolve.given_values(order.request)
-            decision = gather(
-                unit.connection,
-                self.workspace.settings,
-                unit.caller,
-                values,
-                service_account=order.service_account,
-                overrides=order.overrides,
-                now=unit.now,
+    def _make(
+        self,
+        order: Order,
+        minted: Sequence[_Minted],
+        deliver: Deliver,
+        delivery: Delivery[StagedKey],
+    ) -> int:
+        """Make one batch; return how many keys of it are there."""
+        written: list[StagedKey | KeyctlError] = until_done(
+            minted,
+            lambda minted: delivery.stage(
+                lambda unit, _: self._write(unit, order, minted, delivery.run)
+            ),
+            again=_again,
+        )
+        made = self._told(minted, written)
+        staged = [item for item in written if isinstance(item, StagedKey)]
+        handed = delivery.hand_over([Load(staged=staged, deliver=lambda: deliver(made))])
+        outcomes = handed.unless_broken()
+        for refusal in handed.refusals:
+            raise refusal
+        lost = [key_id for key_id, item in outcomes.items() if isinstance(item, KeyctlError)]
+        if lost:
+            raise DeliveryError(
+                f"{len(lost)} of these keys were deleted, or taken over by another run,"
+                f" before they could be confirmed: {', '.join(lost)}",
+                hint="their delivered key strings are dead; make them again",
             )
-            taken = taken_aliases(unit, [item.alias for item in minted if item.alias], run)
-            judged = _judged(decision, minted, taken)
-            accepted = [item for item in judged if isinstance(item, _Accepted)]
-            for one, item in zip(minted, judged, strict=True):
+        return len(staged)
+
+    def _write(
+        self, unit: Unit, order: Order, minted: Sequence[_Minted], run: Run
+    ) -> Iterator[StagedKey | KeyctlError]:
+        """Judge each key, write together those that may be made, and yield what became of each."""
+        decision = gather(
+            unit.connection,
+            self.workspace.settings,
+            unit.caller,
+            resolve.given_values(order.request),
+            service_account=order.service_account,
+            overrides=order.overrides,
+            now=unit.now,
+        )
+        taken = taken_aliases(unit, [item.alias for item in minted if item.alias], run)
+        judged = _judged(decision, minted, taken)
+        accepted = [item for item in judged if isinstance(item, _Accepted)]
+        written = iter(_insert(unit, accepted, run, uniform=decision.is_uniform))
+        rows = _per_verdict((item.verdict for item in accepted), lambda one: row_of(one.key))
+        for one, item in zip(minted, judged, strict=True):
+            if not isinstance(item, _Accepted):
                 if isinstance(item, PolicyDeniedError):
                     denials.note(unit, Attempt("key_denied", "key", one.alias or ""), item)
-            claims = [
-                Claim(
-                    key_id=item.key_id,
-                    run_id=run.id,
-                    fingerprint=None,
-                    staged_at=unit.now,
-                    deadline_at=unit.now + run_lock.SLACK,
-                )
-                for item in accepted
-            ]
-            rows = [
-                staged_secret(item.minted.key, item.minted.hash, claim, unit.caller)
-                for item, claim in zip(accepted, claims, strict=True)
-            ]
-            if accepted:
-                _insert(unit, accepted, uniform=decision.is_uniform)
-                queries.insert_secret(unit.connection, *rows)
-                queries.insert_claim(unit.connection, *claims)
-            persisted = _per_verdict(accepted, lambda verdict: row_of(verdict.key))
-            for item, row, base in zip(accepted, rows, persisted, strict=True):
-                record_staging(
-                    unit,
-                    item.verdict,
-                    {**base, "id": item.key_id, "key_alias": item.minted.alias},
-                    row["id"],
-                    reason=order.reason,
-                )
-        run.claimed.update(item.key_id for item in accepted)
-        answers = _per_verdict(
-            accepted,
-            lambda verdict: answer_of(
-                verdict, None, unit.heads[-1], self.workspace.settings, now=unit.now
-            ),
-        )
-        told = iter(
-            {
-                **answer,
-                **views.names_view(item.key_id, row["id"]),
-                "key_alias": item.minted.alias,
-            }
-            for item, row, answer in zip(accepted, rows, answers, strict=True)
-        )
-        made = [
-            Made(key_alias=item.minted.alias, key=item.minted.key, answer=next(told))
-            if isinstance(item, _Accepted)
-            else Made(key_alias=one.alias, error=item)
-            for one, item in zip(minted, judged, strict=True)
+                yield item
+                continue
+            staged = next(written)
+            row = {**next(rows), "id": staged.key_id, "key_alias": one.alias}
+            record_staging(unit, staged.verdict, row, staged.secret.id, reason=order.reason)
+            yield staged
+
+    def _told(
+        self, minted: Sequence[_Minted], written: Sequence[StagedKey | KeyctlError]
+    ) -> list[Made]:
+        """Return what is told of each key: the answer, or why it was refused."""
+        staged = [item for item in written if isinstance(item, StagedKey)]
+
+        def answer(verdict: Verdict) -> dict[str, Any]:
+            first = staged[0]
+            return answer_of(
+                verdict, None, first.heads[-1], self.workspace.settings, now=first.secret.created_at
+            )
+
+        answers = _per_verdict((item.verdict for item in staged), answer)
+        return [
+            Made(key_alias=one.alias, error=item)
+            if isinstance(item, KeyctlError)
+            else Made(
+                key_alias=one.alias,
+                key=one.key,
+                answer={
+                    **next(answers),
+                    **views.names_view(item.key_id, item.secret.id),
+                    "key_alias": one.alias,
+                    "audit": anchor(item.heads[-1]),
+                },
+            )
+            for one, item in zip(minted, written, strict=True)
         ]
-        first = accepted[0].verdict if accepted else None
-        return _Batch(
-            made=made,
-            secrets=rows,
-            staged_at=unit.now,
-            heads=unit.heads,
-            # All of a batch are one caller's, for the same owners, and end at the same time.
-            sample=first.key if first else None,
-            administers=first is not None and first.administers,
-        )
 
-    def _hand_over(self, batch: _Batch, deliver: Deliver, run: Run) -> None:
-        try:
-            deliver(batch.made)
-        except (NotTakenError, UnknownError) as error:
-            self._take_back(batch, run, why=str(error))
-            raise DeliveryError(
-                f"{len(batch.secrets)} keys were not delivered: {error}",
-                hint="they were revoked at once; mend the cause and make the missing ones again",
-            ) from error
-        except BaseException:
-            self._take_back(batch, run, why="interrupted")
-            raise
-        if not batch.secrets:
-            return
-        with uninterrupted():
-            heads = self._confirmed(batch, run)
-            run.claimed.difference_update(batch.key_ids)
-            written = Written(secrets=batch.secrets, events=[*batch.heads, *heads])
-            persist(
-                lambda: check_written(self.workspace.database, [written]),
-                delivered=f"{len(batch.secrets)} keys were delivered and confirmed",
-            )
 
-    def _confirmed(self, batch: _Batch, run: Run) -> Sequence[Head]:
-        """Confirm, however often it takes; revoke the keys if the caller lost the right to them."""
-        try:
-            return persist(
-                lambda: self._confirm(batch, run),
-                delivered=f"{len(batch.secrets)} keys were delivered",
-            )
-        except DeniedError as error:
-            self._take_back(batch, run, why=error.message)
-            raise
-
-    def _confirm(self, batch: _Batch, run: Run) -> Sequence[Head]:
-        """Make the staged secrets active, all of them or none."""
-        with writing(self.workspace) as unit:
-            mine = queries.release_claims(unit.connection, run.id)
-            if mine != len(batch.secrets):
-                first = queries.find_secret(unit.connection, batch.secrets[0]["id"])
-                if mine == 0 and first is not None and first.state in ("active", "retiring"):
-                    return ()  # an earlier try of this confirm was committed, its answer was lost
-                raise DeliveryError(
-                    f"another run took {len(batch.secrets) - mine} of these keys over before they could be confirmed",
-                    hint="the delivered key strings of this batch are dead; make them again",
-                )
-            if batch.sample is not None:
-                refuse_lost(unit, self.workspace.settings, batch.sample, "generate")
-            queries.confirm_keys(unit.connection, run.id, at=unit.now)
-            if batch.administers:
-                queries.let_administer(unit.connection, [item["id"] for item in batch.secrets])
-            before = {"confirmed_at": None, "updated_at": batch.staged_at}
-            after = {"confirmed_at": unit.now, "updated_at": unit.now}
-            for secret in batch.secrets:
-                unit.record(
-                    "key_generated",
-                    "key",
-                    secret["key_id"],
-                    before=before,
-                    after={
-                        **after,
-                        "secret_id": secret["id"],
-                        "administers": batch.administers,
-                    },
-                )
-        return unit.heads
-
-    def _take_back(self, batch: _Batch, run: Run, *, why: str) -> None:
-        try:
-            with writing(self.workspace, to_finish=True) as unit:
-                for key_id in batch.key_ids:
-                    key = queries.find_key(unit.connection, key_id, lock=True)
-                    if key and queries.release_claim(unit.connection, key.id, run.id):
-                        archive_pending(unit, key, reason=f"delivery failed: {why}")
-        except (DatabaseError, BusyError):
-            return
-        run.claimed.difference_update(batch.key_ids)
+def _again(error: ConstraintError, minted: Sequence[_Minted]) -> Sequence[_Minted]:
+    """Let the next try find out who took an alias between the question and the write."""
+    if broken_constraint(error) not in ("uq_keys_key_alias", "uq_secrets_lookup"):
+        raise error
+    return minted
 
 
 def _check(order: Order) -> None:
@@ -367,22 +274,42 @@ def _judged(
     return found
 
 
-def _insert(unit: Unit, accepted: Sequence[_Accepted], *, uniform: bool) -> None:
-    if not uniform:
-        queries.insert_key(unit.connection, *(item.verdict.key for item in accepted))
+def _insert(
+    unit: Unit, accepted: Sequence[_Accepted], run: Run, *, uniform: bool
+) -> Iterator[StagedKey]:
+    """Write these keys, their secrets and claims, a statement for each table; yield them."""
+    if not accepted:
         return
-    others = [(item.key_id, item.minted.alias) for item in accepted[1:]]
-    queries.insert_like(unit.connection, accepted[0].verdict.key, others)
+    if uniform:
+        others = [(item.key_id, item.minted.alias) for item in accepted[1:]]
+        queries.insert_like(unit.connection, accepted[0].verdict.key, others)
+    else:
+        queries.insert_key(unit.connection, *(item.verdict.key for item in accepted))
+    claims = [claim_for(run, item.key_id, at=unit.now, lasts=timedelta(0)) for item in accepted]
+    secrets = [
+        staged_secret(item.minted.key, item.minted.hash, claim, unit.caller)
+        for item, claim in zip(accepted, claims, strict=True)
+    ]
+    queries.insert_secret(unit.connection, *secrets)
+    queries.insert_claim(unit.connection, *claims)
+    for item, claim, secret in zip(accepted, claims, secrets, strict=True):
+        yield StagedKey(
+            key_string=item.minted.key,
+            secret=secret,
+            claim_expires_monotonic=steady_end(claim),
+            verdict=item.verdict,
+            administers=item.verdict.administers,
+        )
 
 
 def _per_verdict(
-    accepted: Sequence[_Accepted], make: Callable[[Verdict], dict[str, Any]]
+    verdicts: Iterable[Verdict], make: Callable[[Verdict], dict[str, Any]]
 ) -> Iterator[dict[str, Any]]:
     """Yield what *make* makes of each verdict, made once for those that share one."""
     last: tuple[Verdict, dict[str, Any]] | None = None
-    for item in accepted:
-        if last is None or last[0] is not item.verdict:
-            last = item.verdict, make(item.verdict)
+    for verdict in verdicts:
+        if last is None or last[0] is not verdict:
+            last = verdict, make(verdict)
         yield last[1]
 
 

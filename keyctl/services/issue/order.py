@@ -10,7 +10,7 @@ from keyctl.db.queries.audit import Head
 from keyctl.keystring import KeyString
 from keyctl.policy.facts import Caller
 from keyctl.policy.issuing import issuer_of
-from keyctl.records import Claim, Key
+from keyctl.records import Claim, Key, Secret
 from keyctl.requests import GenerateRequest
 from keyctl.services.authorize.verdict import Verdict
 from keyctl.services.limit_warnings import warnings_about_limits
@@ -76,24 +76,24 @@ def record_staging(
 
 def staged_secret(
     key: KeyString, hashed: str, claim: Claim, caller: Caller, *, supplied: bool = False
-) -> dict[str, Any]:
-    """Return the row of a new key's first secret: it ends with its claim unless it is confirmed.
+) -> Secret:
+    """Return a new key's first secret: it ends with its claim unless it is confirmed.
 
     Until then it does not administer either.
     """
-    return {
-        "id": key.public_id or keystring.random_text(keystring.ID_LENGTH),
-        "key_id": claim.key_id,
-        "lookup": key.lookup,
-        "hash": hashed,
-        "state": "staged",
-        "supplied": supplied,
-        "run_id": claim.run_id,
-        "created_at": claim.staged_at,
-        "not_after": claim.deadline_at,
-        "administers": False,
+    return Secret(
+        id=key.public_id or keystring.random_text(keystring.ID_LENGTH),
+        key_id=claim.key_id,
+        lookup=key.lookup,
+        hash=hashed,
+        state="staged",
+        supplied=supplied,
+        run_id=claim.run_id,
+        created_at=claim.staged_at,
+        not_after=claim.deadline_at,
+        administers=False,
         **issuer_of(caller),
-    }
+    )
 
 
 def answer_of(

@@ -14,6 +14,7 @@ from keyctl.errors import AliasTakenError, KeyTakenError, RequestIdTakenError
 from keyctl.keystring import KeyString
 from keyctl.policy.facts import Caller
 from keyctl.records import Claim, Key
+from keyctl.services.delivery.protocol import StartOver, Wait
 from keyctl.services.delivery.run_lock import Run
 from keyctl.services.issue.order import Order, Outcome
 from keyctl.services.keys.find import may_see
@@ -54,14 +55,6 @@ def own_request_id(caller: Caller, given: str | None) -> str | None:
         return given
     digest = hashlib.sha256(f"{caller.actor}\n{given}".encode()).hexdigest()
     return f"{caller.actor}:{digest}"
-
-
-class StartOver(Exception):  # noqa: N818  # not an error
-    """The facts changed under us: try again on fresh ones."""
-
-
-class Wait(Exception):  # noqa: N818  # not an error
-    """The same request is being carried out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

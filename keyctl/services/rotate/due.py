@@ -6,10 +6,11 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
+from keyctl import hashing
 from keyctl.db import queries
 from keyctl.errors import (
     BatchError,
@@ -25,12 +26,13 @@ from keyctl.records import Key
 from keyctl.services import denials
 from keyctl.services.callers import require_route
 from keyctl.services.delivery import run_lock
-from keyctl.services.delivery.confirm import Written, check_written, persist, uninterrupted
+from keyctl.services.delivery.protocol import Confirmed, Delivery
 from keyctl.services.delivery.sinks import target_of
 from keyctl.services.denials import Attempt
+from keyctl.services.rotate.confirm import RotationRows
 from keyctl.services.rotate.due_keys import CHUNK, Claimed, DueKeys, Line, line_of
-from keyctl.services.rotate.model import Confirmed, Staged, Wanted
-from keyctl.services.rotate.steps import Rotating
+from keyctl.services.rotate.model import StagedRotation, Wanted
+from keyctl.services.rotate.stage import Staging
 from keyctl.services.transaction import anchor
 from keyctl.services.workspace import Workspace
 from keyctl.sinks.base import Sink
@@ -66,12 +68,17 @@ class DueService:
         """
         parse_grace("none" if order.grace is None else order.grace)
         end = None if order.deadline is None else time.monotonic() + order.deadline.total_seconds()
-        rotating = Rotating(self.workspace)
         require_route(self.workspace, "key_rotate", "key")
-        with run_lock.begun(self.workspace.runs_folder) as run, _hashing(rotating) as hashes:
+        with run_lock.begun(self.workspace.runs_folder) as run, _hashing(self.workspace) as hashes:
             due = DueKeys(workspace=self.workspace, run=run, due_at=self._now())
+            delivery = Delivery(
+                workspace=self.workspace,
+                run=run,
+                rows=RotationRows(self.workspace),
+                checked_at_once=_CHECKED_AT_ONCE,
+            )
             yield from _DueRun(
-                order=order, end=end, due=due, rotating=rotating, hashes=hashes
+                order=order, end=end, due=due, delivery=delivery, hashes=hashes
             ).lines()
 
     def list_due(self, *, most: int | None = None) -> Iterator[Line]:
@@ -100,15 +107,14 @@ class DueService:
 
 @dataclass(slots=True, kw_only=True)
 class _DueRun:
-    """One run: how far it is, and what it has written and not read back yet."""
+    """One run, and how far it is."""
 
     order: DueOrder
     end: float | None
     due: DueKeys
-    rotating: Rotating
+    delivery: Delivery[StagedRotation]
     hashes: "_Hashes"
     attempted: int = 0
-    written: list[Written] = field(default_factory=list)
 
     def lines(self) -> Iterator[Line]:
         """Claim and rotate chunk after chunk until nothing is left or it is to end."""
@@ -123,10 +129,8 @@ class _DueRun:
                 # After a full chunk more will come: the cores hash on while this one is written.
                 self.hashes.prepare(2 * CHUNK if len(chunk) == CHUNK else len(chunk))
                 yield from self._rotate(deque(chunk))
-                if len(self.written) >= _CHECKED_AT_ONCE:
-                    self._check()
         finally:
-            self._check()
+            self.delivery.read_back()
 
     def _claim(self, room: int) -> tuple[list[Claimed], list[Line]]:
         """Claim the next keys.
@@ -168,31 +172,22 @@ class _DueRun:
         """
         lines: dict[str, Line] = {}
         staged = self._stage(group, lines)
-        delivered: list[Staged] = []
-        interrupted: BaseException | None = None
-        try:
-            while staged and not self._is_stopped():
-                item, sink = staged.popleft()
-                try:
-                    self.rotating.deliver(item, sink, self.due.run)
-                except KeyctlError as error:
-                    lines[item.key.id] = self._failed(item.key, error)
-                else:
-                    delivered.append(item)
-        except BaseException as error:  # noqa: BLE001  # raised again when what was done is told
-            interrupted = error
-        # However it ended: what was delivered is confirmed, what was not even begun taken back.
-        with uninterrupted():
-            self._confirm(delivered, lines)
-            for item, _ in staged:
-                self.rotating.undo_stage(item, self.due.run)
+        loads = [self.delivery.to_sink(item, item.answer(), sink) for item, sink in staged]
+        handed = self.delivery.hand_over(loads, is_stopped=self._is_stopped)
+        for item, _ in staged:
+            outcome = handed.outcomes.get(item.key_id)
+            if isinstance(outcome, Confirmed):
+                place = anchor((outcome.heads or item.heads)[-1])
+                lines[item.key_id] = replace(line_of(item.key, "rotated"), audit=place)
+            elif outcome is not None:
+                lines[item.key_id] = self._failed(item.key, outcome)
         yield from (lines[item.key.id] for item in group if item.key.id in lines)
-        if interrupted is not None:
-            raise interrupted
+        if handed.broken is not None and not isinstance(handed.broken, KeyctlError):
+            raise handed.broken
 
     def _stage(
         self, group: Sequence[Claimed], lines: dict[str, Line]
-    ) -> deque[tuple[Staged, Sink]]:
+    ) -> list[tuple[StagedRotation, Sink]]:
         """Stage what can be delivered, and note a line for each of the others."""
         checked: list[tuple[Claimed, Wanted]] = []
         for item in group:
@@ -211,39 +206,24 @@ class _DueRun:
             )
             checked.append((item, wanted))
         if not checked:
-            return deque()
-        outcomes: Sequence[Staged | KeyctlError]
+            return []
+        staging = Staging(
+            workspace=self.delivery.workspace, run=self.due.run, grace=self.order.grace
+        )
+        every = [wanted for _, wanted in checked]
         try:
-            outcomes = self.rotating.stage_all(
-                [wanted for _, wanted in checked], self.due.run, grace=self.order.grace
-            )
+            outcomes = self.delivery.stage(lambda unit, dead: staging.write(unit, dead, every))
         except KeyctlError as error:  # such as a database that is busy: nothing is delivered
             for item, _ in checked:
                 lines[item.key.id] = self._broken(item.key, error)
-            return deque()
-        staged: deque[tuple[Staged, Sink]] = deque()
+            return []
+        staged: list[tuple[StagedRotation, Sink]] = []
         for (item, _), outcome in zip(checked, outcomes, strict=True):
-            if isinstance(outcome, Staged):
+            if isinstance(outcome, StagedRotation):
                 staged.append((outcome, item.sink))
             else:
                 lines[item.key.id] = self._failed(item.key, outcome)
         return staged
-
-    def _confirm(self, delivered: Sequence[Staged], lines: dict[str, Line]) -> None:
-        if not delivered:
-            return
-        outcomes: Sequence[Confirmed | KeyctlError]
-        try:
-            outcomes = self.rotating.confirm_all(delivered, self.due.run)
-        except KeyctlError as error:
-            outcomes = [error] * len(delivered)
-        for staged, outcome in zip(delivered, outcomes, strict=True):
-            if isinstance(outcome, Confirmed):
-                self.written.append(outcome.written)
-                place = anchor((outcome.heads or staged.heads)[-1])
-                lines[staged.key.id] = replace(line_of(staged.key, "rotated"), audit=place)
-            else:
-                lines[staged.key.id] = self._failed(staged.key, outcome)
 
     def _failed(self, key: Key, error: KeyctlError) -> Line:
         if isinstance(error, (BusyError, PolicyDeniedError, KeyNotFoundError)):
@@ -251,7 +231,7 @@ class _DueRun:
             self.due.release([key])
             if isinstance(error, PolicyDeniedError) and not _is_state(error):
                 attempt = Attempt("key_rotate_denied", "key", key.id)
-                denials.record(self.rotating.workspace, attempt, error)
+                denials.record(self.delivery.workspace, attempt, error)
                 return line_of(key, "failed", error.code)
             return line_of(key, "skipped", error.code)
         return self._broken(key, error)
@@ -260,24 +240,13 @@ class _DueRun:
         self.due.release([key])
         return line_of(key, "failed", f"{error.code}: {error.message}")
 
-    def _check(self) -> None:
-        """Read back what was written, on a new connection: those are dear, so for many keys at once."""
-        if not self.written:
-            return
-        with uninterrupted():
-            persist(
-                lambda: check_written(self.rotating.workspace.database, self.written),
-                delivered=f"{len(self.written)} keys were rotated",
-            )
-        self.written.clear()
-
 
 class _Hashes:
     """Key strings and their hashes, made ahead on all cores while keys are written."""
 
-    def __init__(self, pool: ThreadPoolExecutor, rotating: Rotating) -> None:
+    def __init__(self, pool: ThreadPoolExecutor, workspace: Workspace) -> None:
         self._pool = pool
-        self._rotating = rotating
+        self._workspace = workspace
         self._ready: deque[Future[tuple[KeyString, str]]] = deque()
 
     def prepare(self, count: int) -> None:
@@ -291,16 +260,16 @@ class _Hashes:
         return self._ready.popleft().result()
 
     def _make(self) -> tuple[KeyString, str]:
-        key = self._rotating.workspace.mint()
-        return key, self._rotating.hash(key)
+        key = self._workspace.mint()
+        return key, hashing.hash_key(key, cost=self._workspace.settings.bcrypt_cost)
 
 
 @contextmanager
-def _hashing(rotating: Rotating) -> Iterator[_Hashes]:
+def _hashing(workspace: Workspace) -> Iterator[_Hashes]:
     # bcrypt releases the GIL, so threads are enough for all cores.
     pool = ThreadPoolExecutor(os.cpu_count() or 1)
     try:
-        yield _Hashes(pool, rotating)
+        yield _Hashes(pool, workspace)
     finally:
         pool.shutdown(cancel_futures=True)
 

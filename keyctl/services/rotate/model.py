@@ -1,15 +1,14 @@
 """Hold a rotation before, between and after its two transactions, and compute when what ends."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from keyctl import durations
-from keyctl.db.queries.audit import Head
 from keyctl.keystring import KeyString
 from keyctl.records import Claim, Key, Secret
-from keyctl.services.delivery.confirm import Written
+from keyctl.services.delivery.protocol import Staged
+from keyctl.services.transaction import anchor
 from keyctl.sinks.base import Sink
 
 
@@ -31,51 +30,39 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Staged:
+class StagedRotation(Staged):
     """A rotation between its two transactions.
 
     `fixed_at` is when it counts as rotated where the answer carries the key string; it is None
     where that counts from confirm.  `reused` tells that the same supplied string was staged
     before, so the sink may hold it already; `to_own_sink` that it goes where the key's strings always
-    do.  After `claim_expires_monotonic`, by the steady clock, its claim is dead.
+    do.
     """
 
     key: Key
-    key_string: KeyString
-    secret: dict[str, Any]
     old: Secret | None
     claim: Claim
     grace: durations.Duration | None
     fixed_at: datetime | None
     reused: bool
     to_own_sink: bool
-    claim_expires_monotonic: float
-    heads: Sequence[Head] = ()
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Confirmed:
-    """A rotation after them: its events, its answer, and what is to be read back."""
-
-    heads: Sequence[Head]
-    answer: dict[str, Any]
-    written: Written
-
-
-def answer_of(staged: Staged, *, confirmed_at: datetime) -> dict[str, Any]:
-    """Return the answer without the key string, as it is when confirmed at that time."""
-    old = staged.old
-    return {
-        "key_id": staged.key.id,
-        "key_alias": staged.key.key_alias,
-        "secret_id": staged.secret["id"],
-        "administers": staged.secret["administers"],
-        "old_secret": None
-        if old is None
-        else {"id": old.id, "not_after": retire_at(staged.key, staged.grace, confirmed_at)},
-        "rotation_count": staged.key.rotation_count + 1,
-        "key_rotation_at": next_rotation(staged.key, confirmed_at),
-    }
+    def answer(self, *, confirmed_at: datetime | None = None) -> dict[str, Any]:
+        """Return the answer without the key string, as it is when confirmed at that time."""
+        at = self.fixed_at or confirmed_at or self.claim.staged_at
+        old = self.old
+        return {
+            "key_id": self.key.id,
+            "key_alias": self.key.key_alias,
+            "secret_id": self.secret.id,
+            "administers": self.secret.administers,
+            "old_secret": None
+            if old is None
+            else {"id": old.id, "not_after": retire_at(self.key, self.grace, at)},
+            "rotation_count": self.key.rotation_count + 1,
+            "key_rotation_at": next_rotation(self.key, at),
+            "audit": anchor(self.heads[-1]),
+        }
 
 
 def next_rotation(key: Key, at: datetime) -> datetime | None:

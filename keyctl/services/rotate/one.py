@@ -1,35 +1,31 @@
 """Rotate a key: stage a new secret, deliver it, and only then let the old one end."""
 
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, replace
+from typing import Any
 
 from sqlalchemy.exc import IntegrityError as ConstraintError
 
-from keyctl import keystring
+from keyctl import hashing, keystring
 from keyctl.db import queries
 from keyctl.db.failures import broken_constraint
-from keyctl.errors import (
-    BusyError,
-    KeyctlError,
-)
+from keyctl.errors import BusyError, KeyctlError
 from keyctl.fields import parse_grace
+from keyctl.keystring import KeyString
 from keyctl.records import Key
 from keyctl.services import denials
 from keyctl.services.delivery import run_lock
-from keyctl.services.delivery.confirm import check_written, persist, uninterrupted
+from keyctl.services.delivery.protocol import Delivery, until_done
 from keyctl.services.delivery.run_lock import Run
 from keyctl.services.delivery.sinks import target_of
 from keyctl.services.denials import Attempt
-from keyctl.services.issue.takeover import StartOver, key_taken
+from keyctl.services.issue.takeover import key_taken
 from keyctl.services.keys.find import find, may_see, not_found
+from keyctl.services.rotate.confirm import RotationRows
 from keyctl.services.rotate.eligibility import is_own_sink, refuse_unfit
-from keyctl.services.rotate.model import Staged, Wanted
-from keyctl.services.rotate.steps import Rotating
-from keyctl.services.transaction import anchor
+from keyctl.services.rotate.model import StagedRotation, Wanted
+from keyctl.services.rotate.stage import Staging
 from keyctl.services.workspace import Workspace
 from keyctl.sinks.base import Sink
-
-_TRIES: Final = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,37 +59,59 @@ class RotateService:
         """
         parse_grace("none" if order.grace is None else order.grace)
         supplied = None if order.supplied is None else keystring.supplied(order.supplied)
-        rotating = Rotating(self.workspace)
         with (
             denials.recorded(self.workspace, "key_rotate_denied", "key", order.given) as attempt,
             run_lock.begun(self.workspace.runs_folder) as run,
         ):
             key = self._find(order, sink, run, attempt)
             sink.check(target_of(key))
-            for _ in range(_TRIES):
-                key_string = supplied or self.workspace.mint()
-                hashed = rotating.hash(key_string)
-                wanted = Wanted(
-                    key_id=key.id,
-                    key_string=key_string,
-                    hashed=hashed,
-                    sink=sink,
-                    supplied=supplied is not None,
-                    administers=order.administers,
-                )
-                try:
-                    staged = rotating.stage(wanted, run, grace=order.grace)
-                except StartOver:
-                    continue
-                except ConstraintError as error:
-                    if broken_constraint(error) == "uq_secrets_lookup" and supplied:
-                        raise key_taken() from error
-                    if broken_constraint(error) not in ("uq_secrets_lookup", "pk_claims"):
-                        raise
-                    continue
-                rotating.deliver(staged, sink, run)
-                return {**self._finish(staged, run, rotating), "audit": anchor(staged.heads[-1])}
-        raise BusyError(f"other runs keep changing key {key.id}", hint="try again")
+            delivery = Delivery(
+                workspace=self.workspace, run=run, rows=RotationRows(self.workspace)
+            )
+            staging = Staging(workspace=self.workspace, run=run, grace=order.grace)
+            key_string = supplied or self.workspace.mint()
+            wanted = Wanted(
+                key_id=key.id,
+                key_string=key_string,
+                hashed=self._hash(key_string),
+                sink=sink,
+                supplied=supplied is not None,
+                administers=order.administers,
+            )
+            (staged,) = until_done(
+                wanted,
+                lambda wanted: delivery.stage(
+                    lambda unit, dead: staging.write(unit, dead, [wanted])
+                ),
+                again=self._again,
+            )
+            if isinstance(staged, KeyctlError):
+                raise staged
+            return self._hand_over(staged, sink, delivery)
+
+    def _hash(self, key: KeyString) -> str:
+        return hashing.hash_key(key, cost=self.workspace.settings.bcrypt_cost)
+
+    def _again(self, error: ConstraintError, wanted: Wanted) -> Wanted:
+        """Return what to try after *error*: with another key string, where this one is known."""
+        broken = broken_constraint(error)
+        if broken == "pk_claims":
+            return wanted
+        if broken != "uq_secrets_lookup":
+            raise error
+        if wanted.supplied:
+            raise key_taken() from error
+        key_string = self.workspace.mint()
+        return replace(wanted, key_string=key_string, hashed=self._hash(key_string))
+
+    def _hand_over(
+        self, staged: StagedRotation, sink: Sink, delivery: Delivery[StagedRotation]
+    ) -> dict[str, Any]:
+        handed = delivery.hand_over([delivery.to_sink(staged, staged.answer(), sink)])
+        outcome = handed.unless_broken()[staged.key_id]
+        if isinstance(outcome, KeyctlError):
+            raise outcome
+        return staged.answer(confirmed_at=outcome.at)
 
     def _find(self, order: RotateOrder, sink: Sink, run: Run, attempt: Attempt) -> Key:
         """Return the key, refusing early what the first transaction would refuse."""
@@ -117,17 +135,6 @@ class RotateService:
                 supplied=order.supplied,
             )
         return key
-
-    def _finish(self, staged: Staged, run: Run, rotating: Rotating) -> dict[str, Any]:
-        with uninterrupted():
-            (outcome,) = rotating.confirm_all([staged], run)
-            if isinstance(outcome, KeyctlError):
-                raise outcome
-            persist(
-                lambda: check_written(self.workspace.database, [outcome.written]),
-                delivered=f"key {staged.key.id} was rotated",
-            )
-        return outcome.answer
 
 
 def _busy(key: Key) -> BusyError:

@@ -1,0 +1,139 @@
+"""The delivery protocol: each key of a run ends as its own sink answered, whatever became of others."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+from world import Hand, World, order_of
+
+from keyctl.db import queries
+from keyctl.errors import DeliveryError, KeyctlError
+from keyctl.services.authorize.new_keys import NewKey
+from keyctl.services.delivery import run_lock
+from keyctl.services.delivery.protocol import Delivery
+from keyctl.services.issue.generate_each import EachService, Job
+from keyctl.services.issue.generate_many import BulkService, Made
+from keyctl.services.issue.minting import minted
+from keyctl.services.issue.new_key import NewKeyRows
+from keyctl.services.issue.order import new_key_id
+from keyctl.services.keys.end import EndingService
+from keyctl.services.workspace import Workspace
+from keyctl.sinks.base import NotTakenError, Parcel, Target, UnknownError
+
+
+@pytest.fixture(name="world")
+def _world(workspace: Workspace) -> World:
+    return World(workspace)
+
+
+class Answering(Hand):
+    """A sink that takes the key string, and then answers as it was told to."""
+
+    def __init__(self, answer: BaseException | None = None) -> None:
+        super().__init__()
+        self._answer = answer
+
+    def deliver(self, parcel: Parcel) -> None:
+        """Take the key string."""
+        super().deliver(parcel)
+        if self._answer is not None:
+            raise self._answer
+
+
+def jobs(*answers: BaseException | None) -> list[Job]:
+    """Return a key for each answer of its sink: ``ci-0``, ``ci-1``, …"""
+    return [
+        Job(
+            wanted=NewKey(values={"team_id": "web"}),
+            alias=f"ci-{number}",
+            sink=Answering(answer),
+            key_id=new_key_id(),
+            target=Target(key_id=None),
+        )
+        for number, answer in enumerate(answers)
+    ]
+
+
+def states(world: World, key_ids: Sequence[str]) -> list[tuple[bool, str]]:
+    """Return of each key whether it lives, and the state of its secret."""
+    with world.workspace.database.read() as connection:
+        keys = {key.id: key for key in queries.find_keys(connection, sorted(key_ids))}
+        secrets = {item.key_id: item for item in queries.secrets_of(connection, *key_ids)}
+    return [(keys[key_id].deleted_at is None, secrets[key_id].state) for key_id in key_ids]
+
+
+def claims(world: World) -> int:
+    """Return how many claims are left."""
+    with world.workspace.database.read() as connection:
+        return int(connection.exec_driver_sql("SELECT count(*) FROM claims").scalar_one())
+
+
+class TestHandOver:
+    def test_takes_back_what_did_not_arrive_and_confirms_the_rest(self, world: World) -> None:
+        """Two sinks fail in their two ways; the keys before, between and after them work."""
+        wanted = jobs(None, NotTakenError("full"), None, UnknownError("silence"), None)
+
+        done = list(EachService(world.workspace).generate(wanted))
+
+        works, gone = (True, "active"), (False, "revoked")
+        assert states(world, [job.key_id for job in wanted]) == [works, gone, works, gone, works]
+        assert [None if item.error is None else item.error.message for item in done] == [
+            None,
+            "the key was not delivered: full",
+            None,
+            "the key was not delivered: silence",
+            None,
+        ]
+        assert claims(world) == 0
+
+    def test_confirms_what_arrived_before_an_interruption(self, world: World) -> None:
+        """The key in hand and those not begun are archived; Ctrl-C goes on to who asked."""
+        wanted = jobs(None, KeyboardInterrupt(), None)
+
+        with pytest.raises(KeyboardInterrupt):
+            list(EachService(world.workspace).generate(wanted))
+
+        works, gone = (True, "active"), (False, "revoked")
+        assert states(world, [job.key_id for job in wanted]) == [works, gone, gone]
+        assert claims(world) == 0
+
+    def test_asks_no_sink_when_the_claim_has_ended(self, world: World) -> None:
+        """What comes so late could overwrite what a successor has delivered."""
+        sink = Answering()
+        job = replace(jobs(None)[0], sink=sink)
+        service = EachService(world.workspace)
+        rows = NewKeyRows(workspace=world.workspace)
+        with run_lock.begun(world.workspace.runs_folder) as run:
+            delivery = Delivery(workspace=world.workspace, run=run, rows=rows)
+            (keys,) = minted(world.workspace, 1, 1)
+            (staged,) = delivery.stage(lambda unit, _: service.write(unit, [(job, keys[0])], run))
+            assert not isinstance(staged, KeyctlError)
+            late = replace(staged, claim_expires_monotonic=0)
+            handed = delivery.hand_over([delivery.to_sink(late, {}, sink)])
+
+        (why,) = handed.refusals
+        assert isinstance(why, DeliveryError)
+        assert why.message == "the key was not delivered: its claim ended before it was delivered"
+        assert (sink.held, states(world, [job.key_id])) == ("", [(False, "revoked")])
+
+    def test_a_batch_loses_only_the_keys_that_were_deleted_meanwhile(self, world: World) -> None:
+        """The error names them; the others of the batch were delivered, and work."""
+        batches: list[Sequence[Made]] = []
+
+        def deliver(made: Sequence[Made]) -> None:
+            batches.append(made)
+            gone = [item.answer["key_id"] for item in made[1:2] if item.answer]
+            EndingService(world.workspace).delete(gone)
+
+        order = order_of({"team_id": "web", "key_alias": "ci-{n}"})
+        with pytest.raises(DeliveryError) as caught:
+            BulkService(world.workspace).generate(order, 3, deliver)
+
+        ids = [item.answer["key_id"] for item in batches[0] if item.answer]
+        works, gone = (True, "active"), (False, "revoked")
+        assert states(world, ids) == [works, gone, works]
+        assert caught.value.message == (
+            "1 of these keys were deleted, or taken over by another run,"
+            f" before they could be confirmed: {ids[1]}"
+        )
+        assert claims(world) == 0
