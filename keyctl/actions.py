@@ -53,6 +53,7 @@ ACTIONS: Final = frozenset(
         "key_denied",
         "key_generated",
         "key_import_denied",
+        "key_pruned",
         "key_read_denied",
         "key_imported",
         "key_revoke_denied",

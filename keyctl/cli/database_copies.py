@@ -25,7 +25,7 @@ def add_copies(group: typer.Typer) -> None:
             bool, typer.Option("--dry-run", help="Show how much it would be; write nothing.")
         ] = False,
     ) -> None:
-        """Remove delivered events and secrets that ended long ago; the audit trail stays whole."""
+        """Remove secrets, details of keys and events that ended long ago; the audit trail stays whole."""
         from keyctl.services.prune import PruneService
 
         service = PruneService(session.workspace)

@@ -41,6 +41,12 @@ Index(
     sqlite_where=text("deleted_at IS NOT NULL"),
     postgresql_where=text("deleted_at IS NOT NULL"),
 )
+# Keys that ended and still have their details: db prune looks for them.
+_UNPRUNED = text("deleted_at IS NOT NULL AND updated_at <= deleted_at")
+Index("ix_keys_unpruned", keys.c.id, sqlite_where=_UNPRUNED, postgresql_where=_UNPRUNED)
+# Keys that a caller's key has made; most are made by people, and stay out.
+_MADE = text("created_by LIKE 'key:%'")
+Index("ix_keys_made", keys.c.created_by, sqlite_where=_MADE, postgresql_where=_MADE)
 _HAS_PERIOD = text("budget_duration IS NOT NULL AND deleted_at IS NULL")
 for _table in (keys, teams, users, organizations):
     Index(

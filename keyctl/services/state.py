@@ -22,6 +22,7 @@ _NO_ROWS: Final = frozenset(
         *actions.REMINDERS,
         "event_discarded",
         "grace_ended",
+        "key_pruned",
         "key_rotation_failed",
         "key_rotation_staged",
         "rule_overridden",

@@ -16,11 +16,12 @@ from sqlalchemy import (
     insert,
     or_,
     select,
+    text,
     update,
 )
 
 from keyctl.db import rows, written
-from keyctl.db.queries.pruning import find_ended
+from keyctl.db.queries.pruning import find_all_ended, find_ended
 from keyctl.db.tables import (
     ended_secrets,
     keys,
@@ -99,10 +100,11 @@ def find_secret_by_lookup(connection: Connection, lookup: str) -> Secret | None:
 
 
 def secrets_by_lookup(connection: Connection, lookups: Sequence[str]) -> dict[str, Secret]:
-    """Return the secrets that have one of these lookups, by lookup."""
+    """Return the secrets that have one of these lookups, by lookup, also those that ended long ago."""
     query = select(secrets).where(secrets.c.lookup.in_(lookups))
-    found = rows.every(connection, query, secrets, Secret.of)
-    return {secret.lookup: secret for secret in found}
+    found = {item.lookup: item for item in rows.every(connection, query, secrets, Secret.of)}
+    ended = find_all_ended(connection, [item for item in lookups if item not in found])
+    return {**{secret.lookup: secret for secret in ended}, **found}
 
 
 def insert_secret(connection: Connection, *records: Secret) -> None:
@@ -182,7 +184,6 @@ def secrets_that_lost_their_right(connection: Connection) -> Iterator[tuple[Secr
 
 def count_issued(connection: Connection, key_id: str, *, since: datetime | None) -> int:
     """Return how many keys a caller's key has made that live, or were deleted after *since* or ever."""
-    made = select(secrets.c.key_id).where(secrets.c.issued_with == key_id)
     ended: ColumnElement[bool] = keys.c.deleted_at.is_not(None)
     if since is not None:
         ended = and_(ended, keys.c.deleted_at > since)
@@ -190,7 +191,8 @@ def count_issued(connection: Connection, key_id: str, *, since: datetime | None)
         select(func.count())
         .select_from(keys)
         .where(
-            keys.c.id.in_(made),
+            # By the key's own row: its first secret may have left long ago.
+            text("created_by LIKE 'key:%'"),  # what the index holds
             keys.c.created_by == f"key:{key_id}",
             # What was archived before it was confirmed nobody ever had.
             or_(keys.c.deleted_at.is_(None), and_(ended, keys.c.confirmed_at.is_not(None))),

@@ -234,6 +234,11 @@ def _is_of(secret: Secret, digest: str) -> bool:
     """Tell whether *secret* is that of the key string with this digest.
 
     An import's own is, without asking bcrypt ten thousand times in a second run: 32 characters
-    of a SHA-256 do not agree by chance.  Any other may have been supplied by hand.
+    of a SHA-256 do not agree by chance.  Any other may have been supplied by hand.  Of one that ended
+    long ago nothing is left to compare.
     """
-    return secret.run_id == RUN or hashing.digest_matches(digest, hashed=secret.hash)
+    return (
+        secret.run_id == RUN
+        or not secret.hash
+        or hashing.digest_matches(digest, hashed=secret.hash)
+    )
