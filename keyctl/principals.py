@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 
-from keyctl import money
+from keyctl import money, nearest
 from keyctl.errors import MalformedRequestError, Violation
 from keyctl.fields import (
     Dollars,
@@ -184,7 +184,11 @@ def _values(
         else:
             raise MalformedRequestError(
                 f"the {schema} is malformed: {name!r} is not a field that can be cleared",
-                hint=f"keyctl schema {schema} prints what there is",
+                hint=nearest.meant(
+                    name,
+                    [field for field in model.model_fields if field != "id"],
+                    otherwise=f"keyctl schema {schema} prints what there is",
+                ),
                 violations=[
                     Violation(rule="request.unknown_field", field=name, message="is not known")
                 ],

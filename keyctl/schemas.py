@@ -11,7 +11,13 @@ from keyctl.config.settings import Settings
 from keyctl.fleetfile.schema import fleet
 from keyctl.policy import authority, engine
 from keyctl.policy.documents import Policy
-from keyctl.principals import OrganizationRequest, TeamRequest, UserRequest
+from keyctl.principals import (
+    MemberRequest,
+    OrganizationRequest,
+    TeamRequest,
+    TierRequest,
+    UserRequest,
+)
 from keyctl.records import DEFAULT_ROUTES
 from keyctl.requests import GatewayFields, GenerateRequest, UpdateRequest
 from keyctl.shapes import (
@@ -287,6 +293,8 @@ SCHEMAS: Final[dict[str, Callable[[], dict[str, Any]]]] = {
     "team": _model(TeamRequest),
     "user": _model(UserRequest),
     "organization": _model(OrganizationRequest),
+    "budget": _model(TierRequest),
+    "member": _model(MemberRequest),
     "fleet": fleet,
     "configuration": _model(Settings),
     "update-response": update_response,

@@ -47,7 +47,7 @@ ALLOWED: dict[str, set[str]] = {
     "requests": {"fields"},
     "moments": {"durations", "errors", "fields"},
     "policy": PURE | {"fields", "requests"},
-    "principals": {"errors", "fields", "money", "policy", "records", "requests"},
+    "principals": {"errors", "fields", "money", "nearest", "policy", "records", "requests"},
     "fleetfile": {"errors", "fields", "jsontext", "policy", "principals", "records", "requests"},
     "litellm": PURE | {"fields", "policy", "principals", "requests"},
     "db": PURE,

@@ -92,6 +92,11 @@ def add_to(app: typer.Typer) -> None:
         wanted = _filter(session, key, team, user, object_, actor, action, since, until)
         service = AuditService(session.workspace)
         if diff:
+            if page.columns or page.sort or page.everything:
+                raise UsageError(
+                    "--diff shows every field of a page of events: no --columns, --sort, --all",
+                    hint="-o json --all has before and after of each event",
+                )
             events, _ = service.page(wanted, after=_cursor(page.after), limit=page.limit or 100)
             _show_differences(session, events)
             return

@@ -14,4 +14,5 @@ def require_one_of(word: str | None, known: Sequence[str], *, what: str) -> None
     """
     if word is not None and word not in known:
         hint = nearest.meant(word, known, otherwise=f"give {', '.join(known)}")
-        raise UsageError(f"there is no {what} {word!r}", hint=hint)
+        fault = f"{what} does not take" if what.startswith("--") else f"there is no {what}"
+        raise UsageError(f"{fault} {word!r}", hint=hint)

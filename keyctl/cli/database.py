@@ -6,7 +6,7 @@ import typer
 
 from keyctl.cli.command import command
 from keyctl.cli.database_copies import add_copies
-from keyctl.cli.listing import Page, show_list, show_view
+from keyctl.cli.listing import Page, check_whole, show_list, show_view, whole
 from keyctl.cli.session import Session
 from keyctl.cli.tables import Column, Layout, show_table
 
@@ -89,13 +89,14 @@ def add_to(app: typer.Typer) -> None:
         """List what a crash left behind, and with --repair clear it."""
         from keyctl.services.repair import CheckService
 
+        layout = REPAIRED if repair else LEFT
+        check_whole(layout, page)
         service = CheckService(session.workspace)
         report = service.repair() if repair else service.check()
-        layout = REPAIRED if repair else LEFT
         if session.output in ("auto", "table", "wide"):
             session.console.write(f"schema: {report['revision']}\n")
         left = report.pop("left")
-        show_list(session, layout, page, lambda _after, limit: (left[:limit], None), **report)
+        show_list(session, layout, page, whole(left), **report)
         if session.output in ("auto", "table", "wide"):
             _show_lost(session, report["administers_lost"])
             if earlier := report.get("earlier_routes"):

@@ -224,7 +224,7 @@ def _declare_members(group: typer.Typer, noun: str) -> None:
         keys: LeftKeys = None,
     ) -> None:
         """Make a user a member, or give a member another role."""
-        require_one_of(role, roles, what="role here")
+        require_one_of(role, roles, what=f"{WORDS[noun]} role")
         members, kind = _members(session, noun)
         show_record(session, members.add(kind, id_, user, role, keys=_left_keys(True, keys)))
 
@@ -277,11 +277,12 @@ def _declare_update_member(group: typer.Typer) -> None:
         values = member_values(user, document | cleared(_MEMBER, clear))
         if not values:
             raise UsageError("nothing is to change", hint="give a limit, --role or --clear")
+        left = _left_keys(True, keys)
         members, kind = _members(session, "team")
         role = values.pop("role", None)
         if role is not None and members.role(team, user) != role:
             # A role is more than a limit: it follows the rules of add-member.
-            members.add(kind, team, user, role, keys=_left_keys(True, keys))
+            members.add(kind, team, user, role, keys=left)
         show_record(session, members.update(team, user, values))
 
 

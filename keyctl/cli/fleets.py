@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from keyctl import jsontext
+from keyctl import jsontext, nearest
 from keyctl.cli.console import one_line, told
 from keyctl.cli.tables import cell
 from keyctl.errors import UsageError, Violation
@@ -113,11 +113,13 @@ def order_of(paths: Sequence[str], *, prune: bool, only: Sequence[str] = ()) -> 
 
     chosen = tuple(_selector(text) for text in only)
     order = FleetOrder(fleet=read_fleet(read_files(paths)), prune=prune, only=chosen)
-    picked = order.chosen()
-    if only and not (picked.owners or picked.keys or prune):
-        raise UsageError(
-            f"--only {' '.join(only)}: no file describes that", hint="such as --only team/web"
-        )
+    described = order.described()
+    for text, selector in zip(only, chosen, strict=True):
+        # With --prune an object may be named that no file describes any more.
+        if selector not in described and not prune:
+            known = sorted(f"{word}/{name}" for word, name in described)
+            hint = nearest.meant(text, known, otherwise="without --only all is planned")
+            raise UsageError(f"--only {text}: no file describes that", hint=hint)
     return order
 
 

@@ -103,6 +103,31 @@ def show_list(session: Session, layout: Layout, page: Page, fetch: Fetch, **abou
         console.note(f"more: --after {following()}, or --all")
 
 
+def whole(rows: Sequence[Row]) -> Fetch:
+    """Return what gives pages of a list that is known whole; its cursor is the number of rows before."""
+
+    def fetch(after: Any, limit: int) -> tuple[Sequence[Row], Any]:
+        begin = int(after or 0)
+        end = begin + limit
+        return rows[begin:end], str(end) if end < len(rows) else None
+
+    return fetch
+
+
+def check_whole(layout: Layout, page: Page) -> None:
+    """Refuse what a list that is known whole cannot be shown by, before anything is asked or written.
+
+    Raises:
+        UsageError: There is no such column, or --after is no number of a row.
+    """
+    if page.after is not None and not (page.after.isascii() and page.after.isdecimal()):
+        raise UsageError("--after takes the number of a row", hint="take it from `next`")
+    for name in () if page.columns is None else page.columns.split(","):
+        column_named(layout, name.strip(), flag="--columns")
+    if page.sort is not None:
+        column_named(layout, page.sort.removeprefix("-"), flag="--sort")
+
+
 def column_named(layout: Layout, name: str, *, flag: str) -> Column:
     """Return the column of this name.
 

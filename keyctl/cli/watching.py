@@ -6,7 +6,7 @@ from typing import Annotated, Final
 import typer
 
 from keyctl.cli.command import command
-from keyctl.cli.listing import Page, show_list
+from keyctl.cli.listing import Page, check_whole, show_list, whole
 from keyctl.cli.session import Session
 from keyctl.cli.tables import Column, Layout
 from keyctl.errors import UsageError
@@ -62,6 +62,7 @@ def add_to(app: typer.Typer) -> None:
         """Tell hooks what ends, is late or is spent, each once (for cron)."""
         from keyctl.services.remind import RemindService
 
+        check_whole(REMINDERS, page)
         service = RemindService(session.workspace)
         told = service.due() if dry_run else service.remind()
-        show_list(session, REMINDERS, page, lambda _after, _limit: (told, None))
+        show_list(session, REMINDERS, page, whole(told))

@@ -80,6 +80,16 @@ class KeyNotFoundError(NotFoundError):
     code = "key_not_found"
 
 
+class IssuerNotFoundError(KeyNotFoundError):
+    """Neither a key nor a user answers to what was given."""
+
+
+class ActorNotFoundError(NotFoundError):
+    """Nobody of this name did anything that is on record."""
+
+    code = "actor_not_found"
+
+
 class AccessGroupNotFoundError(NotFoundError):
     """No group of models has this name."""
 

@@ -7,6 +7,7 @@ it: what was limited there must not be unlimited here, unless the operator names
 from collections.abc import Collection
 from typing import Any, Final
 
+from keyctl import nearest
 from keyctl.errors import UnmappableRowError, UsageError
 from keyctl.litellm.values import EMPTY, Row, names
 
@@ -125,7 +126,9 @@ def check_droppable(names: Collection[str]) -> None:
         if name not in DROPPABLE:
             raise UsageError(
                 f"there is no column {name!r} that refuses a row",
-                hint=f"--drop takes {', '.join(DROPPABLE)}",
+                hint=nearest.meant(
+                    name, list(DROPPABLE), otherwise=f"--drop takes {', '.join(DROPPABLE)}"
+                ),
             )
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterable
 from typing import Final
 
+from keyctl import nearest
 from keyctl.errors import PolicyDeniedError, UsageError, Violation
 from keyctl.policy import allocations, bounds, callers, ceiling, models, shape, whom
 from keyctl.policy.facts import Facts
@@ -118,7 +119,8 @@ def check_overrides(names: Collection[str]) -> None:
     for name in names:
         rule = _BY_ID.get(name)
         if rule is None:
-            raise UsageError(f"there is no rule {name!r}", hint="keyctl schema rules lists them")
+            hint = nearest.meant(name, list(_BY_ID), otherwise="keyctl schema rules lists them")
+            raise UsageError(f"there is no rule {name!r}", hint=hint)
         if not rule.overridable:
             raise UsageError(
                 f"the rule {name!r} cannot be overridden",

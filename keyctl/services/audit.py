@@ -13,7 +13,13 @@ from keyctl import jsontext, views
 from keyctl.db import queries, told
 from keyctl.db.queries import audit, directory
 from keyctl.db.queries.audit import Conditions, Head
-from keyctl.errors import BrokenChainError, KeyNotFoundError, NotFoundError, StateDiffersError
+from keyctl.errors import (
+    ActorNotFoundError,
+    BrokenChainError,
+    KeyNotFoundError,
+    NotFoundError,
+    StateDiffersError,
+)
 from keyctl.records import Principal, Team, User
 from keyctl.services.callers import require_admin, require_overseer
 from keyctl.services.keys.find import find
@@ -196,6 +202,14 @@ def _asked(connection: Connection, wanted: EventFilter) -> Conditions:
             connection, named
         ):
             raise missing(kind, object_id)
+    if wanted.actor is not None and not audit.has_events(
+        connection, Conditions(actor=wanted.actor)
+    ):
+        raise ActorNotFoundError(
+            f"{wanted.actor!r} did nothing that is on record",
+            hint="an actor is local:USER@HOST or key:KEY_ID; keyctl audit list shows them",
+            given=wanted.actor,
+        )
     if wanted.object_id is not None and "*" not in wanted.object_id:
         named = Conditions(object_id=wanted.object_id)
         if not audit.has_events(connection, named):

@@ -6,9 +6,11 @@ from typing import Final
 from sqlalchemy import Connection
 
 from keyctl import keystring
-from keyctl.db.queries import directory, listing, tiers
+from keyctl.db.queries import audit, directory, listing, tiers
 from keyctl.errors import (
+    ActorNotFoundError,
     BudgetNotFoundError,
+    IssuerNotFoundError,
     KeyNotFoundError,
     ModelNotFoundError,
     NotFoundError,
@@ -31,6 +33,11 @@ _KNOWN: Final[dict[type[NotFoundError], _Names]] = {
         found, Organization, limit=MOST_SEARCHED
     ),
     KeyNotFoundError: lambda found: listing.aliases(found, limit=MOST_SEARCHED),
+    IssuerNotFoundError: lambda found: [
+        *directory.ids(found, User, limit=MOST_SEARCHED),
+        *listing.aliases(found, limit=MOST_SEARCHED),
+    ],
+    ActorNotFoundError: lambda found: audit.actors(found, limit=MOST_SEARCHED),
     BudgetNotFoundError: tiers.tier_ids,
     ModelNotFoundError: listing.models_in_use,
     TagNotFoundError: lambda found: listing.tags_in_use(found, limit=MOST_SEARCHED),

@@ -7,12 +7,11 @@ from typing import Any
 
 import jsonschema
 import pytest
-import typer
+from command_tree import commands
 from harness import Cli
 from inside import Inside
 
 from keyctl import schemas
-from keyctl.cli.app import app
 from keyctl.cli.published import OF_COMMAND
 
 on_sqlite = pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
@@ -116,17 +115,6 @@ LIFE = """
 """
 # What asks for stdin is tried in tests/test_schemas.py.
 ELSEWHERE = {"verify"}
-
-
-def commands(group: Any = None, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield every command with the words that name it."""
-    group = group or typer.main.get_command(app)
-    for name in group.commands:
-        command, words = group.commands[name], f"{path} {name}".strip()
-        if hasattr(command, "commands"):
-            yield from commands(command, words)
-        else:
-            yield words, command
 
 
 def steps() -> Iterator[tuple[str, list[str], str, int]]:

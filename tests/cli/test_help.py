@@ -2,30 +2,16 @@
 
 import shlex
 import subprocess
-from collections.abc import Iterator
-from typing import Any
 
 import pytest
-import typer
+from command_tree import commands
 from harness import KEYCTL, Cli
 from inside import Inside
 
-from keyctl.cli.app import app
 from keyctl.cli.examples import EXAMPLES
 from keyctl.cli.helping import Described
 
 pytestmark = pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
-
-
-def commands(group: Any = None, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield every command with the words that name it."""
-    group = group or typer.main.get_command(app)
-    for name in group.commands:
-        command, words = group.commands[name], f"{path} {name}".strip()
-        if hasattr(command, "commands"):
-            yield from commands(command, words)
-        else:
-            yield words, command
 
 
 class TestHelp:

@@ -328,6 +328,12 @@ def has_events(connection: Connection, wanted: Conditions) -> bool:
     return connection.execute(query).first() is not None
 
 
+def actors(connection: Connection, *, limit: int) -> list[str]:
+    """Return who did something that is on record."""
+    query = select(audit_events.c.actor).distinct().limit(limit)
+    return list(connection.execute(query).scalars())
+
+
 def _conditions(wanted: Conditions) -> list[ColumnElement[bool]]:
     columns = audit_events.c
     found: list[ColumnElement[bool]] = []

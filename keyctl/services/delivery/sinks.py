@@ -3,7 +3,7 @@
 from datetime import timedelta
 from pathlib import Path
 
-from keyctl import durations
+from keyctl import durations, nearest
 from keyctl.config import sinks
 from keyctl.errors import DeliveryError, FileTakenError, KeyctlError, UsageError
 from keyctl.records import Key
@@ -61,8 +61,15 @@ def named_sink(workspace: Workspace, name: str) -> Sink:
     """
     settings = workspace.settings.sinks.get(name)
     if settings is None:
-        known = ", ".join(workspace.settings.sinks) or "none"
-        raise UsageError(f"there is no sink {name!r}", hint=f"the configuration names: {known}")
+        known = list(workspace.settings.sinks)
+        names = (
+            f"the configuration names {', '.join(known)}"
+            if known
+            else "the configuration names none"
+        )
+        raise UsageError(
+            f"there is no sink {name!r}", hint=nearest.meant(name, known, otherwise=names)
+        )
     if isinstance(settings, sinks.FileSink):
         return NamedFileSink(name, settings, workspace)
     timeout = timedelta(seconds=durations.parse_duration(settings.timeout).seconds)

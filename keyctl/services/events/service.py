@@ -58,7 +58,7 @@ class EventService:
         require_overseer(self.workspace, "the outbox", "event")
         with self.workspace.database.read() as connection:
             if hook is not None:
-                self._require_hook(connection, hook)
+                hook = self._known_hook(connection, hook)
             rows = queries.list_outgoing(
                 connection,
                 standing=standing,
@@ -70,13 +70,18 @@ class EventService:
         last = rows[limit - 1] if len(rows) > limit else None
         return page, None if last is None else f"{last.seq}:{last.hook}"
 
-    def _require_hook(self, connection: Connection, hook: str) -> None:
+    def _known_hook(self, connection: Connection, hook: str) -> str:
+        """Return the name of a hook as events have it: the configuration's `siem` is `hooks.siem`."""
         known = places(self.workspace).keys() | queries.count_outgoing(connection).keys()
-        if hook not in known:
-            raise NotFoundError(
-                f"there is no hook {hook!r}, and no event waits for it",
-                hint=meant(hook, sorted(known), otherwise="keyctl config show has the hooks"),
-            )
+        if (whole := hook if hook in known else f"hooks.{hook}") in known:
+            return whole
+        short = sorted(name.removeprefix("hooks.") for name in known)
+        raise NotFoundError(
+            f"there is no hook {hook!r}, and no event waits for it",
+            hint=meant(
+                hook.removeprefix("hooks."), short, otherwise="keyctl config show has the hooks"
+            ),
+        )
 
     def retry(self, event_ids: Sequence[str] | None) -> Iterator[Sent]:
         """Send these failed events now, or all failed ones, whatever their pause.

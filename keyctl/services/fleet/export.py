@@ -7,7 +7,7 @@ from typing import Any, Final, TypeVar
 
 from sqlalchemy import Connection
 
-from keyctl import jsontext, views
+from keyctl import jsontext, nearest, views
 from keyctl.db import queries
 from keyctl.db.queries import KeyFilter, directory, tiers
 from keyctl.errors import TeamNotFoundError, UnreadableRowError, UsageError
@@ -66,7 +66,11 @@ class ExportService:
         if fleet is not None and fleet not in known:
             raise UsageError(
                 f"no object belongs to fleet {fleet!r}",
-                hint=f"there are: {', '.join(sorted(known)) or 'none'}",
+                hint=nearest.meant(
+                    fleet,
+                    sorted(known),
+                    otherwise=f"there are: {', '.join(sorted(known)) or 'none'}",
+                ),
             )
         if fleet is None and len(known) > 1:
             raise UsageError(
@@ -129,7 +133,9 @@ def _wanted(
     for team_id in team_ids:
         if team_id not in teams:
             raise TeamNotFoundError(
-                f"there is no team {team_id!r}", hint="keyctl team list shows them"
+                f"there is no team {team_id!r}",
+                hint="keyctl team list shows them",
+                given=team_id,
             )
     members = directory.roles_in(connection, Team, team_ids)
     owners = {

@@ -42,6 +42,12 @@ class FleetOrder:
     prune: bool = False
     only: tuple[tuple[str, str], ...] = ()
 
+    def described(self) -> set[tuple[str, str]]:
+        """Return what `only` may name: each object that the files describe, and what belongs to one."""
+        fleet = self.fleet
+        entries: list[Entry] = [*fleet.tiers, *fleet.owners, *fleet.keys]
+        return {name for entry in entries for name in _names(entry)}
+
     def chosen(self) -> Fleet:
         """Return what is planned of the files."""
         if not self.only:

@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 from datetime import datetime
 from typing import Any, Final
 
-from keyctl import durations
+from keyctl import durations, nearest
 from keyctl.errors import (
     MalformedRequestError,
     Violation,
@@ -84,7 +84,11 @@ def changed_key(
         name = min(unknown)
         raise MalformedRequestError(
             f"the request is malformed: {name!r} is not a field that can be cleared",
-            hint="keyctl schema update-request prints what is accepted",
+            hint=nearest.meant(
+                name,
+                list(UpdateRequest.model_fields),
+                otherwise="keyctl schema update-request prints what is accepted",
+            ),
             violations=[
                 Violation(rule="request.unknown_field", field=name, message="is not a known field")
             ],

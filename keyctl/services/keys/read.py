@@ -11,6 +11,7 @@ from keyctl import fields, keystring, views
 from keyctl.db import queries
 from keyctl.db.queries import KeyFilter, directory
 from keyctl.errors import (
+    IssuerNotFoundError,
     KeyNotFoundError,
     UnreadableRowError,
     UsageError,
@@ -59,9 +60,12 @@ class KeyService:
             is_user = directory.known(connection, User, [given])
             if is_user and not given.startswith(("key_", "sk-")):
                 return replace(wanted, issued_by=f"user:{given}")
-            key = find(connection, given, caller=self.workspace.caller)
+            try:
+                key = find(connection, given, caller=self.workspace.caller)
+            except KeyNotFoundError:
+                raise _no_issuer(given) from None
         if not may_see(self.workspace.caller, key):
-            raise not_found(given)
+            raise _no_issuer(given)
         return replace(wanted, issued_with=key.id)
 
     def sink_of(self, given: str) -> str | None:
@@ -130,6 +134,15 @@ class KeyService:
             yield from page
             if after is None:
                 return
+
+
+def _no_issuer(given: str) -> IssuerNotFoundError:
+    error = not_found(given)
+    return IssuerNotFoundError(
+        error.message.replace("no key ", "no key or user "),
+        hint="keyctl list and keyctl user list show them",
+        given=error.given,
+    )
 
 
 def _next_cursor(page: Sequence[Key | UnreadableRowError]) -> str | None:
