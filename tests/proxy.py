@@ -19,6 +19,7 @@ class Proxy:
         self.silent = threading.Event()
         self.cuts_commits = threading.Event()
         self.cuts = 0
+        self.asked = 0  # how often something was sent to the server
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         self._open: list[socket.socket] = []
@@ -61,6 +62,7 @@ class Proxy:
                     continue
                 if self.cuts_commits.is_set() and b"COMMIT" in data:
                     is_cut.set()
+                self.asked += 1
                 server.sendall(data)
         _close(client, server)
 
