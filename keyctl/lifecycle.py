@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from keyctl.records import Key, Organization, Principal, Secret, Team, User
+from keyctl.records import Key, Organization, Presented, Principal, Secret, Team, User
 
 KEY_STATES = ("active", "blocked", "expired", "pending", "deleted")
 SECRET_STATES = ("staged", "active", "retiring", "revoked")
@@ -35,6 +35,18 @@ def authenticates(secret: Secret, *, now: datetime) -> bool:
 def is_past(moment: datetime | None, *, now: datetime) -> bool:
     """Tell whether *moment* is reached; None never is."""
     return moment is not None and moment <= now
+
+
+def suspension_of(presented: Presented, *, now: datetime) -> str | None:
+    """Return what `suspension` does, for a secret that is known with its key and the key's owners."""
+    return suspension(
+        presented.secret,
+        presented.key,
+        team=presented.team,
+        organization=presented.organization,
+        user=presented.user,
+        now=now,
+    )
 
 
 def suspension(

@@ -175,10 +175,9 @@ class KeyFields(GatewayFields):
         return self
 
 
-class GenerateRequest(KeyFields):
-    """A request for a new key: LiteLLM's `GenerateKeyRequest`, its JSON body unchanged."""
+class KeyRequest(KeyFields):
+    """What a request to make or change a key may name: its alias, its owners, its end, and its fields."""
 
-    key: str | None = Field(default=None, repr=False)
     key_alias: Alias | None = None
     user_id: Name | None = None
     team_id: Name | None = None
@@ -187,26 +186,23 @@ class GenerateRequest(KeyFields):
     expires: Instant | None = None
 
     @model_validator(mode="after")
-    def _whole(self) -> "GenerateRequest":
+    def _one_end(self) -> "KeyRequest":
         if self.duration is not None and self.expires is not None:
             raise refusal("give either duration or expires, not both")
+        return self
+
+
+class GenerateRequest(KeyRequest):
+    """A request for a new key: LiteLLM's `GenerateKeyRequest`, its JSON body unchanged."""
+
+    key: str | None = Field(default=None, repr=False)
+
+    @model_validator(mode="after")
+    def _whole(self) -> "GenerateRequest":
         if bool(self.auto_rotate) != (self.rotation_interval is not None):
             raise refusal("auto_rotate and rotation_interval are only given together")
         return self
 
 
-class UpdateRequest(KeyFields):
+class UpdateRequest(KeyRequest):
     """A change of a key: the fields of a request, except its key string."""
-
-    key_alias: Alias | None = None
-    user_id: Name | None = None
-    team_id: Name | None = None
-    organization_id: Name | None = None
-    spend: Dollars | None = None
-    expires: Instant | None = None
-
-    @model_validator(mode="after")
-    def _whole(self) -> "UpdateRequest":
-        if self.duration is not None and self.expires is not None:
-            raise refusal("give either duration or expires, not both")
-        return self

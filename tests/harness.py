@@ -104,6 +104,19 @@ class Cli:
             raise AssertionError((arguments, result))
         return result
 
+    def shell(self, line: str) -> Result:
+        """Run a line of bash, which may redirect and pipe; `$KEYCTL` in it is the program."""
+        done = subprocess.run(
+            ["bash", "-c", line],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=TIMEOUT,
+            env={**self.environment, "KEYCTL": " ".join(KEYCTL)},
+            cwd=self.home,
+            check=False,
+        )
+        return Result(done.returncode, done.stdout.decode(), done.stderr.decode())
+
     def start(
         self, *arguments: str, environment: Mapping[str, str] | None = None, **options: Any
     ) -> subprocess.Popen[bytes]:

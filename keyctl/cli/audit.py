@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from keyctl import jsontext
-from keyctl.cli.command import command
+from keyctl.cli.command import command, declare_group
 from keyctl.cli.console import Console, one_line
 from keyctl.cli.differences import differences, shown, told
 from keyctl.cli.listing import Page, show_list
@@ -62,13 +62,7 @@ Until = Annotated[str | None, typer.Option("--until", help="Before then.")]
 
 def add_to(app: typer.Typer) -> None:
     """Declare the group and its commands."""
-    group = typer.Typer(
-        help="The audit trail: who changed what.",
-        no_args_is_help=True,
-        rich_markup_mode=None,
-        pretty_exceptions_enable=False,
-    )
-    app.add_typer(group, name="audit")
+    group = declare_group(app, "audit", "The audit trail: who changed what.")
 
     @command(group, "list", layout=EVENTS)
     def list_(

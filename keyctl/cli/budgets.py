@@ -7,7 +7,7 @@ import typer
 
 from keyctl.cli import inputs
 from keyctl.cli.command import FieldOption as F
-from keyctl.cli.command import cleared, command
+from keyctl.cli.command import cleared, command, declare_group
 from keyctl.cli.listing import Page, show_list
 from keyctl.cli.record import show_record
 from keyctl.cli.session import Session
@@ -48,13 +48,7 @@ RequestOption = Annotated[
 
 def add_to(app: typer.Typer) -> None:
     """Declare the group and its commands."""
-    group = typer.Typer(
-        help="Budget tiers, and budget periods.",
-        no_args_is_help=True,
-        rich_markup_mode=None,
-        pretty_exceptions_enable=False,
-    )
-    app.add_typer(group, name="budget")
+    group = declare_group(app, "budget", "Budget tiers, and budget periods.")
     _declare_tiers(group)
 
     @command(group, "reset", outputs=("auto", "json", "jsonl", "table"))

@@ -45,6 +45,18 @@ class FieldOption:
         return f"field_{self.flags.split('/')[0].lstrip('-').replace('-', '_')}"
 
 
+def declare_group(app: typer.Typer, name: str, words: str) -> typer.Typer:
+    """Declare a group of commands; *words* say what they are about.
+
+    Pretty exceptions would print the values of variables, key strings among them.
+    """
+    group = typer.Typer(
+        help=words, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
+    )
+    app.add_typer(group, name=name)
+    return group
+
+
 def command(
     app: typer.Typer,
     name: str,

@@ -2,20 +2,14 @@
 
 import typer
 
-from keyctl.cli.command import command
+from keyctl.cli.command import command, declare_group
 from keyctl.cli.session import Session
 from keyctl.cli.tables import cell
 
 
 def add_to(app: typer.Typer) -> None:
     """Declare the group and its commands."""
-    group = typer.Typer(
-        help="The configuration.",
-        no_args_is_help=True,
-        rich_markup_mode=None,
-        pretty_exceptions_enable=False,
-    )
-    app.add_typer(group, name="config")
+    group = declare_group(app, "config", "The configuration.")
 
     @command(group, "show")
     def show(session: Session) -> None:

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from keyctl.cli.command import command
+from keyctl.cli.command import command, declare_group
 from keyctl.cli.database_copies import add_copies
 from keyctl.cli.listing import Page, check_whole, show_list, show_view, whole
 from keyctl.cli.session import Session
@@ -23,13 +23,7 @@ REPAIRED: Final = Layout("left", (*_LEFT, _RESULT), (_COMMAND,))
 
 def add_to(app: typer.Typer) -> None:
     """Declare the group and its commands."""
-    group = typer.Typer(
-        help="The database: its schema, and what crashes left.",
-        no_args_is_help=True,
-        rich_markup_mode=None,
-        pretty_exceptions_enable=False,
-    )
-    app.add_typer(group, name="db")
+    group = declare_group(app, "db", "The database: its schema, and what crashes left.")
     add_copies(group)
 
     @command(group, "upgrade")

@@ -8,7 +8,7 @@ import typer
 from keyctl.cli import inputs
 from keyctl.cli.choices import require_one_of
 from keyctl.cli.command import FieldOption as F
-from keyctl.cli.command import cleared, command
+from keyctl.cli.command import cleared, command, declare_group
 from keyctl.cli.fields import USER_ROLES
 from keyctl.cli.listing import Page, show_list
 from keyctl.cli.record import show_record
@@ -127,10 +127,7 @@ def add_to(app: typer.Typer) -> None:
         ("user", "Users: who owns keys, and with which role."),
         ("org", "Organizations: what teams belong to."),
     ):
-        group = typer.Typer(
-            help=words, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
-        )
-        app.add_typer(group, name=noun)
+        group = declare_group(app, noun, words)
         _declare(group, noun)
         if noun in _ROLES:
             _declare_members(group, noun)

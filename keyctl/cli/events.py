@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from keyctl.cli.command import command
+from keyctl.cli.command import command, declare_group
 from keyctl.cli.listing import Page, show_list
 from keyctl.cli.session import Session
 from keyctl.cli.signals import stoppable
@@ -36,13 +36,7 @@ OUTPUTS: Final = ("auto", "json", "jsonl", "table")
 
 def add_to(app: typer.Typer) -> None:
     """Declare the group and its commands."""
-    group = typer.Typer(
-        help="The outbox: events on their way to hooks.",
-        no_args_is_help=True,
-        rich_markup_mode=None,
-        pretty_exceptions_enable=False,
-    )
-    app.add_typer(group, name="events")
+    group = declare_group(app, "events", "The outbox: events on their way to hooks.")
 
     @command(group, "deliver", outputs=OUTPUTS)
     def deliver(

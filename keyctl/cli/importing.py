@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from keyctl.cli import inputs
-from keyctl.cli.command import command
+from keyctl.cli.command import command, declare_group
 from keyctl.cli.console import one_line
 from keyctl.cli.progress import progress
 from keyctl.cli.session import Session
@@ -26,13 +26,7 @@ OBJECTS: Final = ("user", "organization", "team", "member", "key")
 
 def add_to(app: typer.Typer) -> None:
     """Declare the command."""
-    group = typer.Typer(
-        help="Take over another gateway's keys.",
-        no_args_is_help=True,
-        rich_markup_mode=None,
-        pretty_exceptions_enable=False,
-    )
-    app.add_typer(group, name="import")
+    group = declare_group(app, "import", "Take over another gateway's keys.")
 
     @command(group, "litellm", outputs=("auto", "json", "jsonl", "table"))
     def litellm(

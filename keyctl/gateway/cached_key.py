@@ -78,15 +78,7 @@ class Entry:
     def _refresh_base_verdict(self) -> None:
         """Judge by time and state alone, and note when time will change it."""
         found, now = self.found, self._clock.now()
-        reason = lifecycle.suspension(
-            found.secret,
-            found.key,
-            team=found.team,
-            organization=found.organization,
-            user=found.user,
-            now=now,
-        )
-        self._standing = self._verdict(reason)
+        self._standing = self._verdict(lifecycle.suspension_of(found, now=now))
         ends = (found.key.expires, found.secret.not_after)
         self._changes_at = min(
             (end.timestamp() for end in ends if end is not None and end > now), default=inf

@@ -76,14 +76,7 @@ def _require_authority(found: Presented | None, *, now: datetime) -> Presented:
             "the caller's key does not authenticate",
             hint="check KEYCTL_API_KEY, or ask an admin for a new key",
         )
-    reason = lifecycle.suspension(
-        found.secret,
-        found.key,
-        team=found.team,
-        organization=found.organization,
-        user=found.user,
-        now=now,
-    )
+    reason = lifecycle.suspension_of(found, now=now)
     if reason is not None:
         raise CallerDeniedError(
             f"the caller's key is {reason.replace('_', ' ')}",

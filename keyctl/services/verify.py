@@ -59,14 +59,7 @@ def identify(database: Database, text: str) -> tuple[Verdict, Presented | None]:
         budgets = [] if found is None else budgets_of(connection, found)
     if found is None or not hashing.matches(key_string, hashed=found.secret.hash):
         return Verdict(valid=False, reason="unknown"), None
-    reason = lifecycle.suspension(
-        found.secret,
-        found.key,
-        team=found.team,
-        organization=found.organization,
-        user=found.user,
-        now=now,
-    )
+    reason = lifecycle.suspension_of(found, now=now)
     # Those of single models say nothing about the key.
     if reason is None and any(
         budget.is_spent(now=now) for budget in budgets if budget.model is None

@@ -1,7 +1,6 @@
 """What goes where: the payload on stdout, talk on stderr, a panel on a real terminal."""
 
 import json
-import subprocess
 from pathlib import Path
 
 import pexpect
@@ -67,35 +66,18 @@ class TestClosedDescriptors:
         self, cli: Cli, redirect: str, status: int
     ) -> None:
         """No file or socket gets the number of a closed stream; a closed stdout is no success."""
-        done = subprocess.run(
-            ["bash", "-c", f"exec {redirect}; exec '{KEYCTL[0]}' -m keyctl generate --alias a"],
-            env=cli.environment,
-            cwd=cli.home,
-            capture_output=True,
-            timeout=60,
-            check=False,
-        )
+        done = cli.shell(f"exec {redirect}; exec $KEYCTL generate --alias a")
 
-        assert done.returncode == status, done.stderr
+        assert done.exit_code == status, done.stderr
         listed = cli("list", "-o", "json")
         found = [] if listed.exit_code == 6 else listed.json["keys"]
         assert len(found) == (1 if status == 0 else 0)
 
     def test_an_answer_in_json_needs_an_open_stdout(self, cli: Cli, tmp_path: Path) -> None:
         """With --out-file and -o json a closed stdout is found out before anything is written."""
-        command = f"'{KEYCTL[0]}' -m keyctl generate --out-file '{tmp_path}/k' -o json >&-"
+        done = cli.shell(f"$KEYCTL generate --out-file '{tmp_path}/k' -o json >&-")
 
-        done = subprocess.run(
-            ["bash", "-c", command],
-            env=cli.environment,
-            cwd=cli.home,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=60,
-            check=False,
-        )
-
-        assert (done.returncode, (tmp_path / "k").exists()) == (8, False)
+        assert (done.exit_code, (tmp_path / "k").exists()) == (8, False)
 
 
 class TestOnATerminal:

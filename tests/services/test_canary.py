@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from harness import KEYCTL, STEPPER, Cli
+from harness import STEPPER, Cli
 from stepper import STEPS
 from stored import everything_stored
 
@@ -177,24 +177,16 @@ class TestFailure:
         source = cli.home / "source"
         source.write_text(SUPPLIED)
         redirect = {"closed": ">&-", "full": ">/dev/full", "gone": "| true"}[target]
-        command = f"set -o pipefail; '{KEYCTL[0]}' -m keyctl generate --alias a --key-file '{source}' {redirect}"
-
-        done = subprocess.run(
-            ["bash", "-c", command],
-            env=cli.environment,
-            cwd=cli.home,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=60,
-            check=False,
+        done = cli.shell(
+            f"set -o pipefail; $KEYCTL generate --alias a --key-file '{source}' {redirect}"
         )
         again = cli("generate", "--alias", "a", "--key-file", str(source))
 
         # A pipe may take the bytes before its reader goes: then they count as delivered.
-        if target != "gone" or done.returncode:
-            assert done.returncode == 8, done.stderr
+        if target != "gone" or done.exit_code:
+            assert done.exit_code == 8, done.stderr
             assert (again.exit_code, again.stdout.strip()) == (0, SUPPLIED), again.stderr
-        assert_only_in(SUPPLIED, SUPPLIED, database_url, done.stderr.decode(), again.stderr)
+        assert_only_in(SUPPLIED, SUPPLIED, database_url, done.stderr, again.stderr)
 
 
 ARGUMENTS = (

@@ -11,9 +11,6 @@ from keyctl.config.settings import Settings, everywhere
 from keyctl.db.queries import directory
 from keyctl.errors import (
     BusyError,
-    OrganizationNotFoundError,
-    TeamNotFoundError,
-    UserNotFoundError,
     Violation,
 )
 from keyctl.policy import bounds, ceiling, engine, issuing, models, resolve, whom
@@ -23,6 +20,7 @@ from keyctl.policy.facts import Caller, Facts, Layers, Operation
 from keyctl.records import Key, Organization, Principal, Team, User
 from keyctl.services import access_groups
 from keyctl.services.authorize import totals
+from keyctl.services.owners import missing
 from keyctl.services.tiers import require_tier
 from keyctl.services.transaction import Unit
 
@@ -75,6 +73,15 @@ class Verdict:
     warnings: Sequence[str] = ()
 
 
+def owners_of(key: Key) -> dict[str, Any]:
+    """Return the ids of a key's owners, as `load_owners` takes them."""
+    return {
+        "team_id": key.team_id,
+        "user_id": key.user_id,
+        "organization_id": key.organization_id,
+    }
+
+
 def load_owners(
     connection: Connection,
     settings: Settings,
@@ -96,11 +103,7 @@ def load_owners(
     if organization_id is not None:
         organization = lookup.find(connection, Organization, organization_id, lock=lock)
         if organization is None:
-            raise OrganizationNotFoundError(
-                f"there is no organization {organization_id!r}",
-                hint="keyctl org list shows them; keyctl org create makes one",
-                given=organization_id,
-            )
+            raise missing(Organization, organization_id)
     if team is not None and lock:
         locked = _team(lookup, connection, team.id, lock=True)
         if locked.organization_id != team.organization_id:
@@ -109,11 +112,7 @@ def load_owners(
     if user_id is not None:
         user = lookup.find(connection, User, user_id, lock=lock)
         if user is None:
-            raise UserNotFoundError(
-                f"there is no user {user_id!r}",
-                hint="keyctl user list shows them; keyctl user create makes one",
-                given=user_id,
-            )
+            raise missing(User, user_id)
     return Surroundings(
         team=team,
         organization=organization,
@@ -246,12 +245,7 @@ def facts_of(
     lookup: Lookup = directory,
 ) -> Facts:
     """Return the facts around a key as it is, for asking who may do *operation* to it."""
-    owners = {
-        "team_id": key.team_id,
-        "user_id": key.user_id,
-        "organization_id": key.organization_id,
-    }
-    around = load_owners(connection, settings, owners, lock=False, lookup=lookup)
+    around = load_owners(connection, settings, owners_of(key), lock=False, lookup=lookup)
     return Facts(
         operation=operation,
         key=key,
@@ -285,11 +279,7 @@ def refuse_lost(
 def _team(lookup: Lookup, connection: Connection, team_id: str, *, lock: bool = False) -> Team:
     team = lookup.find(connection, Team, team_id, lock=lock)
     if team is None:
-        raise TeamNotFoundError(
-            f"there is no team {team_id!r}",
-            hint="keyctl team list shows them; keyctl team create makes one",
-            given=team_id,
-        )
+        raise missing(Team, team_id)
     return team
 
 

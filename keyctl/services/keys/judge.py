@@ -26,6 +26,7 @@ from keyctl.services.authorize.verdict import (
     Verdict,
     fill_in,
     load_owners,
+    owners_of,
     roles,
 )
 from keyctl.services.keys.changed import changed_key, merge
@@ -124,7 +125,7 @@ def _placed(
     lookup: Lookup,
 ) -> tuple[Key, Surroundings]:
     """Return the key in the organization of its new team, unless the change names one, and its owners."""
-    owners = _owners_of(changed)
+    owners = owners_of(changed)
     follows = "team_id" in named and "organization_id" not in named
     if follows:
         owners["organization_id"] = None
@@ -136,19 +137,11 @@ def _placed(
     return changed, around
 
 
-def _owners_of(key: Key) -> dict[str, str | None]:
-    return {
-        "team_id": key.team_id,
-        "user_id": key.user_id,
-        "organization_id": key.organization_id,
-    }
-
-
 def _leaving(
     connection: Connection, settings: Settings, facts: Facts, before: Key
 ) -> list[Violation]:
     """Return what speaks against the caller taking the key out of the team it is in."""
-    around = load_owners(connection, settings, _owners_of(before), lock=False)
+    around = load_owners(connection, settings, owners_of(before), lock=False)
     left = replace(
         facts,
         key=before,
