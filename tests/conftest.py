@@ -17,7 +17,7 @@ from keyctl.config.settings import Settings
 from keyctl.db.database import Database
 from keyctl.db.litellm_source import opened
 from keyctl.policy.facts import Caller
-from keyctl.services.import_litellm.report import ImportOrder, Line
+from keyctl.services.import_litellm.report import ImportLine, ImportOrder
 from keyctl.services.import_litellm.service import ImportService
 from keyctl.services.workspace import Workspace
 
@@ -142,7 +142,7 @@ def _litellm(postgres: Postgres) -> Iterator[LiteLLM]:
 def _run(workspace: Workspace, litellm: LiteLLM) -> RunImport:
     """Import from the test's LiteLLM and return the lines."""
 
-    def run(workspace: Workspace = workspace, **order: Any) -> list[Line]:
+    def run(workspace: Workspace = workspace, **order: Any) -> list[ImportLine]:
         with opened(litellm.url) as source:
             return list(ImportService(workspace).run(source, ImportOrder(**order)))
 

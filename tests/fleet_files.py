@@ -9,7 +9,7 @@ from keyctl.config.settings import Settings
 from keyctl.db.database import Database
 from keyctl.errors import KeyctlError
 from keyctl.fields import validate
-from keyctl.fleetfile.described import Source, read_fleet
+from keyctl.fleetfile.described import FleetText, read_fleet
 from keyctl.fleetfile.writing import entry_text, section_text, value_text
 from keyctl.services.fleet.export import ExportService
 from keyctl.services.fleet.model import Plan
@@ -46,7 +46,7 @@ class Fleets:
     def order(self, *texts: str, **options: Any) -> FleetOrder:
         """Return what is to be planned of some files."""
         sources = [
-            Source(name=f"{number}.yaml", text=textwrap.dedent(text))
+            FleetText(name=f"{number}.yaml", text=textwrap.dedent(text))
             for number, text in enumerate(texts, start=1)
         ]
         return FleetOrder(fleet=read_fleet(sources), **options)

@@ -10,16 +10,16 @@ from sqlalchemy import select
 from keyctl.db import queries
 from keyctl.db.tables import audit_events, keys, secrets
 from keyctl.records import Key
-from keyctl.services.import_litellm.report import Line
+from keyctl.services.import_litellm.report import ImportLine
 from keyctl.services.workspace import Workspace
 
 OLD = "sk-1234567890abcdefghijkl"
 OLDER = "sk-abcdefghijkl1234567890"
 
-RunImport = Callable[..., list[Line]]
+RunImport = Callable[..., list[ImportLine]]
 
 
-def results(lines: Sequence[Line]) -> Counter[tuple[str, str]]:
+def results(lines: Sequence[ImportLine]) -> Counter[tuple[str, str]]:
     """Return how many rows of each kind came to what."""
     return Counter((line.object_type, line.result) for line in lines)
 

@@ -11,7 +11,7 @@ from keyctl.fields import validate
 from keyctl.policy.facts import Caller
 from keyctl.records import Organization, Principal, Team, User
 from keyctl.requests import GenerateRequest
-from keyctl.services.authorize.verdict import Verdict
+from keyctl.services.authorize.verdict import Judgement
 from keyctl.services.directory import DirectoryService
 from keyctl.services.issue.generate import GenerateService
 from keyctl.services.issue.order import Order
@@ -108,7 +108,7 @@ class World:
 
     def verdict(
         self, request: Mapping[str, Any], caller: Caller | None = None, **order: Any
-    ) -> Verdict:
+    ) -> Judgement:
         """Return the whole verdict on a request, which is not carried out."""
         return GenerateService(self.acting(caller or CALLERS["local"])).dry_run(
             order_of(request, order)

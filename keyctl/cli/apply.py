@@ -89,12 +89,12 @@ def _saved(path: str) -> "tuple[FleetOrder, Head, list[Any]]":
         UsageError: It is none.
     """
     from keyctl.db.queries.audit import Head
-    from keyctl.fleetfile.described import Source, read_fleet
+    from keyctl.fleetfile.described import FleetText, read_fleet
     from keyctl.services.fleet.planner import FleetOrder
 
     document = inputs.read_document(path, what="the plan", most=_LARGEST_PLAN)
     try:
-        sources = [Source(name=item["name"], text=item["text"]) for item in document["files"]]
+        sources = [FleetText(name=item["name"], text=item["text"]) for item in document["files"]]
         only = [tuple(text.split("/", 1)) for text in document["only"]]
         head = Head(document["head"]["seq"], document["head"]["head"])
         prune, changes = document["prune"], document["changes"]

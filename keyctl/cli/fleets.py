@@ -15,7 +15,7 @@ from keyctl.cli.tables import cell
 from keyctl.errors import UsageError, Violation
 
 if TYPE_CHECKING:
-    from keyctl.fleetfile.described import Source
+    from keyctl.fleetfile.described import FleetText
     from keyctl.services.fleet.model import Change, Plan, Warned
     from keyctl.services.fleet.planner import FleetOrder
 
@@ -44,26 +44,26 @@ _WORDS: Final = {
 _LONGEST_VALUE: Final = 60
 
 
-def read_files(paths: Sequence[str]) -> "list[Source]":
+def read_files(paths: Sequence[str]) -> "list[FleetText]":
     """Return the fleet files that *paths* name; a folder is all that are in it, folders in it included.
 
     Raises:
         UsageError: One cannot be read, or a folder holds none.
     """
-    from keyctl.fleetfile.described import Source
+    from keyctl.fleetfile.described import FleetText
 
     if not paths:
         raise UsageError("name a fleet file or a folder of them", hint="such as fleet.yaml, or -")
-    found: dict[str, Source] = {}
+    found: dict[str, FleetText] = {}
     for given in paths:
         if given == "-":
             found.setdefault(
-                "-", Source(name="-", text=_text("-", sys.stdin.buffer.read(_LARGEST + 1)))
+                "-", FleetText(name="-", text=_text("-", sys.stdin.buffer.read(_LARGEST + 1)))
             )
             continue
         path = Path(given)
         for file in _files_of(path):
-            found.setdefault(os.path.realpath(file), Source(name=str(file), text=_read(file)))
+            found.setdefault(os.path.realpath(file), FleetText(name=str(file), text=_read(file)))
     return list(found.values())
 
 

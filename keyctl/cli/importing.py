@@ -17,7 +17,7 @@ from keyctl.cli.tables import show_table
 from keyctl.errors import BatchError, UsageError
 
 if TYPE_CHECKING:
-    from keyctl.services.import_litellm.report import ImportOrder, Line, Source
+    from keyctl.services.import_litellm.report import ImportLine, ImportOrder, LitellmRows
 
 _LARGEST_PAGE: Final = 256 * 1024 * 1024
 RESULTS: Final = ("imported", "present", "skipped", "failed")
@@ -87,7 +87,7 @@ def add_to(app: typer.Typer) -> None:
 
 def _source(
     session: Session, source_url: str | None, source_file: Sequence[str] | None
-) -> "AbstractContextManager[Source]":
+) -> "AbstractContextManager[LitellmRows]":
     if source_file:
         if source_url is not None:
             raise UsageError(
@@ -112,7 +112,7 @@ def _source(
     return opened(url)
 
 
-def _import(session: Session, order: "ImportOrder", source: "Source") -> None:
+def _import(session: Session, order: "ImportOrder", source: "LitellmRows") -> None:
     from keyctl.services.import_litellm.service import ImportService
 
     lines = ImportService(session.workspace).run(source, order)
@@ -133,8 +133,8 @@ def _import(session: Session, order: "ImportOrder", source: "Source") -> None:
 
 
 def _told(
-    session: Session, lines: "Iterable[Line]", noted: list[dict[str, Any]]
-) -> "Iterator[Line]":
+    session: Session, lines: "Iterable[ImportLine]", noted: list[dict[str, Any]]
+) -> "Iterator[ImportLine]":
     """Pass the lines on, and tell those that say something: all as JSON lines, else what was not simply done."""
     for line in lines:
         if session.output == "jsonl":
@@ -147,7 +147,7 @@ def _told(
         yield line
 
 
-def _text(line: "Line") -> str:
+def _text(line: "ImportLine") -> str:
     alias = f" ({line.key_alias})" if line.key_alias else ""
     said = "; ".join([*([line.reason] if line.reason else []), *line.changes])
     # On one line, and nothing that a terminal would obey: the source's ids are anybody's text.

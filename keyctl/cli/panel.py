@@ -10,7 +10,7 @@ from keyctl.keystring import KeyString
 
 if TYPE_CHECKING:
     from keyctl.cli.session import Session
-    from keyctl.services.authorize.verdict import Verdict
+    from keyctl.services.authorize.verdict import Judgement
 
 _FACTS: Final = (
     ("key id", "key_id"),
@@ -105,7 +105,7 @@ def facts(answer: dict[str, Any]) -> list[tuple[str, str]]:
     return found
 
 
-def show_verdict(session: "Session", verdict: "Verdict", *, new: bool = False) -> None:
+def show_verdict(session: "Session", verdict: "Judgement", *, new: bool = False) -> None:
     """Show the verdict of a dry run; exit 4 if it is a denial.  The ids of a *new* key are not made yet."""
     from dataclasses import asdict
 

@@ -19,7 +19,7 @@ from keyctl.errors import BatchError, ExitCode, UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from keyctl.services.rotate.due_keys import Line
+    from keyctl.services.rotate.due_keys import DueLine
     from keyctl.services.rotate.one import RotateOrder
 
 OUTPUTS = ("auto", "json", "jsonl", "key", "env", "table", "github")
@@ -258,7 +258,7 @@ def _rotate_due(
         raise typer.Exit(ExitCode.ASKED_FOR)
 
 
-def _with_progress(lines: "Iterator[Line]", total: int) -> "Iterator[Line]":
+def _with_progress(lines: "Iterator[DueLine]", total: int) -> "Iterator[DueLine]":
     """Draw a bar while the keys are rotated, and give the lines when it is done."""
     collected = []
     with progress("rotating", total) as advance:
@@ -268,7 +268,7 @@ def _with_progress(lines: "Iterator[Line]", total: int) -> "Iterator[Line]":
     yield from collected
 
 
-def _show_lines(session: Session, lines: "Iterable[Line]") -> dict[str, int]:
+def _show_lines(session: Session, lines: "Iterable[DueLine]") -> dict[str, int]:
     counts = {"rotated": 0, "skipped": 0, "failed": 0, "due": 0}
     collected: list[dict[str, Any]] = []
     for line in lines:

@@ -88,7 +88,7 @@ Template = Annotated[Name, AfterValidator(_template)]
 Server = Annotated[Name, AfterValidator(_server)]
 
 
-class FileSink(Strict):
+class FileSinkSettings(Strict):
     """A sink that writes each key to a file of its own.
 
     Without `mode` and `group` a file keeps those of what it replaces; a new one has mode 0600.
@@ -101,7 +101,7 @@ class FileSink(Strict):
     group: Name | None = None
 
 
-class CommandSink(Strict):
+class CommandSinkSettings(Strict):
     """A sink that hands each key to a command on its standard input."""
 
     type: Literal["command"]
@@ -110,7 +110,7 @@ class CommandSink(Strict):
     format: Literal["key", "json", "env"] = "key"
 
 
-class PythonSink(Strict):
+class PythonSinkSettings(Strict):
     """A sink that calls a Python function with each key string and its answer."""
 
     type: Literal["python"]
@@ -118,7 +118,7 @@ class PythonSink(Strict):
     timeout: Timeout = "10s"
 
 
-class VaultSink(Strict):
+class VaultSinkSettings(Strict):
     """A sink that writes each key to a KV version 2 engine of HashiCorp Vault or OpenBao.
 
     Without `token_file`, `role_id` and `kubernetes_role` the token is in ``VAULT_TOKEN``.
@@ -148,7 +148,7 @@ class VaultSink(Strict):
         return self
 
 
-class AwsSink(Strict):
+class AwsSinkSettings(Strict):
     """A sink that writes each key to AWS Secrets Manager, with the credentials that boto3 finds."""
 
     type: Literal["aws"]
@@ -160,7 +160,7 @@ class AwsSink(Strict):
     timeout: Timeout = "10s"
 
 
-class KubernetesSink(Strict):
+class KubernetesSinkSettings(Strict):
     """A sink that writes each key to an entry of a Kubernetes Secret.
 
     Without `kubeconfig` and `context` as the pod's service account, outside of a pod by the
@@ -177,8 +177,13 @@ class KubernetesSink(Strict):
 
 
 # The sinks that can also remove what they hold.
-STORES = (VaultSink, AwsSink, KubernetesSink)
+STORES = (VaultSinkSettings, AwsSinkSettings, KubernetesSinkSettings)
 AnySink = Annotated[
-    FileSink | CommandSink | PythonSink | VaultSink | AwsSink | KubernetesSink,
+    FileSinkSettings
+    | CommandSinkSettings
+    | PythonSinkSettings
+    | VaultSinkSettings
+    | AwsSinkSettings
+    | KubernetesSinkSettings,
     Field(discriminator="type"),
 ]

@@ -56,7 +56,7 @@ _VARIABLE: Final = "KEYCTL_SOURCE_URL"
 Row = dict[str, Any]
 
 
-class Source:
+class LitellmDatabase:
     """LiteLLM's database while it is open.  Every read is of the same snapshot."""
 
     def __init__(self, connection: Connection) -> None:
@@ -198,7 +198,7 @@ class Source:
 
 
 @contextmanager
-def opened(text_url: str) -> Iterator[Source]:
+def opened(text_url: str) -> Iterator[LitellmDatabase]:
     """Open LiteLLM's database for one read-only transaction; its own `DATABASE_URL` will do.
 
     Raises:
@@ -216,7 +216,7 @@ def opened(text_url: str) -> Iterator[Source]:
                 connection.exec_driver_sql("BEGIN")  # which the driver leaves out before a SELECT
             else:
                 connection.execution_options(**SNAPSHOT)
-            yield Source(connection)
+            yield LitellmDatabase(connection)
     finally:
         engine.dispose()
 

@@ -32,7 +32,7 @@ _HEADING: Final = frozenset(Heading.model_fields)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
+class FleetText:
     """One file's name and text."""
 
     name: str
@@ -43,7 +43,7 @@ class Source:
 class Fleet:
     """Everything that some files describe."""
 
-    sources: Sequence[Source]
+    sources: Sequence[FleetText]
     names: frozenset[str]
     tiers: Sequence[TierEntry]
     owners: Sequence[OwnerEntry]
@@ -65,7 +65,7 @@ class Fleet:
         ]
 
 
-def read_fleet(sources: Sequence[Source]) -> Fleet:
+def read_fleet(sources: Sequence[FleetText]) -> Fleet:
     """Return what *sources* describe together.
 
     Raises:
@@ -92,7 +92,7 @@ def read_fleet(sources: Sequence[Source]) -> Fleet:
 class _Reading:
     """What was read until now, and what was wrong in it."""
 
-    sources: Sequence[Source]
+    sources: Sequence[FleetText]
     fleets: set[str] = field(default_factory=set)
     tiers: list[TierEntry] = field(default_factory=list)
     owners: list[OwnerEntry] = field(default_factory=list)
@@ -101,7 +101,7 @@ class _Reading:
     unplaced: list[tuple[int, str, Path, str]] = field(default_factory=list)
     seen: dict[tuple[str, str], tuple[int, Path]] = field(default_factory=dict)
 
-    def add(self, index: int, source: Source) -> None:
+    def add(self, index: int, source: FleetText) -> None:
         """Read one file."""
         document = self._loaded(source)
         if document is None:
@@ -145,7 +145,7 @@ class _Reading:
         ]
         return [*self.faults, *placed]
 
-    def _loaded(self, source: Source) -> Any:
+    def _loaded(self, source: FleetText) -> Any:
         if source.text.lstrip().startswith("{"):
             try:
                 return jsontext.load_document(source.text, what="it", most=LARGEST_FILE)
@@ -248,7 +248,7 @@ class _Reading:
         self.unplaced.append((index, rule, path, message))
 
     def _file_fault(
-        self, source: Source, rule: str, line: int | None, path: Path, message: str
+        self, source: FleetText, rule: str, line: int | None, path: Path, message: str
     ) -> None:
         place = Place(file=source.name, line=line)
         self.faults.append(Fault(rule=rule, place=place, path=dotted(path), message=message))

@@ -5,13 +5,13 @@ import textwrap
 import pytest
 
 from keyctl.errors import MalformedRequestError
-from keyctl.fleetfile.described import Source, read_fleet
+from keyctl.fleetfile.described import FleetText, read_fleet
 
 
 def faults(*texts: str) -> list[tuple[str, str, str]]:
     """Return rule, path and message of everything that is wrong in some files."""
     sources = [
-        Source(name=f"{number}.yaml", text=textwrap.dedent(text))
+        FleetText(name=f"{number}.yaml", text=textwrap.dedent(text))
         for number, text in enumerate(texts, start=1)
     ]
     with pytest.raises(MalformedRequestError) as caught:
@@ -55,7 +55,7 @@ class TestTraps:
     def test_names_that_are_no_texts(self, name: str) -> None:
         """A numeric id is quoted."""
         assert first(f"teams:\n  {name}: {{}}\n")[0] == "yaml.name"
-        assert read_fleet([Source(name="f", text=f'teams:\n  "{name}": {{}}\n')]).owners
+        assert read_fleet([FleetText(name="f", text=f'teams:\n  "{name}": {{}}\n')]).owners
 
     def test_tags(self) -> None:
         """Nothing in a file makes an object of the program."""
@@ -74,7 +74,7 @@ class TestTraps:
         """What keys have in common may be written once, and `<<` takes it over."""
         text = "keys:\n  a: &base {team_id: web, max_budget: 5}\n  b: {<<: *base, max_budget: 7}\n"
 
-        a, b = read_fleet([Source(name="f", text=text)]).keys
+        a, b = read_fleet([FleetText(name="f", text=text)]).keys
 
         assert (a.values["max_budget"], b.values["max_budget"]) == (5 * 10**9, 7 * 10**9)
         assert b.values["team_id"] == "web"
@@ -93,7 +93,7 @@ class TestTraps:
     def test_half_a_json_file(self) -> None:
         """JSON is read as JSON."""
         with pytest.raises(MalformedRequestError, match="is not JSON"):
-            read_fleet([Source(name="fleet.json", text='{"keys": {"a": {"team_id": "web"')])
+            read_fleet([FleetText(name="fleet.json", text='{"keys": {"a": {"team_id": "web"')])
 
 
 class TestObjects:
@@ -156,7 +156,7 @@ class TestObjects:
         two = "teams: {x: {}}\n"
 
         def names(*texts: str) -> list[str]:
-            fleet = read_fleet([Source(name=str(n), text=text) for n, text in enumerate(texts)])
+            fleet = read_fleet([FleetText(name=str(n), text=text) for n, text in enumerate(texts)])
             return [item.name for item in fleet.owners] + [item.name for item in fleet.keys]
 
         assert names(one, two) == names(two, one) == ["x", "y", "a", "b"]

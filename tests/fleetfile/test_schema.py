@@ -6,7 +6,7 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from keyctl.fleetfile.described import Source, read_fleet
+from keyctl.fleetfile.described import FleetText, read_fleet
 from keyctl.fleetfile.schema import fleet
 
 EXAMPLE = """
@@ -52,7 +52,7 @@ def test_accepts_what_is_read() -> None:
     Draft202012Validator.check_schema(fleet())
     Draft202012Validator(fleet()).validate(yaml.safe_load(EXAMPLE))
 
-    assert len(read_fleet([Source(name="f", text=EXAMPLE)]).keys) == 3
+    assert len(read_fleet([FleetText(name="f", text=EXAMPLE)]).keys) == 3
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 from keyctl.policy.facts import Caller
 from keyctl.services.authorize.totals import Ledger
-from keyctl.services.authorize.verdict import KeyDecision, Lookup, Verdict, gather
+from keyctl.services.authorize.verdict import Judgement, KeyDecision, Lookup, gather
 from keyctl.services.keys.changed import emptied
 from keyctl.services.workspace import Workspace
 
@@ -48,7 +48,7 @@ class NewKeys:
     coming: Container[str] = ()
     _decisions: dict[int, tuple[NewKey, KeyDecision]] = field(default_factory=dict)
 
-    def verdict(self, wanted: NewKey, key_id: str, alias: str | None) -> Verdict:
+    def verdict(self, wanted: NewKey, key_id: str, alias: str | None) -> Judgement:
         """Return the verdict on one more key; one without violations counts from here on.
 
         Raises:

@@ -59,7 +59,7 @@ class Surroundings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class Judgement:
     """The key as it would be, what was filled in, what stands against it and what was stepped over.
 
     `administers` tells whether the secret that the caller takes of it may be used as a caller.
@@ -135,14 +135,14 @@ class KeyDecision:
     filled: list[Filled]
     overrides: Sequence[str]
 
-    def verdict(self, key_id: str, alias: str | None) -> Verdict:
+    def verdict(self, key_id: str, alias: str | None) -> Judgement:
         """Return the verdict on making the requested key under this id and alias."""
         facts = replace(self.facts, key=replace(self.facts.key, id=key_id, key_alias=alias))
         violations = engine.evaluate(facts)
         standing, stepped_over = engine.overridden(facts, violations, self.overrides)
         administers = issuing.new_key_administers(facts.caller, facts.key, facts.team)
         warning = whom.unbounded_by_purse(facts) if administers else None
-        return Verdict(
+        return Judgement(
             key=replace(facts.key, overrides=models.kept_overrides(facts, stepped_over)),
             filled=self.filled,
             violations=standing,

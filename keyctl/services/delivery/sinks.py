@@ -27,7 +27,7 @@ class NamedFileSink:
     timeout = timedelta(0)
     shows_answer = False
 
-    def __init__(self, name: str, settings: sinks.FileSink, workspace: Workspace) -> None:
+    def __init__(self, name: str, settings: sinks.FileSinkSettings, workspace: Workspace) -> None:
         self.name = name
         self._settings = settings
         self._workspace = workspace
@@ -70,12 +70,12 @@ def named_sink(workspace: Workspace, name: str) -> Sink:
         raise UsageError(
             f"there is no sink {name!r}", hint=nearest.meant(name, known, otherwise=names)
         )
-    if isinstance(settings, sinks.FileSink):
+    if isinstance(settings, sinks.FileSinkSettings):
         return NamedFileSink(name, settings, workspace)
     timeout = timedelta(seconds=durations.parse_duration(settings.timeout).seconds)
-    if isinstance(settings, sinks.PythonSink):
+    if isinstance(settings, sinks.PythonSinkSettings):
         return PythonSink(name, settings.function, timeout=timeout)
-    if isinstance(settings, sinks.CommandSink):
+    if isinstance(settings, sinks.CommandSinkSettings):
         return CommandSink(
             name, settings.argv, timeout=timeout, form=settings.format, env_var=ENV_VAR
         )
@@ -85,10 +85,10 @@ def named_sink(workspace: Workspace, name: str) -> Sink:
 def _store(
     workspace: Workspace,
     name: str,
-    settings: sinks.VaultSink | sinks.AwsSink | sinks.KubernetesSink,
+    settings: sinks.VaultSinkSettings | sinks.AwsSinkSettings | sinks.KubernetesSinkSettings,
     timeout: timedelta,
 ) -> Sink:
-    if isinstance(settings, sinks.VaultSink):
+    if isinstance(settings, sinks.VaultSinkSettings):
         return VaultSink(
             name,
             url=settings.url,
@@ -108,7 +108,7 @@ def _store(
             timeout=timeout,
             replaceable=replaceable(workspace),
         )
-    if isinstance(settings, sinks.AwsSink):
+    if isinstance(settings, sinks.AwsSinkSettings):
         return AwsSink(
             name,
             template=settings.name,

@@ -17,9 +17,9 @@ from keyctl.records import Key, Secret
 from keyctl.services import denials
 from keyctl.services.authorize import totals
 from keyctl.services.authorize.owners import Roster
-from keyctl.services.authorize.verdict import KeyDecision, Verdict, gather
+from keyctl.services.authorize.verdict import Judgement, KeyDecision, gather
 from keyctl.services.denials import Attempt
-from keyctl.services.import_litellm.report import ImportOrder, Line, failed, passed_over
+from keyctl.services.import_litellm.report import ImportLine, ImportOrder, failed, passed_over
 from keyctl.services.issue.order import new_key_id
 from keyctl.services.transaction import Unit, row_of
 from keyctl.services.workspace import Workspace
@@ -78,7 +78,7 @@ class Batch:
         self._keys: list[Key] = []
         self._secrets: list[Secret] = []
 
-    def line(self, item: Candidate) -> Line:
+    def line(self, item: Candidate) -> ImportLine:
         """Judge one key, note it for writing, and return its line."""
         lookup = lookup_of(item.digest)
         if (line := self._in_the_way(item, lookup)) is not None:
@@ -102,7 +102,7 @@ class Batch:
         ]
         changes += [f"{violation.rule} is stepped over" for violation in verdict.stepped_over]
         self._add(item, verdict)
-        return Line(
+        return ImportLine(
             object_type="key",
             source=item.source,
             result="imported",
@@ -119,7 +119,7 @@ class Batch:
             queries.insert_secret(self.unit.connection, *self._secrets)
             self._keys, self._secrets = [], []
 
-    def _in_the_way(self, item: Candidate, lookup: str) -> Line | None:
+    def _in_the_way(self, item: Candidate, lookup: str) -> ImportLine | None:
         """Return the line for a key string that is here already, by its digest or only by its lookup."""
         known = self._present.get(lookup)
         own = self._own.get(lookup)
@@ -130,7 +130,7 @@ class Batch:
         error = KeyTakenError("another key string has the same first half of its SHA-256")
         return failed("key", item.source, error, lost=item.lost)
 
-    def _judge(self, item: Candidate, alias: str | None) -> Verdict:
+    def _judge(self, item: Candidate, alias: str | None) -> Judgement:
         decision = self._gather(item)
         if self._keys and totals.are_asked_for(decision.facts):
             self.flush()  # sums are read from the database: let it know the keys before this one
@@ -151,7 +151,7 @@ class Batch:
             now=self.unit.now,
         )
 
-    def _add(self, item: Candidate, verdict: Verdict) -> None:
+    def _add(self, item: Candidate, verdict: Judgement) -> None:
         key, hashes = verdict.key, iter(item.hashes.result())
         self._keys.append(key)
         if key.key_alias is not None:
@@ -200,7 +200,7 @@ class Batch:
     def _administers(self, key: Key) -> bool:
         return self.order.administers and ends_with_caller(self.unit.caller, key.expires)
 
-    def _record(self, item: Candidate, verdict: Verdict, secret_id: str) -> None:
+    def _record(self, item: Candidate, verdict: Judgement, secret_id: str) -> None:
         reason, key_id = self.order.reason, verdict.key.id
         for violation in verdict.stepped_over:
             told = {"rule": violation.rule, "field": violation.field}

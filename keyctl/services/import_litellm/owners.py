@@ -18,10 +18,10 @@ from keyctl.records import Organization, Principal, Team, User
 from keyctl.services import access_groups
 from keyctl.services.import_litellm.report import (
     Begin,
+    ImportLine,
     ImportOrder,
     Kind,
-    Line,
-    Source,
+    LitellmRows,
     committed,
     failed,
     on_record,
@@ -52,14 +52,14 @@ class OwnerImport:
     order: ImportOrder
     fresh: set[tuple[str, str]] = field(default_factory=set)
 
-    def run(self, source: Source) -> Iterator[Line]:
+    def run(self, source: LitellmRows) -> Iterator[ImportLine]:
         """Import everybody that *source* knows and yield a line for each: what keys refer to comes first."""
         yield from committed(partial(self._groups, list(source.groups())), self.order)
         yield from self._all(User, source.users(), map_user)
         yield from self._all(Organization, source.organizations(), map_organization)
         yield from self._all(Team, source.teams(), map_team)
 
-    def _groups(self, rows: Sequence[Row]) -> list[Line]:
+    def _groups(self, rows: Sequence[Row]) -> list[ImportLine]:
         """Write the groups of models that are not here yet; those that are keep what they have."""
         if not rows:
             return []
@@ -68,22 +68,24 @@ class OwnerImport:
             lines = [self._group(unit, decoded(row), known) for row in rows]
         return on_record(lines, unit)
 
-    def _group(self, unit: Unit, row: Row, known: dict[str, list[str]]) -> Line:
+    def _group(self, unit: Unit, row: Row, known: dict[str, list[str]]) -> ImportLine:
         name = str(row["access_group_id"])
         if name in known:
-            return Line(object_type="access_group", source=name, result="present")
+            return ImportLine(object_type="access_group", source=name, result="present")
         access_groups.write_group(unit, name, row.get("access_model_names") or [], known=known)
-        return Line(object_type="access_group", source=name, result="imported")
+        return ImportLine(object_type="access_group", source=name, result="imported")
 
-    def _all(self, kind: type[Principal], rows: Iterator[Row], map_row: _Map) -> Iterator[Line]:
+    def _all(
+        self, kind: type[Principal], rows: Iterator[Row], map_row: _Map
+    ) -> Iterator[ImportLine]:
         while batch := list(islice(rows, _BATCH)):
             yield from committed(partial(self._batch, kind, batch, map_row), self.order)
 
-    def _batch(self, kind: type[Principal], rows: Sequence[Row], map_row: _Map) -> list[Line]:
+    def _batch(self, kind: type[Principal], rows: Sequence[Row], map_row: _Map) -> list[ImportLine]:
         with self.begin() as unit:
             known = directory.known(unit.connection, kind, _ids(kind, rows))
             around = self._organizations(unit, rows) if kind is Team else set()
-            lines: list[Line] = []
+            lines: list[ImportLine] = []
             imported: list[Principal] = []
             members: list[tuple[str, Member]] = []
             for row in rows:
@@ -109,7 +111,7 @@ class OwnerImport:
         organizations: set[str],
         *,
         is_known: bool,
-    ) -> tuple[Line, MappedOwner | None]:
+    ) -> tuple[ImportLine, MappedOwner | None]:
         word = _KINDS[kind]
         source = owner_name(row.get(f"{word}_id"))
         lost: list[str] = []
@@ -122,17 +124,17 @@ class OwnerImport:
                 raise OrganizationNotFoundError(f"there is no organization {organization_id!r}")
         except KeyctlError as error:
             if is_known:
-                return Line(object_type=word, source=source, result="present"), None
+                return ImportLine(object_type=word, source=source, result="present"), None
             return failed(word, source, error, lost=lost), None
         if is_known:
-            return Line(object_type=word, source=source, result="present"), mapped
-        line = Line(
+            return ImportLine(object_type=word, source=source, result="present"), mapped
+        line = ImportLine(
             object_type=word, source=source, result="imported", changes=mapped.changes, lost=lost
         )
         return line, mapped
 
     def _record(
-        self, unit: Unit, kind: type[Principal], mapped: MappedOwner, line: Line
+        self, unit: Unit, kind: type[Principal], mapped: MappedOwner, line: ImportLine
     ) -> Principal:
         """Return what is to be written, and note its event."""
         actor = unit.caller.actor
@@ -158,7 +160,7 @@ class OwnerImport:
 
     def _members(
         self, unit: Unit, kind: type[Principal], members: Sequence[tuple[str, Member]]
-    ) -> list[Line]:
+    ) -> list[ImportLine]:
         if not members:
             return []
         user_ids = {member.user_id for _, member in members}
@@ -190,16 +192,16 @@ class OwnerImport:
         users: dict[str, User],
         *,
         is_known: bool,
-    ) -> Line:
+    ) -> ImportLine:
         word, user_id = WORD[kind], member.user_id
         source = f"{word} {object_id}: {owner_name(user_id)}"
         if is_known:
-            return Line(object_type="member", source=source, result="present")
+            return ImportLine(object_type="member", source=source, result="present")
         if member.refusal is not None:
             return failed("member", source, member.refusal)
         if member.role is None or user_id not in users:
             reason = member.skipped or "user_not_found"
-            return Line(object_type="member", source=source, result="skipped", reason=reason)
+            return ImportLine(object_type="member", source=source, result="skipped", reason=reason)
         limits = _limits_of(unit, object_id, member)
         values = {"role": member.role, "created_at": unit.now, **limits}
         directory.add_member(unit.connection, kind, object_id, user_id, values)
@@ -209,7 +211,7 @@ class OwnerImport:
             object_id,
             after={"user_id": user_id, **told_columns(values)},
         )
-        return Line(object_type="member", source=source, result="imported")
+        return ImportLine(object_type="member", source=source, result="imported")
 
 
 def _limits_of(unit: Unit, team_id: str, member: Member) -> dict[str, Any]:

@@ -25,7 +25,7 @@ T = TypeVar("T")
 _TRIES: Final = 5
 
 
-class Source(Protocol):
+class LitellmRows(Protocol):
     """Where the rows come from: LiteLLM's database, or a dump of its keys."""
 
     def count_keys(self) -> int:
@@ -64,7 +64,7 @@ class ImportOrder:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
+class ImportLine:
     """What became of one row.
 
     `source` is its id in LiteLLM; of a key, whose id is the hash of its key string, only the
@@ -84,12 +84,12 @@ class Line:
     audit: dict[str, Any] | None = None
 
 
-def failed(kind: Kind, source: str, error: KeyctlError, **more: Any) -> Line:
+def failed(kind: Kind, source: str, error: KeyctlError, **more: Any) -> ImportLine:
     """Return the line for a row that *error* keeps out, with everything that it breaks."""
     said = "; ".join(
         f"{item.rule}: {item.field} {item.message}" for item in error.violations
     ) or " ".join([error.message, *([f"({error.hint})"] if error.hint else [])])
-    return Line(
+    return ImportLine(
         object_type=kind,
         source=source,
         result="failed",
@@ -99,9 +99,9 @@ def failed(kind: Kind, source: str, error: KeyctlError, **more: Any) -> Line:
     )
 
 
-def passed_over(source: str, result: Result, reason: str | None = None) -> Line:
+def passed_over(source: str, result: Result, reason: str | None = None) -> ImportLine:
     """Return the line for a key that is not imported, and rightly so."""
-    return Line(object_type="key", source=source, result=result, reason=reason)
+    return ImportLine(object_type="key", source=source, result=result, reason=reason)
 
 
 def key_name(row: Row) -> str:
@@ -145,7 +145,7 @@ def units(workspace: Workspace, *, dry_run: bool) -> Iterator[Begin]:
         raise _RolledBack
 
 
-def on_record(lines: Sequence[Line], unit: Unit) -> list[Line]:
+def on_record(lines: Sequence[ImportLine], unit: Unit) -> list[ImportLine]:
     """Return *lines* with the head of the audit chain after the transaction that imported them."""
     head = anchor(unit.heads[-1]) if unit.heads else None
     return [replace(line, audit=head) if line.result == "imported" else line for line in lines]

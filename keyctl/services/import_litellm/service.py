@@ -32,9 +32,9 @@ from keyctl.services.import_litellm.keys import RUN, Batch, Candidate, digests_o
 from keyctl.services.import_litellm.owners import OwnerImport
 from keyctl.services.import_litellm.report import (
     Begin,
+    ImportLine,
     ImportOrder,
-    Line,
-    Source,
+    LitellmRows,
     committed,
     failed,
     key_name,
@@ -56,7 +56,7 @@ class ImportService:
 
     workspace: Workspace
 
-    def run(self, source: Source, order: ImportOrder) -> Iterator[Line]:
+    def run(self, source: LitellmRows, order: ImportOrder) -> Iterator[ImportLine]:
         """Import all that *source* has, and yield a line for each row once it is committed.
 
         A row that fails stops none of the others; a run that dies loses one batch, and the next
@@ -86,7 +86,7 @@ class ImportService:
                 f"no more rows are imported: {error.message}", hint=error.hint
             ) from error
 
-    def _lines(self, source: Source, order: ImportOrder, begin: Begin) -> Iterator[Line]:
+    def _lines(self, source: LitellmRows, order: ImportOrder, begin: Begin) -> Iterator[ImportLine]:
         yield from OwnerImport(begin, order).run(source)
         importing = _KeyImport(self.workspace, order, begin)
         for batch in importing.prepared(source.keys()):
@@ -101,11 +101,11 @@ class _KeyImport:
 
     # --- before the transactions: map, pass over what is here, hash on all cores
 
-    def prepared(self, rows: Iterator[Row]) -> Iterator[list[Line | Candidate]]:
+    def prepared(self, rows: Iterator[Row]) -> Iterator[list[ImportLine | Candidate]]:
         """Yield batches of rows; all cores go on hashing while a batch is written."""
         cost = self.workspace.settings.bcrypt_cost
         size = max(_SMALLEST_BATCH, _LARGEST_BATCH >> max(0, cost - _CHEAP))
-        ahead: deque[list[Line | Candidate]] = deque()
+        ahead: deque[list[ImportLine | Candidate]] = deque()
         # bcrypt releases the GIL, so threads are enough for all cores.
         with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
             try:
@@ -117,7 +117,9 @@ class _KeyImport:
             finally:
                 pool.shutdown(cancel_futures=True)
 
-    def _prepare(self, rows: Sequence[Row], pool: ThreadPoolExecutor) -> list[Line | Candidate]:
+    def _prepare(
+        self, rows: Sequence[Row], pool: ThreadPoolExecutor
+    ) -> list[ImportLine | Candidate]:
         now, known = self._known(rows)
         return [self._prepare_one(row, known, pool, now=now) for row in rows]
 
@@ -136,7 +138,7 @@ class _KeyImport:
 
     def _prepare_one(
         self, row: Row, known: Collection[str], pool: ThreadPoolExecutor, *, now: datetime
-    ) -> Line | Candidate:
+    ) -> ImportLine | Candidate:
         source, lost = key_name(row), []
         try:
             digest = digest_of(row)
@@ -174,14 +176,14 @@ class _KeyImport:
 
     # --- the transaction
 
-    def write(self, batch: Sequence[Line | Candidate]) -> list[Line]:
+    def write(self, batch: Sequence[ImportLine | Candidate]) -> list[ImportLine]:
         """Judge and write a batch, and return its lines."""
         candidates = [item for item in batch if isinstance(item, Candidate)]
         if not candidates:
-            return [item for item in batch if isinstance(item, Line)]
+            return [item for item in batch if isinstance(item, ImportLine)]
         with self.begin() as unit:
             writing = Batch(self.workspace, self.order, unit, candidates)
-            lines = [item if isinstance(item, Line) else writing.line(item) for item in batch]
+            lines = [item if isinstance(item, ImportLine) else writing.line(item) for item in batch]
             writing.flush()
         if not self.order.dry_run and writing.written:
             written = Written(secrets=writing.written, events=unit.heads)

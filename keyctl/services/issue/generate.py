@@ -17,7 +17,7 @@ from keyctl.records import Claim
 from keyctl.requests import GenerateRequest
 from keyctl.services import denials
 from keyctl.services.authorize.custom_hook import decide
-from keyctl.services.authorize.verdict import Verdict
+from keyctl.services.authorize.verdict import Judgement
 from keyctl.services.delivery import run_lock
 from keyctl.services.delivery.protocol import Delivery, StartOver, Wait, until_done
 from keyctl.services.delivery.run_lock import Run
@@ -81,7 +81,7 @@ class GenerateService:
                 return self._replayed(staged, order, sink)
             return self._hand_over(staged, sink, delivery)
 
-    def dry_run(self, order: Order) -> Verdict:
+    def dry_run(self, order: Order) -> Judgement:
         """Return the whole verdict on *order*, the custom hook's included, and write nothing."""
         engine.check_overrides(order.overrides)
         values = resolve.given_values(order.request)

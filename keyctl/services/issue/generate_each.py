@@ -27,7 +27,7 @@ from keyctl.services import denials
 from keyctl.services.authorize.new_keys import NewKey, NewKeys
 from keyctl.services.authorize.owners import Roster
 from keyctl.services.authorize.totals import Ledger
-from keyctl.services.authorize.verdict import Verdict
+from keyctl.services.authorize.verdict import Judgement
 from keyctl.services.delivery import run_lock
 from keyctl.services.delivery.protocol import Delivery, claim_for, steady_end, until_done
 from keyctl.services.delivery.run_lock import Run
@@ -193,7 +193,7 @@ class EachService:
 
     def _judged(
         self, unit: Unit, pairs: Sequence[_Pair], run: Run
-    ) -> Iterator[tuple[Job, Minted, Verdict | KeyctlError]]:
+    ) -> Iterator[tuple[Job, Minted, Judgement | KeyctlError]]:
         """Yield the verdict on each key, with its sink and its fleet, or why it cannot be made."""
         judge = self._judge(unit, [job.wanted for job, _ in pairs])
         taken = taken_aliases(unit, [job.alias for job, _ in pairs if job.alias], run)

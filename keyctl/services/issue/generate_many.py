@@ -26,7 +26,7 @@ from keyctl.keystring import KeyString
 from keyctl.policy import engine, resolve
 from keyctl.services import denials
 from keyctl.services.authorize.custom_hook import decide
-from keyctl.services.authorize.verdict import KeyDecision, Verdict, gather
+from keyctl.services.authorize.verdict import Judgement, KeyDecision, gather
 from keyctl.services.delivery import run_lock
 from keyctl.services.delivery.protocol import Delivery, Load, claim_for, steady_end, until_done
 from keyctl.services.delivery.run_lock import Run
@@ -73,7 +73,7 @@ class _Accepted:
 
     minted: _Minted
     key_id: str
-    verdict: Verdict
+    verdict: Judgement
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +198,7 @@ class BulkService:
         """Return what is told of each key: the answer, or why it was refused."""
         staged = [item for item in written if isinstance(item, StagedKey)]
 
-        def answer(verdict: Verdict) -> dict[str, Any]:
+        def answer(verdict: Judgement) -> dict[str, Any]:
             first = staged[0]
             return answer_of(
                 verdict, None, first.heads[-1], self.workspace.settings, now=first.secret.created_at
@@ -253,7 +253,7 @@ def _judged(
         PolicyDeniedError: None of them can be made, whatever its alias.
     """
     uniform = decision.is_uniform
-    verdict: Verdict | None = None
+    verdict: Judgement | None = None
     found: list[_Accepted | KeyctlError] = []
     for item in minted:
         if item.alias in taken:
@@ -303,10 +303,10 @@ def _insert(
 
 
 def _per_verdict(
-    verdicts: Iterable[Verdict], make: Callable[[Verdict], dict[str, Any]]
+    verdicts: Iterable[Judgement], make: Callable[[Judgement], dict[str, Any]]
 ) -> Iterator[dict[str, Any]]:
     """Yield what *make* makes of each verdict, made once for those that share one."""
-    last: tuple[Verdict, dict[str, Any]] | None = None
+    last: tuple[Judgement, dict[str, Any]] | None = None
     for verdict in verdicts:
         if last is None or last[0] is not verdict:
             last = verdict, make(verdict)

@@ -23,7 +23,7 @@ from keyctl.services import denials
 from keyctl.services.authorize.custom_hook import decide
 from keyctl.services.authorize.new_keys import NewKey, NewKeys
 from keyctl.services.authorize.totals import Ledger
-from keyctl.services.authorize.verdict import Verdict
+from keyctl.services.authorize.verdict import Judgement
 from keyctl.services.delivery.sinks import named_sink, target_of
 from keyctl.services.issue.generate_each import Job
 from keyctl.services.issue.order import new_key_id
@@ -47,7 +47,7 @@ class JudgedRow:
     """A row and the verdict on it, or why there is none: its alias is taken, or an owner is missing."""
 
     row: Row
-    verdict: Verdict | None = None
+    verdict: Judgement | None = None
     error: KeyctlError | None = None
 
 

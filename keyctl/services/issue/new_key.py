@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from keyctl.db import queries
 from keyctl.errors import DeliveryError, DeniedError, FencedError, KeyctlError
 from keyctl.records import Key, Secret
-from keyctl.services.authorize.verdict import Verdict, refuse_lost
+from keyctl.services.authorize.verdict import Judgement, refuse_lost
 from keyctl.services.delivery.confirm import was_confirmed
 from keyctl.services.delivery.protocol import Fault, Staged
 from keyctl.services.delivery.run_lock import Run
@@ -23,7 +23,7 @@ class StagedKey(Staged):
     `administers` tells that the secret will; `taken_over` that a dead run had begun the key.
     """
 
-    verdict: Verdict
+    verdict: Judgement
     administers: bool
     taken_over: bool = False
 

@@ -12,7 +12,7 @@ from keyctl.policy.facts import Caller
 from keyctl.policy.issuing import issuer_of
 from keyctl.records import Claim, Key, Secret
 from keyctl.requests import GenerateRequest
-from keyctl.services.authorize.verdict import Verdict
+from keyctl.services.authorize.verdict import Judgement
 from keyctl.services.limit_warnings import warnings_about_limits
 from keyctl.services.transaction import Unit, anchor
 
@@ -49,7 +49,7 @@ def new_key_id() -> str:
 
 def record_staging(
     unit: Unit,
-    verdict: Verdict,
+    verdict: Judgement,
     row: dict[str, Any],
     secret_id: str,
     *,
@@ -97,7 +97,7 @@ def staged_secret(
 
 
 def answer_of(
-    verdict: Verdict, secret_id: str | None, head: Head, settings: Settings, *, now: datetime
+    verdict: Judgement, secret_id: str | None, head: Head, settings: Settings, *, now: datetime
 ) -> dict[str, Any]:
     """Return the answer without the key string, as it will be when confirmed: it goes out before that."""
     return {

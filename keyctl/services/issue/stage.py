@@ -12,7 +12,7 @@ from keyctl.db import queries
 from keyctl.policy import engine
 from keyctl.policy.facts import Caller
 from keyctl.records import Claim, Key, Secret
-from keyctl.services.authorize.verdict import KeyDecision, Verdict, gather
+from keyctl.services.authorize.verdict import Judgement, KeyDecision, gather
 from keyctl.services.delivery.protocol import StartOver, claim_for, steady_end
 from keyctl.services.delivery.run_lock import Run
 from keyctl.services.issue.new_key import StagedKey
@@ -90,7 +90,7 @@ class Staging:
         key_id: str,
         now: datetime,
         lock: bool,
-    ) -> Verdict:
+    ) -> Judgement:
         """Return the verdict on the key that *order* asks for."""
         decision = self.decision(connection, caller, order, values, now=now, lock=lock)
         return decision.verdict(key_id, decision.facts.key.key_alias)

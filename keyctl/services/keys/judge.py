@@ -21,9 +21,9 @@ from keyctl.services import access_groups
 from keyctl.services.authorize import totals
 from keyctl.services.authorize.verdict import (
     Adding,
+    Judgement,
     Lookup,
     Surroundings,
-    Verdict,
     fill_in,
     load_owners,
     owners_of,
@@ -41,7 +41,7 @@ def judge_patch(
     before: Key,
     patch: Mapping[str, Any],
     **options: Any,
-) -> Verdict:
+) -> Judgement:
     """Return the verdict on a JSON Merge Patch of a key; *options* are those of `judge_change`.
 
     Raises:
@@ -68,7 +68,7 @@ def judge_change(
     adding: Adding = totals,
     coming: Container[str] = (),
     now: datetime,
-) -> Verdict:
+) -> Judgement:
     """Return the verdict on setting the columns in *values* and emptying those in *cleared*.
 
     Raises:
@@ -107,7 +107,7 @@ def judge_change(
         violations += _leaving(connection, settings, facts, before)
     standing, stepped_over = engine.overridden(facts, violations, overrides)
     kept = [*facts.key.overrides, *models.kept_overrides(facts, stepped_over)]
-    return Verdict(
+    return Judgement(
         key=replace(facts.key, overrides=kept),
         filled=filled,
         violations=standing,

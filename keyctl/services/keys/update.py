@@ -18,7 +18,7 @@ from keyctl.policy import engine, issuing
 from keyctl.policy.facts import Caller
 from keyctl.records import Key, Secret
 from keyctl.services import denials
-from keyctl.services.authorize.verdict import Verdict
+from keyctl.services.authorize.verdict import Judgement
 from keyctl.services.callers import check_route
 from keyctl.services.keys.find import live_key
 from keyctl.services.keys.judge import judge_patch
@@ -93,7 +93,7 @@ class ChangeService:
 
     def dry_run(
         self, given: str, patch: Mapping[str, Any], *, overrides: tuple[str, ...] = ()
-    ) -> Verdict:
+    ) -> Judgement:
         """Return the whole verdict on the change and write nothing."""
         engine.check_overrides(overrides)
         database = self.workspace.database
@@ -132,7 +132,7 @@ class ChangeService:
         return {**view, "filled": [], "audit": anchor(head) if head else None}
 
 
-def write_change(unit: Unit, before: Key, verdict: Verdict, *, reason: str | None) -> None:
+def write_change(unit: Unit, before: Key, verdict: Judgement, *, reason: str | None) -> None:
     """Write the changed key and its audit event; its secrets end when it does."""
     after = replace(verdict.key, updated_at=unit.now, updated_by=unit.caller.actor)
     after = with_blocker(unit.caller, before, after)

@@ -24,7 +24,7 @@ from keyctl.records import Key
 from keyctl.services import denials
 from keyctl.services.authorize.owners import Roster
 from keyctl.services.authorize.totals import Ledger
-from keyctl.services.authorize.verdict import Adding, Lookup, Verdict
+from keyctl.services.authorize.verdict import Adding, Judgement, Lookup
 from keyctl.services.denials import Attempt
 from keyctl.services.keys.end import BATCH, UNCHANGED, Ended
 from keyctl.services.keys.find import live_key
@@ -44,13 +44,13 @@ class ManyChangesService:
 
     def judge(
         self, given: Sequence[str], patch: Mapping[str, Any]
-    ) -> list[tuple[str, Verdict | KeyctlError]]:
+    ) -> list[tuple[str, Judgement | KeyctlError]]:
         """Return the verdict on each key, on a database in which those before it are changed."""
         engine.check_overrides(self.overrides)
         if "key_alias" in patch and len(given) > 1:
             raise UsageError("an alias is one key's", hint="name one key, or leave --alias out")
         database = self.workspace.database
-        found: list[tuple[str, Verdict | KeyctlError]] = []
+        found: list[tuple[str, Judgement | KeyctlError]] = []
         with database.read() as connection:
             now = database.now(connection)
             for start in range(0, len(given), BATCH):
@@ -181,7 +181,7 @@ class ManyChangesService:
         lookup: Lookup,
         adding: Adding,
         **options: Any,
-    ) -> Verdict:
+    ) -> Judgement:
         workspace = replace(self.workspace, caller=caller)
         return judge_patch(
             connection,
@@ -221,7 +221,7 @@ def _roster(
     )
 
 
-def _refuse(judged: Sequence[tuple[str, Verdict | KeyctlError]]) -> None:
+def _refuse(judged: Sequence[tuple[str, Judgement | KeyctlError]]) -> None:
     """Refuse the whole where one change could not be made.
 
     Raises:

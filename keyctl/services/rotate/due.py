@@ -30,7 +30,7 @@ from keyctl.services.delivery.protocol import Confirmed, Delivery
 from keyctl.services.delivery.sinks import target_of
 from keyctl.services.denials import Attempt
 from keyctl.services.rotate.confirm import RotationRows
-from keyctl.services.rotate.due_keys import CHUNK, Claimed, DueKeys, Line, line_of
+from keyctl.services.rotate.due_keys import CHUNK, Claimed, DueKeys, DueLine, line_of
 from keyctl.services.rotate.model import StagedRotation, Wanted
 from keyctl.services.rotate.stage import Staging
 from keyctl.services.transaction import anchor
@@ -58,7 +58,7 @@ class DueService:
 
     workspace: Workspace
 
-    def rotate_due(self, order: DueOrder) -> Iterator[Line]:
+    def rotate_due(self, order: DueOrder) -> Iterator[DueLine]:
         """Rotate every key that is due, and yield a line for each as soon as it is done.
 
         A key that fails stops none of the others.
@@ -81,7 +81,7 @@ class DueService:
                 order=order, end=end, due=due, delivery=delivery, hashes=hashes
             ).lines()
 
-    def list_due(self, *, most: int | None = None) -> Iterator[Line]:
+    def list_due(self, *, most: int | None = None) -> Iterator[DueLine]:
         """Yield what a run would do, without doing it."""
         shown = 0
         with run_lock.begun(self.workspace.runs_folder) as run:
@@ -116,7 +116,7 @@ class _DueRun:
     hashes: "_Hashes"
     attempted: int = 0
 
-    def lines(self) -> Iterator[Line]:
+    def lines(self) -> Iterator[DueLine]:
         """Claim and rotate chunk after chunk until nothing is left or it is to end."""
         most = self.order.most
         try:
@@ -132,7 +132,7 @@ class _DueRun:
         finally:
             self.delivery.read_back()
 
-    def _claim(self, room: int) -> tuple[list[Claimed], list[Line]]:
+    def _claim(self, room: int) -> tuple[list[Claimed], list[DueLine]]:
         """Claim the next keys.
 
         Raises:
@@ -155,7 +155,7 @@ class _DueRun:
     def _is_stopped(self) -> bool:
         return self.order.stopped() or (self.end is not None and time.monotonic() >= self.end)
 
-    def _rotate(self, waiting: deque[Claimed]) -> Iterator[Line]:
+    def _rotate(self, waiting: deque[Claimed]) -> Iterator[DueLine]:
         """Rotate the claimed keys; what is not begun, at the end or after a signal, is released."""
         try:
             while waiting and not self._is_over():
@@ -165,12 +165,12 @@ class _DueRun:
         finally:
             self.due.release([item.key for item in waiting])
 
-    def _rotate_group(self, group: Sequence[Claimed]) -> Iterator[Line]:
+    def _rotate_group(self, group: Sequence[Claimed]) -> Iterator[DueLine]:
         """Rotate a few keys, each for itself, that share their two transactions.
 
         A signal lets the key in hand be finished; what is not begun by then is taken back.
         """
-        lines: dict[str, Line] = {}
+        lines: dict[str, DueLine] = {}
         staged = self._stage(group, lines)
         loads = [self.delivery.to_sink(item, item.answer(), sink) for item, sink in staged]
         handed = self.delivery.hand_over(loads, is_stopped=self._is_stopped)
@@ -186,7 +186,7 @@ class _DueRun:
             raise handed.broken
 
     def _stage(
-        self, group: Sequence[Claimed], lines: dict[str, Line]
+        self, group: Sequence[Claimed], lines: dict[str, DueLine]
     ) -> list[tuple[StagedRotation, Sink]]:
         """Stage what can be delivered, and note a line for each of the others."""
         checked: list[tuple[Claimed, Wanted]] = []
@@ -225,7 +225,7 @@ class _DueRun:
                 lines[item.key.id] = self._failed(item.key, outcome)
         return staged
 
-    def _failed(self, key: Key, error: KeyctlError) -> Line:
+    def _failed(self, key: Key, error: KeyctlError) -> DueLine:
         if isinstance(error, (BusyError, PolicyDeniedError, KeyNotFoundError)):
             # What others did to the key since it was claimed.
             self.due.release([key])
@@ -236,7 +236,7 @@ class _DueRun:
             return line_of(key, "skipped", error.code)
         return self._broken(key, error)
 
-    def _broken(self, key: Key, error: KeyctlError) -> Line:
+    def _broken(self, key: Key, error: KeyctlError) -> DueLine:
         self.due.release([key])
         return line_of(key, "failed", f"{error.code}: {error.message}")
 

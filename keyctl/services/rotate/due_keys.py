@@ -27,7 +27,7 @@ MOST_ABANDONED: Final = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
+class DueLine:
     """What became of one key that was due."""
 
     key_id: str
@@ -61,10 +61,10 @@ class DueKeys:
     _suspects_done: bool = False
     _seen: set[str] = field(default_factory=set)
 
-    def claim(self, room: int) -> tuple[list[Claimed], list[Line]]:
+    def claim(self, room: int) -> tuple[list[Claimed], list[DueLine]]:
         """Claim the next keys, and return them and a line for each that is passed over."""
         chunk: list[Claimed] = []
-        lines: list[Line] = []
+        lines: list[DueLine] = []
         buried: list[Claim] = []
         with writing(self.workspace) as unit:
             claims: list[Claim] = []
@@ -107,7 +107,7 @@ class DueKeys:
                 queries.release_claim(unit.connection, key.id, self.run.id)
         self.run.claimed.difference_update(key.id for key in keys)
 
-    def listed(self) -> Iterator[Line]:
+    def listed(self) -> Iterator[DueLine]:
         """Yield what a run would do with each key, without claiming any."""
         database = self.workspace.database
         while True:
@@ -184,7 +184,7 @@ class DueKeys:
 
     def _unfit(
         self, key: Key, claim: Claim | None, abandoned: int, *, now: datetime
-    ) -> Line | None:
+    ) -> DueLine | None:
         """Return the line for a key that is not to be rotated now, None for one that is."""
         state = lifecycle.key_state(key, now=now)
         if state != "active":
@@ -203,9 +203,9 @@ def _id_of(item: Key | UnreadableRowError) -> str:
     return item.id if isinstance(item, Key) else item.object_id
 
 
-def line_of(key: Key, result: str, reason: str | None = None) -> Line:
+def line_of(key: Key, result: str, reason: str | None = None) -> DueLine:
     """Return the line for *key*."""
-    return Line(key_id=key.id, key_alias=key.key_alias, result=result, reason=reason)
+    return DueLine(key_id=key.id, key_alias=key.key_alias, result=result, reason=reason)
 
 
 def _abandoned(connection: Connection, found: Sequence[tuple[Key, Claim | None]]) -> Counter[str]:
