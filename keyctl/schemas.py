@@ -186,7 +186,8 @@ def event() -> dict[str, Any]:
 def rule_table() -> list[dict[str, Any]]:
     """Return every rule: its id, whom it binds, whether it can be overridden, what it demands.
 
-    `closes` marks those without which a caller could end up with more than they were given.
+    `closes` marks those without which a caller could end up with more than they were given;
+    `guards` says of the others that bind callers what they are there for.
     """
     return [
         {
@@ -195,6 +196,7 @@ def rule_table() -> list[dict[str, Any]]:
             "overridable": rule.overridable,
             "closes": rule.closes,
             "demands": rule.demands,
+            "guards": rule.guards or None,
         }
         for rule in engine.RULES
     ]

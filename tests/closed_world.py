@@ -6,7 +6,7 @@ any of these.  Elements never combine.
 """
 
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
@@ -15,11 +15,12 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 MODELS = ("gpt-4o", "gpt-4", "o1", "o3")
-ROUTES = ("/v1/chat/completions", "/v1/files", "/key/generate", "/key/info", "/team/new")
+MANAGEMENT = frozenset({"/key/generate", "/key/info", "/team/new", "/team/member_add"})
+ROUTES = ("/v1/chat/completions", "/v1/files", *sorted(MANAGEMENT))
 OF_TYPE = {
-    "default": {"/v1/chat/completions", "/key/generate", "/key/info", "/team/new"},
+    "default": {"/v1/chat/completions", *MANAGEMENT},
     "llm_api": {"/v1/chat/completions", "/v1/files"},
-    "management": {"/key/generate", "/key/info", "/team/new"},
+    "management": {*MANAGEMENT},
     "read_only": {"/key/info"},
 }
 NUMBERS = ("rpm_limit", "tpm_limit", "tpd_limit", "max_parallel_requests")
@@ -27,9 +28,17 @@ MAPS = ("model_rpm_limit", "model_tpm_limit")
 GATEWAY_MAPS = ("mcp_rpm_limit", "tag_rpm_limit")
 KEPT = ("guardrails", "tags")
 GATEWAY_KEPT = ("policies", "enforced_params", "denied_passthrough_routes")
-GATEWAY_LISTS = ("prompts", "allowed_cache_controls", "allowed_passthrough_routes")
+GATEWAY_LISTS = (
+    "prompts",
+    "allowed_cache_controls",
+    "allowed_passthrough_routes",
+    "allowed_vector_store_indexes",
+)
+# Teams that no caller of the coalition administers: who does holds all that the team holds.
+SHUT = ("shut",)
 EVER = datetime(9999, 1, 1)  # noqa: DTZ001  # compared as the database keeps them
 EVERYTHING = float("inf")
+TABLES = {"user": "users", "team": "teams", "organization": "organizations"}
 # What lies within an organization.
 WITHIN = {"organization_id:acme": ("organization_id:acme", "team_id:web")}
 DAYS = {"s": 1 / 86_400, "h": 1 / 24, "d": 1}
@@ -45,7 +54,7 @@ class Element:
     routes: frozenset[str]
     caps: tuple[tuple[str, float], ...]
     kept: frozenset[str]
-    lists: tuple[frozenset[str] | None, ...]  # None: open
+    lists: tuple[tuple[str, frozenset[str]], ...]  # what is not named is open
     model_budgets: tuple[tuple[str, float, float], ...]
     budgets: tuple[tuple[float, float], ...]  # dollars, days; infinitely many days: for ever
     until: datetime
@@ -59,8 +68,8 @@ class Element:
             and all(dict(self.caps).get(name, EVERYTHING) <= most for name, most in other.caps)
             and self.kept >= other.kept
             and all(
-                theirs is None or (mine is not None and mine <= theirs)
-                for mine, theirs in zip(self.lists, other.lists, strict=True)
+                name in dict(self.lists) and dict(self.lists)[name] <= most
+                for name, most in other.lists
             )
             and all(
                 any(
@@ -83,51 +92,82 @@ class Element:
 
 @dataclass(frozen=True)
 class Right:
-    """A role that one may act in: whose, where, until when."""
+    """A role that one may act in: whose, where, by which routes, until when."""
 
     principal: str
     role: str
     scope: str
+    routes: frozenset[str]
     until: datetime
 
 
+Authority = tuple[set[Element], set[Right]]
+# Tells by a key's row whether the coalition reads the place where its next string is delivered.
+Reads = Callable[[Mapping[str, Any]], bool]
+
+
+def reads_nothing(_: Mapping[str, Any]) -> bool:
+    """Read no sink."""
+    return False
+
+
 def holdings(
-    connection: Connection, secret_ids: Collection[str], *, now: datetime
-) -> tuple[set[Element], set[Right]]:
-    """Return what these secrets give together: each by itself, and the rights of those that administer."""
+    connection: Connection,
+    secret_ids: Collection[str],
+    *,
+    now: datetime,
+    reads: Reads = reads_nothing,
+) -> Authority:
+    """Return what these secrets give together: each by itself, and the rights of those that administer.
+
+    A key whose next string is delivered where the coalition *reads* is held too.
+    """
     elements: set[Element] = set()
     rights: set[Right] = set()
-    for row in _rows(connection, secret_ids, now=now):
+    owners = owners_in(connection)
+    for row in _rows(connection, secret_ids, now=now, reads=reads):
         end = _end(row)
-        owners = _owners(connection, row)
-        elements.add(_element(row, owners, _limits_of(row), until=end))
+        limits = _limits_of(row)
+        own = _element(row, owners, limits, until=end)
+        elements.add(own)
         if not row["administers"]:
+            continue
+        routes = own.routes & MANAGEMENT
+        if not routes:
             continue
         if row["may_issue"]:
             bounds = json.loads(row["may_issue"])
             life = bounds.get("duration")
-            until = now + timedelta(days=_days(life)) if life else EVER
-            elements.add(
-                _element(row, owners, {**_limits_of(row), **_issuable(bounds)}, until=until)
-            )
-        rights |= set(_rights(connection, row, end))
+            until = _later(end, life) if life else EVER
+            issuable = {**limits, **_issuable(bounds)}
+            elements.add(_element(row, owners, issuable, until=until))
+        rights |= set(_rights(owners, row, routes, end))
     return elements, rights
 
 
+def _later(end: datetime, life: str) -> datetime:
+    """Return until when what is issued at the last moment lives."""
+    return EVER if end == EVER else end + timedelta(days=_days(life))
+
+
 def _rows(
-    connection: Connection, secret_ids: Collection[str], *, now: datetime
-) -> Iterator[Mapping[str, Any]]:
+    connection: Connection, secret_ids: Collection[str], *, now: datetime, reads: Reads
+) -> Iterator[dict[str, Any]]:
     query = text(
         "SELECT s.id AS secret_id, s.administers, s.not_after, s.state, k.* FROM secrets s"
         " JOIN keys k ON k.id = s.key_id"
-        " WHERE s.id = :id AND s.state <> 'revoked' AND k.deleted_at IS NULL"
+        " WHERE s.state <> 'revoked' AND k.deleted_at IS NULL ORDER BY s.id"
     )
-    for secret_id in sorted(secret_ids):
-        for row in connection.execute(query, {"id": secret_id}).mappings():
-            # Who blocked it may let it in again, unless it was an admin.
-            if row["blocked_by_admin"] or _end(row) <= now:
+    for found in connection.execute(query).mappings():
+        row = dict(found)
+        if row["secret_id"] not in secret_ids:
+            if row["state"] != "active" or not reads(row):
                 continue
-            yield dict(row)
+            # What is delivered next lives as long as the key.
+            row["not_after"] = row["expires"]
+        # Who blocked it may let it in again, unless it was an admin.
+        if not row["blocked_by_admin"] and _end(row) > now:
+            yield row
 
 
 def _end(row: Mapping[Any, Any]) -> datetime:
@@ -140,18 +180,54 @@ def _moment(value: Any) -> datetime:
     return moment.replace(tzinfo=None)
 
 
-def _owners(connection: Connection, row: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    found: dict[str, Mapping[str, Any]] = {}
-    for kind, table in (("user", "users"), ("team", "teams"), ("organization", "organizations")):
-        owner_id = row[f"{kind}_id"]
-        if owner_id is not None:
-            query = text(f"SELECT * FROM {table} WHERE id = :id")
-            found[kind] = dict(connection.execute(query, {"id": owner_id}).mappings().one())
-    return found
+@dataclass(frozen=True)
+class Owners:
+    """Every team, user and organization, and who is a member of what."""
+
+    rows: Mapping[tuple[str, str], Mapping[str, Any]]
+    members: Sequence[Mapping[str, Any]]
+
+    def of(self, row: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+        """Return the owners of the key in *row* by their kinds."""
+        return {
+            kind: self.rows[kind, row[f"{kind}_id"]]
+            for kind in TABLES
+            if row[f"{kind}_id"] is not None
+        }
+
+    def purses(self, row: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+        """Return the rows that limit a key together with others, by their names."""
+        found = {
+            f"{kind}:{owner['id']}": owner
+            for kind, owner in self.of(row).items()
+            if owner["max_budget"] is not None or owner["rpm_limit"] is not None
+        }
+        for member in self.members:
+            team, user = member.get("team_id"), member["user_id"]
+            is_theirs = (team, user) == (row["team_id"], row["user_id"])
+            if team in SHUT and is_theirs and member["max_budget"] is not None:
+                found[f"member:{team}/{user}"] = member
+        return found
+
+
+def owners_in(connection: Connection) -> Owners:
+    """Return who owns keys."""
+    rows = {
+        (kind, row["id"]): dict(row)
+        for kind, table in TABLES.items()
+        for row in connection.execute(text(f"SELECT * FROM {table}")).mappings()
+    }
+    members = [
+        dict(row)
+        for table in ("team_members", "organization_members")
+        for row in connection.execute(text(f"SELECT * FROM {table}")).mappings()
+    ]
+    return Owners(rows, members)
 
 
 def _limits_of(row: Mapping[str, Any]) -> dict[str, Any]:
     gateway = json.loads(row["gateway"])
+    permitted = gateway.get("object_permission") or {}
     return {
         "models": json.loads(row["models"]),
         "allowed_routes": json.loads(row["allowed_routes"]),
@@ -162,8 +238,12 @@ def _limits_of(row: Mapping[str, Any]) -> dict[str, Any]:
             **{name: json.loads(row[name]) for name in MAPS},
             **{name: gateway.get(name) or {} for name in GATEWAY_MAPS},
         },
-        "lists": [gateway.get(name) for name in GATEWAY_LISTS],
+        "lists": {
+            **{name: gateway.get(name) for name in GATEWAY_LISTS},
+            **{name: listed for name, listed in permitted.items() if name != "blocked_tools"},
+        },
         "kept": [
+            *(f"blocked_tools:{item}" for item in permitted.get("blocked_tools") or []),
             *(f"{name}:{item}" for name in KEPT for item in json.loads(row[name])),
             *(f"{name}:{item}" for name in GATEWAY_KEPT for item in gateway.get(name) or []),
         ],
@@ -186,19 +266,19 @@ def _issuable(bounds: Mapping[str, Any]) -> dict[str, Any]:
         "windows": [],
         "types": {},
         "maps": {},
-        "lists": [None for _ in GATEWAY_LISTS],
+        "lists": {},
         "model_budgets": {},
     }
 
 
 def _element(
     row: Mapping[str, Any],
-    owners: Mapping[str, Mapping[str, Any]],
+    owners: Owners,
     limits: Mapping[str, Any],
     *,
     until: datetime,
 ) -> Element:
-    lists = [limits["models"], *(json.loads(owner["models"]) for owner in owners.values())]
+    lists = [limits["models"], *(json.loads(owner["models"]) for owner in owners.of(row).values())]
     models = {
         model
         for model in MODELS
@@ -231,16 +311,16 @@ def _element(
         caps |= {f"{name}:{entry}": float(most) for entry, most in entries.items()}
     return Element(
         name=f"{row['secret_id']} of {row['id']} ({row['key_alias']})",
-        purses=frozenset(
-            f"{kind}:{owner['id']}"
-            for kind, owner in owners.items()
-            if owner["max_budget"] is not None or owner["rpm_limit"] is not None
-        ),
+        purses=frozenset(owners.purses(row)),
         models=frozenset(models),
         routes=frozenset(routes),
         caps=tuple(sorted(caps.items())),
         kept=frozenset(limits["kept"]),
-        lists=tuple(frozenset(listed) if listed else None for listed in limits["lists"]),
+        lists=tuple(
+            (name, frozenset(json.dumps(item, sort_keys=True) for item in listed))
+            for name, listed in sorted(limits["lists"].items())
+            if listed
+        ),
         model_budgets=tuple(
             (model, float(entry["max_budget"]), _days(entry.get("budget_duration")))
             for model, entry in sorted(limits["model_budgets"].items())
@@ -256,25 +336,24 @@ def _days(period: str | None) -> float:
     return int(period[:-1]) * DAYS[period[-1]]
 
 
-def _rights(connection: Connection, row: Mapping[str, Any], end: datetime) -> Iterator[Right]:
+def _rights(
+    owners: Owners, row: Mapping[str, Any], routes: frozenset[str], end: datetime
+) -> Iterator[Right]:
     user_id = row["user_id"]
     if user_id is None:
         if row["service_account"]:
-            yield Right(row["id"], "service_account", f"team_id:{row['team_id']}", end)
+            yield Right(row["id"], "service_account", f"team_id:{row['team_id']}", routes, end)
         return
-    user = connection.execute(text("SELECT role FROM users WHERE id = :id"), {"id": user_id}).one()
-    yield Right(user_id, user.role, "everywhere", end)
-    for table, column in (("team_members", "team_id"), ("organization_members", "organization_id")):
-        query = text(f"SELECT {column} AS place, role FROM {table} WHERE user_id = :id")
-        for place, role in connection.execute(query, {"id": user_id}):
-            # A plain membership gives nothing that the secret's own limits do not bound.
-            if role not in ("user", "internal_user"):
-                yield Right(user_id, role, f"{column}:{place}", end)
+    yield Right(user_id, owners.rows["user", user_id]["role"], "everywhere", routes, end)
+    for member in owners.members:
+        # A plain membership gives nothing that the secret's own limits do not bound.
+        if member["user_id"] != user_id or member["role"] in ("user", "internal_user"):
+            continue
+        column = "team_id" if "team_id" in member else "organization_id"
+        yield Right(user_id, member["role"], f"{column}:{member[column]}", routes, end)
 
 
-def escaped(
-    now_held: tuple[set[Element], set[Right]], at_start: tuple[set[Element], set[Right]]
-) -> list[Element | Right]:
+def escaped(now_held: Authority, at_start: Authority) -> list[Element | Right]:
     """Return what is held now and lies below nothing that was held at the start."""
     elements, rights = now_held
     found: list[Element | Right] = [
@@ -288,11 +367,11 @@ def escaped(
 
 def _is_within(right: Right, other: Right) -> bool:
     """Tell whether *right* is *other*, or one that who holds *other* may give within it."""
-    if right.until > other.until:
+    if right.until > other.until or not right.routes <= other.routes:
         return False
     if (right.principal, right.role, right.scope) == (other.principal, other.role, other.scope):
         return True
     if other.role == "org_admin":  # gives every role within the organization
-        return right.scope in WITHIN[other.scope]
+        return right.scope in WITHIN.get(other.scope, (other.scope,))
     # Who administers a team makes service accounts for it.
     return right.role == "service_account" and other.scope == right.scope and other.role == "admin"

@@ -18,6 +18,7 @@ RULES: Final = Layout(
         Column("overridable", rank=3),
         Column("closes", rank=4),
         Column("demands", rank=1),
+        Column("guards", rank=5),
     ),
 )
 

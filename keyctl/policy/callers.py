@@ -270,12 +270,24 @@ def _rule(
     check: Callable[[Facts], Iterable[Violation]],
     *,
     binds: Literal["caller", "secret"] = "caller",
-    closes: bool = False,
+    guards: str = "",
 ) -> Rule:
     return Rule(
-        id=rule, binds=binds, overridable=False, demands=demands, check=check, closes=closes
+        id=rule,
+        binds=binds,
+        overridable=False,
+        demands=demands,
+        check=check,
+        closes=not guards,
+        guards=guards,
     )
 
+
+_CHOICE: Final = "who makes keys here is the owner's choice; what is made lies within the ceiling"
+_OTHERS: Final = (
+    "keys of others are not theirs to change or end; what is taken lies within the ceiling"
+)
+_STAYS: Final = "others' purses are not theirs to spend; what is made lies within the ceiling"
 
 RULES: Final = (
     _rule(
@@ -288,25 +300,56 @@ RULES: Final = (
         "caller.admin_block",
         "who lets a key in again that an admin blocked is an admin",
         _admin_block,
-        closes=True,
     ),
-    _rule("caller.read_only", "a viewer changes nothing", _read_only),
-    _rule("caller.no_rights", "the caller is a user or a service account", _no_rights),
+    _rule(
+        "caller.read_only",
+        "a viewer changes nothing",
+        _read_only,
+        guards="a viewer is there to look; what is made lies within the ceiling",
+    ),
+    _rule(
+        "caller.no_rights",
+        "the caller is a user or a service account",
+        _no_rights,
+        guards="nobody would answer for what such a key makes; it lies within the ceiling",
+    ),
     _rule(
         "caller.self_only",
         "the key is the caller's own, or the caller administers its team",
         _self_only,
+        guards=_OTHERS,
     ),
-    _rule("caller.team_member", "the caller is a member of the key's team", _team_member),
-    _rule("caller.service_account_team", "a service account stays in its team", _service_team),
-    _rule("caller.suspend", "who blocks a key administers its team or organization", _suspend),
-    _rule("caller.organization", "the caller belongs to the key's organization", _organization),
-    _rule("caller.admin_only", "fields for admins are left alone", _admin_only, closes=True),
+    _rule(
+        "caller.team_member",
+        "the caller is a member of the key's team",
+        _team_member,
+        guards=_STAYS,
+    ),
+    _rule(
+        "caller.service_account_team",
+        "a service account stays in its team",
+        _service_team,
+        guards=_STAYS,
+    ),
+    _rule(
+        "caller.suspend",
+        "who blocks a key administers its team or organization",
+        _suspend,
+        guards="whoever uses a key is not to lose it; a block gives nothing to whoever blocks",
+    ),
+    _rule(
+        "caller.organization",
+        "the caller belongs to the key's organization",
+        _organization,
+        guards=_STAYS,
+    ),
+    _rule("caller.admin_only", "fields for admins are left alone", _admin_only),
     *(
         _rule(
             f"{name}.allowed_team_member_roles",
             f"the caller's team role is an allowed one ({name} policy)",
             _member_roles(name),
+            guards=_CHOICE,
         )
         for name in LAYERS
     ),
@@ -314,8 +357,12 @@ RULES: Final = (
         "team.team_member_permissions",
         "a plain member has been granted this operation",
         _member_permissions,
+        guards=_CHOICE,
     ),
     _rule(
-        "personal.allowed_user_roles", "the caller's role may make keys without a team", _user_roles
+        "personal.allowed_user_roles",
+        "the caller's role may make keys without a team",
+        _user_roles,
+        guards=_CHOICE,
     ),
 )

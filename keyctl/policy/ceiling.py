@@ -28,7 +28,8 @@ def ceiling_of(facts: Facts) -> Holding | None:
     key, ends_at = caller.key, caller.ends_at
     if caller.key_tier is not None:
         key = _with_tier(key, caller.key_tier)
-    if key.may_issue is not None:
+    # What a key may issue are other keys: rotated by itself, it lives no longer than it did.
+    if key.may_issue is not None and not _rotates_itself(facts):
         key, ends_at = _delegated(key, key.may_issue, facts.now)
     return Holding(
         key=key,
@@ -65,7 +66,7 @@ def check(facts: Facts, row: "_Row") -> Iterable[Violation]:
     if ceiling is None:
         return
     # A key that is rotated by itself gains nothing but, by an old secret, time.
-    own = facts.operation == "rotate" and is_own_key(facts) and row.fields == ("expires",)
+    own = _rotates_itself(facts) and row.fields == ("expires",)
     excess = row.compare(_holding(facts), ceiling) if own or is_bound(facts) else None
     if excess is None:
         return
@@ -96,19 +97,24 @@ def _is_new(facts: Facts) -> bool:
 def is_bound(facts: Facts) -> bool:
     """Tell whether the key, as it would be, is to lie below the caller's own as a whole.
 
-    A new key is, one that is rotated into the caller's hands, and one that a change makes wider in
-    anything: else the change would add what the caller has to what the key has.
+    A new key is, one that is rotated into the caller's hands, one whose next string a change leads
+    to another place, and one that a change makes wider in anything: else the change would add what
+    the caller has to what the key has.
     """
     if _is_new(facts):
         return True
     if facts.operation == "update":
-        return _is_widened(facts)
+        return _is_widened(facts) or (facts.led_away and not is_own_key(facts))
     return facts.operation == "rotate" and not facts.to_own_sink and not is_own_key(facts)
 
 
 def is_own_key(facts: Facts) -> bool:
     """Tell whether the key is the very one that the caller acts with."""
     return facts.caller.key is not None and facts.caller.key.id == facts.key.id
+
+
+def _rotates_itself(facts: Facts) -> bool:
+    return facts.operation == "rotate" and is_own_key(facts)
 
 
 def _is_widened(facts: Facts) -> bool:
@@ -323,24 +329,20 @@ _ROWS: Final = (
 COMPARED: Final = frozenset(name for row in _ROWS for name in (*row.fields, *row.also))
 
 
-# Only admins name the first two; of the others nothing shows yet that something else opens.
-_CLOSED_ELSEWHERE: Final = frozenset(
-    {
-        "allowed_passthrough_routes",
-        "denied_passthrough_routes",
-        "budget_fallbacks",
-        "object_permission",
-        "allowed_vector_store_indexes",
-    }
-)
+# Why a row closes nothing.
+_GUARDS: Final = {
+    "budget_fallbacks": "a model that is fallen back to is checked as any other: this says so when the key is made",
+}
 
 
 def _rule(row: _Row) -> Rule:
+    guards = _GUARDS.get(row.fields[0], "")
     return Rule(
         id=row.rule,
         binds="caller",
         overridable=False,
-        closes=not {*row.fields} & _CLOSED_ELSEWHERE,
+        closes=not guards,
+        guards=guards,
         demands=f"{', '.join(row.fields)}: no more than the caller's own key has",
         check=lambda facts: check(facts, row),
     )

@@ -46,6 +46,7 @@ _OUTSIDE: Final = (
         overridable=False,
         demands="the members of a team with an organization come from there",
         check=_elsewhere,
+        guards="an organization says who belongs to it; a plain member holds no more than before",
     ),
     Rule(
         id="hook.custom_key_generate",
@@ -68,6 +69,7 @@ _OUTSIDE: Final = (
         overridable=False,
         demands="only an admin steps over a rule",
         check=_elsewhere,
+        guards="says so: a rule that a caller steps over stands anyway",
     ),
 )
 

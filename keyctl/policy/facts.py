@@ -110,6 +110,7 @@ class Facts:
     `issued` counts the keys that the caller's key has made, and `most_issued` is how many it may.
     `supplied_is_strong` is None when no key string was supplied; `rotated` is the state of a key
     that is to be rotated, and `to_own_sink` tells that its new string goes where the key's always do.
+    `led_away` tells that an update moves the place where the key's next string is delivered.
     """
 
     operation: Operation
@@ -133,4 +134,5 @@ class Facts:
     supplied_is_strong: bool | None = None
     rotated: str = "active"
     to_own_sink: bool = False
+    led_away: bool = False
     now: datetime

@@ -54,9 +54,17 @@ def change_ends_administration(caller: Caller, before: Key, after: Key) -> bool:
     """Tell whether the change makes *before*'s secrets administer no more."""
     if (before.user_id, before.service_account) != (after.user_id, after.service_account):
         return True
+    if _is_prolonged(before, after) and not ends_with_caller(caller, after.expires):
+        return True  # else a key that ends would give itself more time
     if caller.is_admin or is_own(caller, before):
         return False
     return any(getattr(before, name) != getattr(after, name) for name in LEADS_AWAY)
+
+
+def _is_prolonged(before: Key, after: Key) -> bool:
+    if before.expires is None:
+        return False
+    return after.expires is None or after.expires > before.expires
 
 
 def ends_with_caller(caller: Caller, end: datetime | None) -> bool:

@@ -17,7 +17,8 @@ class Rule:
     `binds` tells whom: rules about the *key* bind everyone, rules about the *caller* are met by
     admins, rules about the *secret* in hand bind whoever acts with a key, admins too.  Only an
     `overridable` one can be stepped over by name.  One that `closes` keeps callers from ending up
-    with more than they were given: without it they could.
+    with more than they were given: without it they could.  For one that binds callers and closes
+    nothing, `guards` says what it is there for.
     """
 
     id: str
@@ -26,3 +27,4 @@ class Rule:
     demands: str
     check: Check
     closes: bool = False
+    guards: str = ""

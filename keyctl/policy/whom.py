@@ -127,10 +127,16 @@ def unbounded_by_purse(facts: Facts) -> str | None:
 
 
 def _rule(
-    rule: str, demands: str, check: Callable[[Facts], Iterable[Violation]], *, closes: bool = False
+    rule: str, demands: str, check: Callable[[Facts], Iterable[Violation]], *, guards: str = ""
 ) -> Rule:
     return Rule(
-        id=rule, binds="caller", overridable=False, demands=demands, check=check, closes=closes
+        id=rule,
+        binds="caller",
+        overridable=False,
+        demands=demands,
+        check=check,
+        closes=not guards,
+        guards=guards,
     )
 
 
@@ -139,18 +145,24 @@ RULES: Final = (
         "caller.member_keys",
         "keys for other members are made only where create_member_keys is said",
         _member_keys,
+        guards="it is the team's choice; a key for another administers nothing and lies within the ceiling",
     ),
-    _rule("caller.owner_role", "keys of admins and their viewers are left to admins", _owner_role),
+    _rule(
+        "caller.owner_role",
+        "keys of admins and their viewers are left to admins",
+        _owner_role,
+        guards="admins are not to lose their keys; what another takes of theirs administers nothing",
+    ),
     _rule(
         "caller.service_account_user",
         "a service account touches keys without a user only",
         _service_account_user,
+        guards="people are not to lose keys to a robot; what it takes administers nothing",
     ),
     _rule(
         "caller.purse",
         "a key that is made, widened or taken stays in every purse of the caller's own key",
         _purses,
-        closes=True,
     ),
     _rule(
         "caller.may_issue.max_keys",

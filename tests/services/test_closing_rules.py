@@ -5,17 +5,24 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from clock import Clock
 from closed_world import Element, Right, escaped, holdings
 from holders import Held, operator
+from ledger import Ledger, admitted
 from world import World
 
 from keyctl import money
 from keyctl.errors import KeyctlError
-from keyctl.policy import engine, issuing, members
-from keyctl.records import Team
+from keyctl.policy import ceiling, engine, issuing, members, operations
+from keyctl.records import Organization, Team
 from keyctl.services import acting
 from keyctl.services.members import MemberService
 from keyctl.services.workspace import Workspace
+
+
+def _index(permission: str) -> dict[str, Any]:
+    return {"index_name": "i", "index_permissions": [permission]}
+
 
 # What the caller's key has, and the key that is asked for: refused by one rule only.
 ASKED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -51,6 +58,17 @@ ASKED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         f"caller.{name}": ({name: ["a"]}, {name: ["a", "b"]})
         for name in ("prompts", "allowed_cache_controls")
     },
+    "caller.object_permission": (
+        {"object_permission": {"mcp_servers": ["a"]}},
+        {"object_permission": {"mcp_servers": ["a", "b"]}},
+    ),
+    "caller.allowed_vector_store_indexes": (
+        {"allowed_vector_store_indexes": [_index("read")]},
+        {"allowed_vector_store_indexes": [_index("write")]},
+    ),
+    # Only admins name these: what is left out is filled in by the same rule.
+    "caller.allowed_passthrough_routes": ({"allowed_passthrough_routes": ["/a"]}, {}),
+    "caller.denied_passthrough_routes": ({"denied_passthrough_routes": ["/a"]}, {}),
     "caller.purse": ({"team_id": "web"}, {}),
     "caller.admin_only": ({"duration": "1d"}, {"may_issue": {"duration": "9d"}}),
 }
@@ -99,10 +117,12 @@ def _coalition(workspace: Workspace) -> Coalition:
 
 
 def without(monkeypatch: pytest.MonkeyPatch, rule: str) -> None:
-    """Take one rule out of those that are asked."""
+    """Take one rule out of those that are asked, and what it fills in."""
     rest = tuple(item for item in engine.RULES if item.id != rule)
     assert len(rest) == len(engine.RULES) - 1
     monkeypatch.setattr(engine, "RULES", rest)
+    rows = tuple(row for row in ceiling._ROWS if row.rule != rule)  # it has no other name
+    monkeypatch.setattr(ceiling, "_ROWS", rows)
 
 
 @pytest.mark.parametrize("rule", ASKED)
@@ -157,6 +177,20 @@ class TestWhatIsRaisedOutsideThePureRules:
         monkeypatch.setattr(issuing, "check_may_raise", lambda *_: None)
         assert coalition.gains(raise_it)
 
+    def test_a_key_that_may_not_call_the_route(
+        self, coalition: Coalition, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """caller.route: a key for inference would make ada an admin of the organization."""
+        olga = coalition.given({"user_id": "olga", "key_type": "llm_api"})
+        coalition.given({"user_id": "ada"})
+
+        def promote() -> None:
+            MemberService(olga.workspace).add(Organization, "acme", "ada", "org_admin")
+
+        assert not coalition.gains(promote)
+        monkeypatch.setattr(operations, "missing_route", lambda *_: iter(()))
+        assert coalition.gains(promote)
+
     def test_a_role_that_a_team_admin_gives(
         self, coalition: Coalition, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -172,6 +206,43 @@ class TestWhatIsRaisedOutsideThePureRules:
         assert coalition.gains(promote)
 
 
+def test_more_keys_than_may_be_issued(
+    coalition: Coalition, monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    """caller.may_issue.max_keys: a gateway would admit more than what all of them may cost."""
+    bounds = {"max_keys": 2, "max_budget": 2, "duration": "9d"}
+    ci = coalition.given({"user_id": "eve", "duration": "9d", "may_issue": bounds})
+    engine_ = coalition.world.workspace.database.engine
+    url = engine_.url.render_as_string(hide_password=False)
+    ledger, now = Ledger(), clock().replace(tzinfo=None)
+    with engine_.connect() as connection:
+        ledger.open(connection)
+
+    def overspent() -> list[str]:
+        """Issue two keys if that is allowed, spend what they have, and return what that is too much of."""
+        over: list[str] = []
+        for _ in range(2):
+            try:
+                made = ci.generate({})
+            except KeyctlError:
+                break
+            ledger.issue(ci.key_id, made.key_id)
+            while admitted(url, str(made.key_string), 1, clock=clock, model="o1"):
+                with engine_.connect() as connection:
+                    over += ledger.admit(connection, str(made.key_string)[3:15], 1, now=now)
+        return over
+
+    assert overspent() == []
+    without(monkeypatch, "caller.may_issue.max_keys")
+    assert overspent() == [f"all that {ci.key_id} issued"] * 4
+
+
+def test_every_other_rule_of_callers_says_what_it_is_there_for() -> None:
+    """It closes nothing, and guards something."""
+    for item in engine.RULES:
+        assert bool(item.guards) != item.closes or item.binds == "key", item.id
+
+
 def test_every_closing_rule_is_shown_here() -> None:
     """A rule that is marked has its attack above."""
     marked = {rule.id for rule in engine.RULES if rule.closes}
@@ -179,6 +250,7 @@ def test_every_closing_rule_is_shown_here() -> None:
         *ASKED,
         *("caller.admin_block", "caller.issued_by_another"),
         *("caller.raises_administration", "caller.member_role"),
+        *("caller.route", "caller.may_issue.max_keys"),
         "caller.restricted",  # shown by a second account, where restricted mode is tested
     }
     assert shown == marked

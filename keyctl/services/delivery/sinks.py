@@ -5,6 +5,7 @@ from pathlib import Path
 
 from keyctl import durations, nearest
 from keyctl.config import sinks
+from keyctl.config.settings import Settings
 from keyctl.errors import DeliveryError, FileTakenError, KeyctlError, UsageError
 from keyctl.records import Key
 from keyctl.services.delivery.overwrite import replaceable
@@ -15,7 +16,7 @@ from keyctl.sinks.command import CommandSink
 from keyctl.sinks.file import FileSink
 from keyctl.sinks.kubernetes import KubernetesSink
 from keyctl.sinks.python import PythonSink
-from keyctl.sinks.templates import expand
+from keyctl.sinks.templates import FIELDS, expand
 from keyctl.sinks.vault import Login, VaultSink
 
 ENV_VAR = "OPENAI_API_KEY"
@@ -147,3 +148,27 @@ def target_of(key: Key, *, key_id: str | None = None) -> Target:
         user=key.user_id,
         org=key.organization_id,
     )
+
+
+def own_sink(settings: Settings, key: Key) -> str | None:
+    """Return the name of the sink where the key's new strings always go, None if there is none.
+
+    `default_sink` is that of keys which cron rotates: no other key's string would come there.
+    """
+    return key.sink or (settings.default_sink if key.auto_rotate else None)
+
+
+def leads_elsewhere(settings: Settings, before: Key, after: Key) -> bool:
+    """Tell whether a change moves the place where the key's next string is delivered."""
+    name = own_sink(settings, after)
+    sink = settings.sinks.get(name or "")
+    if sink is None:
+        return False
+    if name != own_sink(settings, before):
+        return True
+    old, new = target_of(before), target_of(after)
+    moved = [field for field in FIELDS if getattr(old, field) != getattr(new, field)]
+    if isinstance(sink, sinks.CommandSinkSettings | sinks.PythonSinkSettings):
+        return bool(moved)  # they are told whose key it is, and choose a place themselves
+    texts = [value for value in sink.model_dump().values() if isinstance(value, str)]
+    return any(f"{{{field}}}" in text for field in moved for text in texts)

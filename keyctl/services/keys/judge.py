@@ -29,6 +29,7 @@ from keyctl.services.authorize.verdict import (
     owners_of,
     roles,
 )
+from keyctl.services.delivery.sinks import leads_elsewhere
 from keyctl.services.keys.changed import changed_key, merge
 from keyctl.services.keys.lists import resolved
 from keyctl.services.tiers import require_tier
@@ -92,6 +93,7 @@ def judge_change(
         given=frozenset(values) if not moved else _named(changed),
         cleared=cleared,
         moved=moved,
+        led_away=leads_elsewhere(settings, before, changed),
         caller=caller,
         team=around.team,
         organization=around.organization,

@@ -70,7 +70,8 @@ class ChangeService:
                 )
                 if verdict.violations:
                     raise engine.refuse(list(verdict.violations))
-                write_change(unit, before, verdict, reason=reason)
+                ended = write_change(unit, before, verdict, reason=reason)
+                self.workspace.warnings.extend(ended)
                 self.workspace.warnings.extend(warnings_about_limits(verdict.key, patch.keys()))
                 secrets = queries.secrets_of(unit.connection, before.id)
         except ConstraintError as error:
@@ -132,8 +133,8 @@ class ChangeService:
         return {**view, "filled": [], "audit": anchor(head) if head else None}
 
 
-def write_change(unit: Unit, before: Key, verdict: Judgement, *, reason: str | None) -> None:
-    """Write the changed key and its audit event; its secrets end when it does."""
+def write_change(unit: Unit, before: Key, verdict: Judgement, *, reason: str | None) -> list[str]:
+    """Write the changed key and its audit event, and return warnings; its secrets end when it does."""
     after = replace(verdict.key, updated_at=unit.now, updated_by=unit.caller.actor)
     after = with_blocker(unit.caller, before, after)
     changed = {
@@ -151,7 +152,11 @@ def write_change(unit: Unit, before: Key, verdict: Judgement, *, reason: str | N
             reason=reason,
         )
     unit.record("key_updated", "key", before.id, before=row_of(before), after=row_of(after))
-    end_administration(unit, before, after)
+    return [
+        f"secret {secret_id} of key {before.id} administers no more; an admin whose key does not end"
+        f" gives that back: keyctl update {before.id} --administers {secret_id}"
+        for secret_id in end_administration(unit, before, after)
+    ]
 
 
 def with_blocker(caller: Caller, before: Key, after: Key) -> Key:
@@ -161,14 +166,17 @@ def with_blocker(caller: Caller, before: Key, after: Key) -> Key:
     return replace(after, blocked_by_admin=after.blocked and caller.is_admin)
 
 
-def end_administration(unit: Unit, before: Key, after: Key) -> None:
-    """End the right of a key's secrets to act as a caller, where the change from *before* ends it."""
+def end_administration(unit: Unit, before: Key, after: Key) -> list[str]:
+    """End the right of a key's secrets to act as a caller, where the change ends it; return their ids."""
+    ended: list[str] = []
     if not issuing.change_ends_administration(unit.caller, before, after):
-        return
+        return ended
     for secret in queries.secrets_of(unit.connection, before.id):
         if secret.administers and secret.state != "revoked":
             queries.update_secret(unit.connection, secret.id, administers=False)
             _record_administers(unit, before, secret, administers=False)
+            ended.append(secret.id)
+    return ended
 
 
 def _record_administers(unit: Unit, key: Key, secret: Secret, *, administers: bool) -> None:

@@ -168,7 +168,8 @@ class ManyChangesService:
         ledger.count(verdict.key)
         if verdict.key == key and not verdict.stepped_over:
             return Ended(given=given, key_id=key.id, result=UNCHANGED)
-        write_change(unit, key, verdict, reason=self.reason)
+        ended = write_change(unit, key, verdict, reason=self.reason)
+        self.workspace.warnings.extend(ended)
         return Ended(given=given, key_id=key.id, result="updated")
 
     def _verdict(

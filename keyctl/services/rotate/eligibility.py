@@ -12,6 +12,7 @@ from keyctl.policy import engine
 from keyctl.policy.facts import Caller, Facts
 from keyctl.records import Key
 from keyctl.services.authorize.verdict import facts_of
+from keyctl.services.delivery.sinks import own_sink
 from keyctl.services.keys.find import may_see
 from keyctl.sinks.base import Sink
 
@@ -66,11 +67,11 @@ def _added(before: Facts, after: Facts) -> list[Violation]:
 
 
 def is_own_sink(settings: Settings, key: Key, sink: Sink) -> bool:
-    """Tell whether *sink* is where the key's new strings always go: its own, else the default one."""
+    """Tell whether *sink* is where the key's new strings always go."""
     return (
         not sink.shows_answer
         and sink.name in settings.sinks
-        and sink.name == (key.sink or settings.default_sink)
+        and sink.name == own_sink(settings, key)
     )
 
 

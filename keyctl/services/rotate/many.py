@@ -8,7 +8,7 @@ from keyctl.errors import DatabaseError, KeyctlError, UsageError
 from keyctl.fields import parse_grace
 from keyctl.records import Key
 from keyctl.services import denials
-from keyctl.services.delivery.sinks import named_sink, target_of
+from keyctl.services.delivery.sinks import named_sink, own_sink, target_of
 from keyctl.services.keys.find import live_key
 from keyctl.services.rotate.eligibility import refuse_unfit
 from keyctl.services.rotate.one import RotateOrder, RotateService
@@ -56,7 +56,7 @@ class ManyRotationsService:
                     connection,
                     caller,
                     key,
-                    to_own_sink=self._sink_of(key) == key.sink,
+                    to_own_sink=self._sink_of(key) == own_sink(self.workspace.settings, key),
                     now=database.now(connection),
                 )
             named_sink(self.workspace, self._sink_of(key)).check(target_of(key))
