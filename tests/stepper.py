@@ -30,16 +30,31 @@ MODULES = (keyctl.services.delivery.protocol, keyctl.services.import_litellm.ser
 
 
 NUMBER = signal.SIGKILL
+LEFT = 1
+
+
+def is_time() -> bool:
+    """Count one occurrence of the step, and tell whether it is the one to die at."""
+    global LEFT  # noqa: PLW0603  # a process dies once
+    LEFT -= 1
+    return LEFT == 0
 
 
 def die() -> None:
-    """End like a power cut."""
-    os.kill(os.getpid(), NUMBER)
+    """End like a power cut, when the step has come as often as was asked for."""
+    if is_time():
+        os.kill(os.getpid(), NUMBER)
 
 
 def before(owner: Any, name: str) -> None:
     """Die when the function is called."""
-    setattr(owner, name, lambda *_args, **_options: die())
+    original: Callable[..., Any] = getattr(owner, name)
+
+    def wrapped(*args: Any, **options: Any) -> Any:
+        die()
+        return original(*args, **options)
+
+    setattr(owner, name, wrapped)
 
 
 def after(owner: Any, name: str) -> None:
@@ -89,8 +104,9 @@ def half_delivered() -> None:
 
     def half(descriptor: int, data: bytes) -> int:
         if descriptor == 1:
-            write(descriptor, data[: len(data) // 2])
+            first = write(descriptor, data[: len(data) // 2])
             die()
+            return first
         return write(descriptor, data)
 
     os.write = half  # type: ignore[assignment]
@@ -101,11 +117,13 @@ def half_delivered() -> None:
 def child_killed_too() -> None:
     """Die together with the command that has the key."""
 
-    def wait(process: "subprocess.Popen[bytes]", _timeout: float | None = None) -> int:
-        os.killpg(process.pid, signal.SIGKILL)
-        die()
-        raise AssertionError
+    def wait(process: "subprocess.Popen[bytes]", timeout: float | None = None) -> int:
+        if is_time():
+            os.killpg(process.pid, signal.SIGKILL)
+            os.kill(os.getpid(), NUMBER)
+        return original(process, timeout)
 
+    original = subprocess.Popen.wait
     subprocess.Popen.wait = wait  # type: ignore[assignment]
 
 
@@ -174,11 +192,34 @@ WITH_A_WEBHOOK: dict[str, Callable[[], None]] = {
 }
 
 
+def any_step() -> None:
+    """Die before or after a commit, a delivery, a name that a file gets, a command's end, or the reading back."""
+    commit: Callable[..., None] = DefaultDialect.do_commit
+
+    def do_commit(dialect: Any, connection: Any) -> None:
+        die()
+        commit(dialect, connection)
+        die()
+
+    DefaultDialect.do_commit = do_commit  # type: ignore[method-assign]
+    for sink in (FileSink, CommandSink):
+        before(sink, "deliver")
+        after(sink, "deliver")
+    for name in ("link", "rename"):
+        before(os, name)
+    before(subprocess.Popen, "wait")
+    for module in MODULES:
+        before(module, "check_written")
+
+
 def arm(step: str, signal_name: str = "SIGKILL") -> None:
-    """Let this process get the signal when it is at the step."""
-    global NUMBER  # noqa: PLW0603  # a process dies once
+    """Let this process get the signal when it is at the step; `step:N` is the Nth time that it is there."""
+    global NUMBER, LEFT  # noqa: PLW0603  # a process dies once
     NUMBER = getattr(signal, signal_name)
-    {**WITH_A_COMMAND, **WITH_A_WEBHOOK, "answer_lost": answer_lost}[step]()
+    name, _, times = step.partition(":")
+    LEFT = int(times or 1)
+    steps = {**WITH_A_COMMAND, **WITH_A_WEBHOOK, "answer_lost": answer_lost, "any": any_step}
+    steps[name]()
 
 
 if __name__ == "__main__":

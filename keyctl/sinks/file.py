@@ -3,7 +3,6 @@
 import os
 import stat
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import IO
 
 from keyctl import keystring
 from keyctl.errors import DeliveryError, FileTakenError, UsageError
+from keyctl.sinks import parts
 from keyctl.sinks.base import Format, NotTakenError, Parcel, Target, UnknownError, rendered
 from keyctl.sinks.ownership import OTHERS, Ownership, group_id, refused
 
@@ -60,22 +60,19 @@ class FileSink:
         self._may_go = set()
         self._check_existing()
         wanted = self._ownership()
-        probe = self._part()
         try:
-            handle = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            with parts.begun(self.path) as probe:
+                handle = probe.handle
+                try:
+                    wanted.begin(handle)
+                    wanted.widen(handle)
+                except OSError as error:
+                    raise refused(self.path, error) from error
         except OSError as error:
             raise DeliveryError(
                 f"{self.path} cannot be written: {error.strerror}",
                 hint="check that its folder exists and is yours to write",
             ) from error
-        try:
-            wanted.begin(handle)
-            wanted.widen(handle)
-        except OSError as error:
-            raise refused(self.path, error) from error
-        finally:
-            os.close(handle)
-            os.unlink(probe)
         if wanted.mode & OTHERS:
             self._warn(f"{self.path} could be read or written by everybody; it no longer can")
 
@@ -106,40 +103,35 @@ class FileSink:
             os.close(folder)
 
     def _write(self, data: bytes, folder: int) -> None:
-        part = self._part()
+        parts.remove_left(self.path)
         try:
-            handle, named = _unnamed(part, folder)
-            try:
-                with os.fdopen(handle, "wb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
-                    self._check_existing()  # it may have come while the key was hashed and staged
-                    self._hand_on(file.fileno())
-                    self._put_in_place(file, part, folder, named=named)
-            except BaseException:
-                with suppress(OSError):
-                    os.unlink(part)
-                raise
+            with (
+                parts.begun(self.path) as part,
+                os.fdopen(os.dup(part.handle), "wb") as file,
+            ):
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+                self._check_existing()  # it may have come while the key was hashed and staged
+                self._hand_on(file.fileno())
+                self._put_in_place(file, part, folder)
         except OSError as error:
             raise NotTakenError(f"{self.path}: {error.strerror}") from error
 
-    def _put_in_place(self, file: IO[bytes], part: Path, folder: int, *, named: bool) -> None:
-        if not named:
-            # The bytes had no name until now, so a run that was killed left nothing to be found.
-            # With a dir_fd, because only then Python asks the kernel to follow the link in /proc.
-            os.link(f"/proc/self/fd/{file.fileno()}", part.name, dst_dir_fd=folder)
+    def _put_in_place(self, file: IO[bytes], part: parts.Part, folder: int) -> None:
+        part.name_it(folder)
         file.close()  # an error of that comes before it is in place, and not after
         try:
-            os.rename(part, self.path)
+            os.rename(part.path, self.path)
         except OSError as error:
             try:
-                os.unlink(part)
+                os.unlink(part.path)
             except OSError:
                 # A request that NFS sends twice may be answered with an error although the first
                 # one was carried out.  Only a part that was still there proves that it was not.
                 raise UnknownError(f"{self.path}: {error.strerror}") from error
             raise
+        part.named = False
 
     def _hand_on(self, handle: int) -> None:
         """Open the file, which is whole by now, to those who may read it."""
@@ -186,11 +178,6 @@ class FileSink:
             )
         self._may_go = found
 
-    def _part(self) -> Path:
-        # A random name in the same folder: rename is atomic only within one file system, and a
-        # guessable one could be planted as a link.
-        return self.path.with_name(f".{self.path.name[:200]}.{keystring.random_text(8)}.part")
-
 
 def _absolute(path: Path) -> Path:
     try:
@@ -200,18 +187,6 @@ def _absolute(path: Path) -> Path:
             f"{path} begins in the current folder, which was removed",
             hint="go to another folder, or give an absolute path",
         ) from None
-
-
-def _unnamed(part: Path, folder: int) -> tuple[int, bool]:
-    """Return a new file of mode 0600 in the folder, and whether it has the name *part*.
-
-    Without a name where the file system can do that; NFS and some others cannot.
-    """
-    try:
-        return os.open(".", os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC, 0o600, dir_fd=folder), False
-    except OSError:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        return os.open(part, flags, 0o600), True
 
 
 def _head(path: Path) -> bytes:

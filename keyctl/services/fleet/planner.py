@@ -28,6 +28,8 @@ from keyctl.services.fleet.world import World
 from keyctl.services.owners import WORD
 from keyctl.services.workspace import Workspace
 
+# The rule of a place in a sink that cannot take the key.
+TAKEN = "fleet.place"
 _ORDER = ("budget", "organization", "user", "team", "key")
 
 
@@ -144,7 +146,7 @@ def check_places(workspace: Workspace, plan: Plan) -> None:
             if change.target.alias not in abandoned:
                 sink.check(change.target)
         except KeyctlError as error:
-            rule = "fleet.sink" if isinstance(error, UsageError) else "fleet.place"
+            rule = "fleet.sink" if isinstance(error, UsageError) else TAKEN
             if not isinstance(error, UsageError):
                 error = DeliveryError(error.message, hint=error.hint)
             plan.problems.append(

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from sqlalchemy.exc import IntegrityError as ConstraintError
 
-from keyctl.db.queries.audit import Head, lock_head
+from keyctl.db.queries.audit import Head, find_head, lock_head
 from keyctl.errors import (
     BusyError,
     ConflictError,
@@ -25,7 +25,13 @@ from keyctl.services.delivery import run_lock
 from keyctl.services.delivery.run_lock import Run
 from keyctl.services.delivery.sinks import named_sink
 from keyctl.services.fleet.model import Change, KeyChange, NewKeyChange, Plan
-from keyctl.services.fleet.planner import FleetOrder, check_places, first_error, make_plan
+from keyctl.services.fleet.planner import (
+    TAKEN,
+    FleetOrder,
+    check_places,
+    first_error,
+    make_plan,
+)
 from keyctl.services.fleet.writing import Outdated, write
 from keyctl.services.issue.generate_each import Done, EachService, Job
 from keyctl.services.issue.takeover import taken_aliases
@@ -120,9 +126,19 @@ class FleetService:
             unit.record("fleet_drifted", "fleet", _named(order), after=plan.summary())
 
     def _preview(self, order: FleetOrder, run: Run, *, standing: bool) -> Plan:
+        for _ in range(_TRIES):
+            plan = self._looked(order, run, standing=standing)
+            check_places(self.workspace, plan)
+            # A place that is taken may be taken by another run, which made the key meanwhile.
+            if all(problem.rule != TAKEN for problem in plan.problems) or self._is_now(plan.head):
+                refuse_problems(order, plan)
+                return plan
+        raise _others()
+
+    def _looked(self, order: FleetOrder, run: Run, *, standing: bool) -> Plan:
         database = self.workspace.database
         with database.read(snapshot=True) as connection:
-            plan = make_plan(
+            return make_plan(
                 connection,
                 self.workspace,
                 order,
@@ -131,9 +147,10 @@ class FleetService:
                 standing=standing,
                 now=database.now(connection),
             )
-        check_places(self.workspace, plan)
-        refuse_problems(order, plan)
-        return plan
+
+    def _is_now(self, head: Head) -> bool:
+        with self.workspace.database.read() as connection:
+            return find_head(connection) == head
 
     def _clear(self, preview: Plan, run: Run) -> None:
         """Archive what dead runs left half made, so that its place in a sink is free again."""
@@ -173,7 +190,7 @@ class FleetService:
                 continue  # somebody changed one of these keys, or took a name, since it was read
             else:
                 return plan
-        raise BusyError("others keep changing what these files describe", hint="try again")
+        raise _others()
 
     def _jobs(
         self, made: Sequence[NewKeyChange], sink_of: Callable[[Target], Sink] | None
@@ -309,6 +326,10 @@ def _no_sink(change: Change) -> KeyctlError:
         f"keys.{change.object_id}: a new key needs deliver",
         hint="name a sink of the configuration there, or give --out-dir",
     )
+
+
+def _others() -> KeyctlError:
+    return BusyError("others keep changing what these files describe", hint="try again")
 
 
 def _outdated() -> ConflictError:

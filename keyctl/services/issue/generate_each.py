@@ -123,6 +123,8 @@ class EachService:
                 became[job.key_id] = error
             else:
                 fit.append((job, key))
+        if became:
+            became |= self._made_meanwhile([job for job, _ in pairs if job.key_id in became])
         written = until_done(
             fit,
             lambda fit: delivery.stage(lambda unit, _: self.write(unit, fit, delivery.run)),
@@ -146,6 +148,13 @@ class EachService:
                 yield Done(job=job, error=what)
             else:
                 yield Done(job=job, answer=what)
+
+    def _made_meanwhile(self, jobs: Sequence[Job]) -> dict[str, KeyctlError]:
+        """Return which jobs' places are taken because another run made these keys: that is why, then."""
+        named = {job.alias: job for job in jobs if job.alias is not None}
+        with self.workspace.database.read() as connection:
+            taken = [key.key_alias for key in queries.keys_named(connection, named.keys())]
+        return {named[alias].key_id: alias_taken(alias) for alias in taken if alias is not None}
 
     def _answer(self, staged: StagedKey) -> dict[str, Any]:
         return answer_of(
