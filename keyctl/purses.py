@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 from keyctl import durations, money
 from keyctl.errors import KeyctlError
-from keyctl.records import ForeignValueError, Key, Member, Presented, Principal
+from keyctl.records import ForeignValueError, Key, Member, Presented, Principal, Tier, User
 
 _LONGEST: Final = 300
 
@@ -139,7 +139,29 @@ def _meter(name: str) -> str:
 
 
 def _metered(found: Presented) -> Iterator[Budget]:
-    key, member = found.key, found.member
+    for record in (found.key, found.user, found.member):
+        if record is not None:
+            yield from metered(record, found.tiers)
+
+
+def metered(record: Key | User | Member, tiers: Mapping[str, Tier]) -> Iterator[Budget]:
+    """Yield the budgets of a key, a user or a member that have a meter, as if nothing were spent.
+
+    Raises:
+        ForeignValueError: A document of the key holds what keyctl never writes there.
+    """
+    if isinstance(record, Member):
+        name = member_purse(record.team_id, record.user_id)
+        yield from _of_member(name, record)
+        yield from _of_tier(tiers, name.table, name.object_id, f"{name.meter}/", record.budget_id)
+        return
+    if isinstance(record, Key):
+        yield from _of_key(record)
+    table = "keys" if isinstance(record, Key) else "users"
+    yield from _of_tier(tiers, table, record.id, "", record.budget_id)
+
+
+def _of_key(key: Key) -> Iterator[Budget]:
     for window in key.budget_limits:
         limit, period = _limit("budget_limits", window)
         if limit is None or period is None:
@@ -152,13 +174,6 @@ def _metered(found: Presented) -> Iterator[Budget]:
         )
     yield from _of_models("keys", key.id, key.model_max_budget, key.created_at)
     yield from _of_tokens("keys", key.id, "", key.tpd_limit, key.created_at)
-    yield from _of_tier(found, "keys", key.id, "", key.budget_id)
-    if found.user is not None:
-        yield from _of_tier(found, "users", found.user.id, "", found.user.budget_id)
-    if member is not None:
-        name = member_purse(member.team_id, member.user_id)
-        yield from _of_member(name, member)
-        yield from _of_tier(found, name.table, name.object_id, f"{name.meter}/", member.budget_id)
 
 
 def _of_member(name: PurseName, member: Member) -> Iterator[Budget]:
@@ -206,10 +221,10 @@ def _of_tokens(
 
 
 def _of_tier(
-    found: Presented, table: str, object_id: str, prefix: str, tier_id: str | None
+    tiers: Mapping[str, Tier], table: str, object_id: str, prefix: str, tier_id: str | None
 ) -> Iterator[Budget]:
     """Yield what a tier allows one of those who name it; each has its own meters."""
-    tier = found.tiers.get(tier_id) if tier_id is not None else None
+    tier = tiers.get(tier_id) if tier_id is not None else None
     if tier is None:
         return
     anchor = tier.budget_anchor_at or tier.created_at

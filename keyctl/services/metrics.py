@@ -3,11 +3,13 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Connection
 
 from keyctl.db.queries import audit, metrics
+from keyctl.db.queries.metered import metered
 from keyctl.services.callers import require_overseer
 from keyctl.services.repair import CheckService
 from keyctl.services.workspace import Workspace
@@ -56,11 +58,20 @@ class MetricsService:
         yield from _of_rotations(connection, now)
         yield _many(
             "budget_used_ratio",
-            "How much of its budget an object has spent: 1 is all of it.",
-            ("object_type", "object_id"),
-            (
-                ((used.object_type, used.object_id), used.spend / used.max_budget)
-                for used in metrics.budgets_used(connection, now=now)
+            "How much of a budget is spent: 1 is all of it; windows, models, members, tiers are named.",
+            ("object_type", "object_id", "budget"),
+            chain(
+                (
+                    ((used.object_type, used.object_id, ""), used.spend / used.max_budget)
+                    for used in metrics.budgets_used(connection, now=now)
+                ),
+                (
+                    (
+                        (item.object_type, item.object_id, item.budget.name.meter),
+                        item.budget.spend / item.budget.limit,
+                    )
+                    for item in metered(connection, now=now)
+                ),
             ),
         )
         yield self._of_outbox(connection)

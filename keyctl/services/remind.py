@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from hashlib import sha256
 from itertools import chain
 from typing import Any, Final
 
@@ -9,6 +10,7 @@ from sqlalchemy import Connection
 
 from keyctl import actions, durations, money
 from keyctl.db.queries import reminders
+from keyctl.db.queries.metered import Metered, metered
 from keyctl.db.queries.reminders import Fact
 from keyctl.services.callers import require_admin
 from keyctl.services.transaction import writing
@@ -72,6 +74,10 @@ class RemindService:
         percents = settings.budget_at_percent
         for object_type, row, percent in reminders.budgets(connection, now=now, percents=percents):
             yield _of_budget(object_type, row, percent)
+        for item in metered(connection, now=now):
+            for percent in sorted({*percents, 100}):
+                if item.budget.spend * 100 >= item.budget.limit * percent:
+                    yield _of_meter(item, percent)
 
     def _warn(self, told: list[dict[str, Any]]) -> None:
         """Say which events go to nobody: they are in the audit trail alone."""
@@ -100,6 +106,28 @@ def _of_budget(object_type: str, row: Any, percent: int) -> Fact:
         object_id=row.id,
         alias=getattr(row, "key_alias", None),
         about=f"{period}/{bound}",
+        told=told,
+    )
+
+
+def _of_meter(item: Metered, percent: int) -> Fact:
+    budget = item.budget
+    kind = "budget_exceeded" if percent == 100 else f"budget_at_percent:{percent}"
+    told: dict[str, Any] = {
+        "budget": budget.name.meter,
+        "spend": str(money.dollars(budget.spend)),
+        "max_budget": str(money.dollars(budget.limit)),
+        "budget_reset_at": budget.end,
+    }
+    if percent != 100:
+        told["percent"] = percent
+    return Fact(
+        # One object has many: a digest, because the name may be longer than its column.
+        kind=f"{kind}:{sha256(budget.name.meter.encode()).hexdigest()[:16]}",
+        object_type=item.object_type,
+        object_id=item.object_id,
+        alias=item.alias,
+        about=f"{'' if budget.end is None else budget.end.isoformat()}/{budget.limit}",
         told=told,
     )
 

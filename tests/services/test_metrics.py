@@ -3,6 +3,7 @@
 import os
 import re
 import stat
+import subprocess
 from datetime import timedelta
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from clock import Clock
 from harness import Cli
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from prometheus_client.parser import text_string_to_metric_families as plain_families
+from servers import wanted
 from world import World
 
 from keyctl.services.metrics import MetricsService
@@ -62,7 +64,7 @@ class TestNumbers:
         assert found["keyctl_rotation_overdue_keys", ()] == 2
         assert found["keyctl_rotation_failed_keys", ()] == 0
         assert found["keyctl_check_findings", ()] == 0
-        team = ("object_id", "web"), ("object_type", "team")
+        team = ("budget", ""), ("object_id", "web"), ("object_type", "team")
         assert found["keyctl_budget_used_ratio", team] == 0
         assert found["keyctl_outbox_events", (("hook", "hooks.h"), ("state", "open"))] == 5
         assert found["keyctl_collected_timestamp_seconds", ()] == clock.now.timestamp()
@@ -88,6 +90,32 @@ class TestAlertRules:
             assert asked, rule
             assert asked <= NAMES, rule
             assert rule["annotations"]["summary"]
+
+
+    def test_are_what_prometheus_takes(self) -> None:
+        """Prometheus' own program reads them without a complaint."""
+        done = subprocess.run(
+            [wanted("promtool"), "check", "rules", str(RULES)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, ""), done
+        assert "SUCCESS: 7 rules found" in done.stdout
+
+    @pytest.mark.parametrize("kind", ["sqlite"])
+    def test_ask_of_metrics_that_prometheus_takes(self, workspace: Workspace) -> None:
+        """Its linter knows nothing to say of names, kinds and help texts."""
+        World(workspace).make({"max_budget": 4})
+        plain = MetricsService(workspace).text().removesuffix("# EOF\n")
+        done = subprocess.run(
+            [wanted("promtool"), "check", "metrics"],
+            input=plain,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 @pytest.mark.parametrize("kind", ["sqlite"])

@@ -4,16 +4,20 @@ import json
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from clock import Clock
 from harness import Cli
-from sqlalchemy import text
+from sqlalchemy import insert, text
 from world import World
 
 from keyctl.actions import REMINDERS
+from keyctl.db.tables import meters
 from keyctl.services.audit import AuditService
 from keyctl.services.budgets import BudgetService
+from keyctl.services.members import MemberService
+from keyctl.services.metrics import MetricsService
 from keyctl.services.remind import RemindService
 from keyctl.services.workspace import Workspace
 
@@ -113,6 +117,52 @@ class TestBudgets:
         assert told(world) == []
         budgets.add("a", 1_000_000_000)
         assert "budget_exceeded a" in told(world)
+
+
+class TestMeteredBudgets:
+    def spend(self, world: World, table: str, object_id: str, meter: str, **row: Any) -> None:
+        """Write what a gateway that charges this budget writes."""
+        with world.workspace.database.write() as connection:
+            values = {"object_table": table, "object_id": object_id, "meter": meter, **row}
+            connection.execute(insert(meters), values)
+
+    def test_are_told_by_name_and_shown_as_metrics(self, world: World, clock: Clock) -> None:
+        """A key's window and model, and a member; the tokens of a day are none of it."""
+        key_id = world.make(
+            {
+                "key_alias": "a",
+                "budget_limits": [{"budget_duration": "1d", "max_budget": 10}],
+                "model_max_budget": {"gpt-4o": {"max_budget": 4, "budget_duration": "30d"}},
+                "tpd_limit": 5,
+            }
+        )
+        MemberService(world.workspace).update("web", "ada", {"max_budget": 2})
+        at, later = clock.now, clock.now + timedelta(hours=9)
+        day = {"budget_anchor_at": at, "budget_reset_at": later}
+        self.spend(world, "keys", key_id, "window:1d", spend=8 * 10**9, budget_duration="1d", **day)
+        self.spend(world, "keys", key_id, "model:gpt-4o", spend=10**9, budget_duration="30d", **day)
+        self.spend(world, "keys", key_id, "tokens:daily", spend=9, budget_duration="daily", **day)
+        self.spend(world, "teams", "web", "member:ada", spend=2 * 10**9, budget_anchor_at=at)
+        world.change({"settings": {"reminders": {"budget_at_percent": [80]}}})
+
+        found = RemindService(world.workspace).remind()
+
+        assert [(item["event"], item["object_id"], item["budget"]) for item in found] == [
+            ("budget_at_percent", key_id, "window:1d"),
+            ("budget_at_percent", "web", "member:ada"),
+            ("budget_exceeded", "web", "member:ada"),
+        ]
+        assert RemindService(world.workspace).remind() == []
+        told = MetricsService(world.workspace).text()
+        line = (
+            f'keyctl_budget_used_ratio{{budget="window:1d",object_id="{key_id}",object_type="key"}}'
+        )
+        assert f"{line} 0.8" in told
+        assert 'budget="member:ada"' in told
+        assert "tokens:" not in told
+        clock.advance(timedelta(hours=10))  # the day is over: it counts as new
+        assert "window:1d" not in MetricsService(world.workspace).text()
+        AuditService(world.workspace).verify(state=True, step=lambda: None)
 
 
 class TestARun:
