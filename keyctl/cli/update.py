@@ -1,6 +1,6 @@
 """Declare update: one key, several, or all that a filter chooses."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -161,7 +161,7 @@ def _update_many(
     )
 
 
-def _show_judged(session: Session, judged: "Sequence[tuple[str, Any]]") -> None:
+def _show_judged(session: Session, judged: "Iterable[tuple[str, Any]]") -> None:
     """Show the verdict on each key; exit 4 if one is a denial."""
     from dataclasses import asdict
 

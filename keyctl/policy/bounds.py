@@ -10,7 +10,7 @@ from keyctl.errors import Violation
 from keyctl.policy.documents import Bounds, Policy
 from keyctl.policy.facts import Facts
 from keyctl.policy.rule import Rule
-from keyctl.records import Key
+from keyctl.records import Key, Organization, Team, User
 
 LAYERS: Final = ("team", "organization", "global")
 NUMBERS: Final = ("max_budget", "tpm_limit", "rpm_limit", "max_parallel_requests")
@@ -20,6 +20,15 @@ _OWN_LIMITS: Final = {
     "team": NUMBERS,
     "organization": ("max_budget", "tpm_limit", "rpm_limit"),
     "user": ("max_budget", "tpm_limit", "rpm_limit"),
+}
+# Whose bound of which field each rule holds a key to, and whether it is the owner's own limit.
+_SOURCES: Final = {
+    **{f"{name}.upperbound.{field}": (name, field, False) for name in LAYERS for field in FIELDS},
+    **{
+        f"{name}.{field}": (name, field, True)
+        for name, limits in _OWN_LIMITS.items()
+        for field in limits
+    },
 }
 
 
@@ -50,19 +59,31 @@ def layer(facts: Facts, name: str) -> Policy | None:
 
 def all_bounds(facts: Facts) -> Iterator[Bound]:
     """Yield every bound that applies: of the policies, and the team's, organization's and user's own."""
-    for name in LAYERS:
+    for rule in _SOURCES:
+        bound = _bound(facts, rule)
+        if bound is not None:
+            yield bound
+
+
+def _bound(facts: Facts, rule: str) -> Bound | None:
+    """Return the bound that *rule* sets, None where the layer or the owner sets none."""
+    name, field, is_own = _SOURCES[rule]
+    source: Any
+    if is_own:
+        source = _owner(facts, name)
+    else:
         policy = layer(facts, name)
-        bounds = policy.upperbound_key_generate_params if policy else None
-        for field in FIELDS:
-            value = getattr(bounds, field) if isinstance(bounds, Bounds) else None
-            if value is not None:
-                yield Bound(f"{name}.upperbound.{field}", field, value)
-    owners = {"team": facts.team, "organization": facts.organization, "user": facts.user}
-    for name, owner in owners.items():
-        for field in _OWN_LIMITS[name]:
-            value = getattr(owner, field) if owner else None
-            if value is not None:
-                yield Bound(f"{name}.{field}", field, value)
+        source = policy.upperbound_key_generate_params if policy else None
+    if source is None or not (is_own or isinstance(source, Bounds)):
+        return None
+    value = getattr(source, field)
+    return None if value is None else Bound(rule, field, value)
+
+
+def _owner(facts: Facts, name: str) -> Team | Organization | User | None:
+    if name == "team":
+        return facts.team
+    return facts.organization if name == "organization" else facts.user
 
 
 def fill(facts: Facts) -> tuple[Key, list[Filled]]:
@@ -71,8 +92,9 @@ def fill(facts: Facts) -> tuple[Key, list[Filled]]:
     Fields that the request clears stay empty, for `check` to refuse.
     """
     key, filled = facts.key, []
+    every = list(all_bounds(facts))
     for field in FIELDS:
-        bounds = [bound for bound in all_bounds(facts) if bound.field == field]
+        bounds = [bound for bound in every if bound.field == field]
         cleared = {field, "expires"} if field == "duration" else {field}
         if not bounds or cleared & facts.cleared or _value(key, field) is not None:
             continue
@@ -83,19 +105,17 @@ def fill(facts: Facts) -> tuple[Key, list[Filled]]:
 
 
 def check(facts: Facts, rule: str) -> Iterable[Violation]:
-    """Yield a violation for each bound of *rule* that the key exceeds; a missing value is infinite."""
-    for bound in all_bounds(facts):
-        if bound.rule == rule and _exceeds(facts.key, bound, facts.now):
-            value = _value(facts.key, bound.field)
-            yield Violation(
-                rule=rule,
-                field=bound.field,
-                message=(
-                    "may not be left unlimited" if value is None else "is above what is allowed"
-                ),
-                bound=shown(bound.field, bound.value),
-                value=shown(bound.field, value),
-            )
+    """Yield a violation if the key exceeds the bound of *rule*; a missing value is infinite."""
+    bound = _bound(facts, rule)
+    if bound is not None and _exceeds(facts.key, bound, facts.now):
+        value = _value(facts.key, bound.field)
+        yield Violation(
+            rule=rule,
+            field=bound.field,
+            message="may not be left unlimited" if value is None else "is above what is allowed",
+            bound=shown(bound.field, bound.value),
+            value=shown(bound.field, value),
+        )
 
 
 def shown(field: str, value: Any) -> Any:

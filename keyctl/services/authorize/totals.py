@@ -15,6 +15,8 @@ from keyctl.policy.documents import Policy
 from keyctl.policy.facts import Facts, Sums
 from keyctl.records import Key
 
+_NOTHING = Sums()
+
 
 def lock_everywhere(connection: Connection, settings: Settings) -> None:
     """Keep two creations from both taking the last place where the configuration limits all keys."""
@@ -62,13 +64,15 @@ class Ledger:
 
     def read(self, connection: Connection, facts: Facts) -> Facts:
         """Return *facts* with the sums that rules will ask for, as `read` of this module does."""
-        team, organization, everybody = Sums(), Sums(), Sums()
+        team = organization = everybody = _NOTHING
         if facts.team is not None and _asks(facts, facts.layers.team):
             team = self._sum(connection, "team_id", facts.team.id)
         if facts.organization is not None and _asks(facts, facts.layers.organization):
             organization = self._sum(connection, "organization_id", facts.organization.id)
         if facts.layers.everywhere is not None and facts.layers.everywhere.max_keys is not None:
             everybody = self._sum(connection, "", "")
+        if team is organization is everybody is _NOTHING:
+            return facts  # as it is: many keys are judged, most where nothing is added up
         return replace(facts, team_sums=team, organization_sums=organization, all_sums=everybody)
 
     def count(self, key: Key) -> None:

@@ -229,9 +229,13 @@ def gather(
 def fill_in(facts: Facts) -> tuple[Facts, list[Filled]]:
     """Return the facts with what the request left open filled in: policies first, then the caller's own."""
     key, filled = bounds.fill(facts)
-    key, lowered = ceiling.fill(replace(facts, key=key))
+    if filled:
+        facts = replace(facts, key=key)
+    key, lowered = ceiling.fill(facts)
+    if key is not facts.key:
+        facts = replace(facts, key=key)
     anew = {item.field for item in lowered}
-    return replace(facts, key=key), [item for item in filled if item.field not in anew] + lowered
+    return facts, [item for item in filled if item.field not in anew] + lowered
 
 
 def facts_of(

@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+from sqlalchemy import Connection
+
 from keyctl import keystring, lifecycle
 from keyctl.db import queries
 from keyctl.errors import (
@@ -153,7 +155,7 @@ class EndingService:
         ended: list[Ended] = []
         numbers: list[int | None] = []
         with writing(self.workspace) as unit:
-            batch = _Batch(unit=unit, known=_locked(unit, given))
+            batch = _Batch(unit=unit, known=by_whole_ids(unit.connection, given, lock=True))
             for item in given:
                 key_id = None
                 attempt = Attempt(f"key_{operation}_denied", "key", item)
@@ -254,13 +256,13 @@ class _Batch:
         queries.update_keys(self.unit.connection, self.rows)
 
 
-def _locked(unit: Unit, given: Sequence[str]) -> dict[str, Key]:
-    """Return the keys that are named by their whole ids, locked in the order of these."""
+def by_whole_ids(connection: Connection, given: Sequence[str], *, lock: bool) -> dict[str, Key]:
+    """Return the keys that are named by their whole ids; with *lock* locked in the order of these."""
     whole = sorted({item for item in given if len(item) == LENGTH_OF_ID and item[:4] == "key_"})
     if len(whole) < 2:  # one is found as any other
         return {}
     try:
-        return {key.id: key for key in queries.find_keys(unit.connection, whole, lock=True)}
+        return {key.id: key for key in queries.find_keys(connection, whole, lock=lock)}
     except UnreadableRowError:
         return {}  # each for itself: one that cannot be read stops no other
 

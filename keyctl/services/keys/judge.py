@@ -31,7 +31,7 @@ from keyctl.services.authorize.verdict import (
 )
 from keyctl.services.delivery.sinks import leads_elsewhere
 from keyctl.services.keys.changed import changed_key, merge
-from keyctl.services.keys.lists import resolved
+from keyctl.services.keys.lists import ListEdit, resolved
 from keyctl.services.tiers import require_tier
 from keyctl.services.workspace import Workspace
 
@@ -48,12 +48,26 @@ def judge_patch(
     Raises:
         MalformedRequestError, NotFoundError: Before any rule can be asked.
     """
+    values, cleared = read_patch(before, patch)
+    return judge_change(connection, workspace, before, values, cleared, **options)
+
+
+def read_patch(before: Key, patch: Mapping[str, Any]) -> tuple[dict[str, Any], frozenset[str]]:
+    """Return the columns that a patch sets on a key, and those that it empties.
+
+    Raises:
+        MalformedRequestError, NotFoundError: It is none, or takes away what is not there.
+    """
     patch = resolved(before, patch)
     body = merge(before, patch)
     request = validate(UpdateRequest, body, what="the request", schema="update-request")
-    values = resolve.given_values(request)
     cleared = frozenset(name for name, value in patch.items() if value is None)
-    return judge_change(connection, workspace, before, values, cleared, **options)
+    return resolve.given_values(request), cleared
+
+
+def is_alike(patch: Mapping[str, Any]) -> bool:
+    """Tell whether a patch sets the same on every key: nothing of it is merged into what is stored."""
+    return not any(isinstance(value, (dict, ListEdit)) for value in patch.values())
 
 
 def judge_change(
@@ -84,7 +98,7 @@ def judge_change(
     changed, around = _placed(connection, settings, changed, named, lock=lock, lookup=lookup)
     if changed.budget_id not in (None, before.budget_id) and changed.budget_id not in coming:
         require_tier(connection, changed.budget_id, lock=lock)
-    changed = replace(changed, overrides=models.lasting_overrides(before, changed))
+    changed = _overriding(changed, models.lasting_overrides(before, changed))
     moved = changed.team_id != before.team_id
     facts = Facts(
         operation="update",
@@ -110,11 +124,16 @@ def judge_change(
     standing, stepped_over = engine.overridden(facts, violations, overrides)
     kept = [*facts.key.overrides, *models.kept_overrides(facts, stepped_over)]
     return Judgement(
-        key=replace(facts.key, overrides=kept),
+        key=_overriding(facts.key, kept),
         filled=filled,
         violations=standing,
         stepped_over=stepped_over,
     )
+
+
+def _overriding(key: Key, overrides: list[dict[str, Any]]) -> Key:
+    # Most have none, and a copy of a key costs as much as half of its rules.
+    return key if overrides == key.overrides else replace(key, overrides=overrides)
 
 
 def _placed(
@@ -133,7 +152,8 @@ def _placed(
         owners["organization_id"] = None
     around = load_owners(connection, settings, owners, lock=lock, lookup=lookup)
     if around.organization is not None:
-        changed = replace(changed, organization_id=around.organization.id)
+        if changed.organization_id != around.organization.id:
+            changed = replace(changed, organization_id=around.organization.id)
     elif follows:
         changed = replace(changed, organization_id=None)
     return changed, around

@@ -135,12 +135,17 @@ class ChangeService:
 
 def write_change(unit: Unit, before: Key, verdict: Judgement, *, reason: str | None) -> list[str]:
     """Write the changed key and its audit event, and return warnings; its secrets end when it does."""
+    values, warnings = note_change(unit, before, verdict, reason=reason)
+    queries.update_key(unit.connection, before.id, **values)
+    return warnings
+
+
+def note_change(
+    unit: Unit, before: Key, verdict: Judgement, *, reason: str | None
+) -> tuple[dict[str, Any], list[str]]:
+    """Record the change of a key, let its secrets end when it does; return the columns to write, and warnings."""
     after = replace(verdict.key, updated_at=unit.now, updated_by=unit.caller.actor)
     after = with_blocker(unit.caller, before, after)
-    changed = {
-        name: value for name, value in after.columns().items() if value != getattr(before, name)
-    }
-    queries.update_key(unit.connection, before.id, **{**changed, "updated_at": unit.now})
     if after.expires != before.expires:
         queries.bound_secrets(unit.connection, after)
     for violation in verdict.stepped_over:
@@ -152,11 +157,15 @@ def write_change(unit: Unit, before: Key, verdict: Judgement, *, reason: str | N
             reason=reason,
         )
     unit.record("key_updated", "key", before.id, before=row_of(before), after=row_of(after))
-    return [
+    warnings = [
         f"secret {secret_id} of key {before.id} administers no more; an admin whose key does not end"
         f" gives that back: keyctl update {before.id} --administers {secret_id}"
         for secret_id in end_administration(unit, before, after)
     ]
+    changed = {
+        name: value for name, value in after.columns().items() if value != getattr(before, name)
+    }
+    return {**changed, "updated_at": unit.now}, warnings
 
 
 def with_blocker(caller: Caller, before: Key, after: Key) -> Key:

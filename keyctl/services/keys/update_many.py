@@ -1,7 +1,7 @@
 """Change many keys alike: all judged before the first is written, then written in batches."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sqlalchemy import Connection
@@ -26,10 +26,10 @@ from keyctl.services.authorize.owners import Roster
 from keyctl.services.authorize.totals import Ledger
 from keyctl.services.authorize.verdict import Adding, Judgement, Lookup
 from keyctl.services.denials import Attempt
-from keyctl.services.keys.end import BATCH, UNCHANGED, Ended
-from keyctl.services.keys.find import live_key
-from keyctl.services.keys.judge import judge_patch
-from keyctl.services.keys.update import write_change
+from keyctl.services.keys.end import BATCH, UNCHANGED, Ended, by_whole_ids
+from keyctl.services.keys.find import as_live, live_key
+from keyctl.services.keys.judge import is_alike, judge_change, read_patch
+from keyctl.services.keys.update import note_change
 from keyctl.services.transaction import Unit, anchor, writing
 from keyctl.services.workspace import Workspace
 
@@ -41,28 +41,29 @@ class ManyChangesService:
     workspace: Workspace
     overrides: tuple[str, ...] = ()
     reason: str | None = None
+    _alike: list[tuple[Mapping[str, Any], tuple[dict[str, Any], frozenset[str]]]] = field(
+        default_factory=list
+    )
 
     def judge(
         self, given: Sequence[str], patch: Mapping[str, Any]
-    ) -> list[tuple[str, Judgement | KeyctlError]]:
-        """Return the verdict on each key, on a database in which those before it are changed."""
+    ) -> Iterator[tuple[str, Judgement | KeyctlError]]:
+        """Yield the verdict on each key, on a database in which those before it are changed."""
         engine.check_overrides(self.overrides)
         if "key_alias" in patch and len(given) > 1:
             raise UsageError("an alias is one key's", hint="name one key, or leave --alias out")
         database = self.workspace.database
-        found: list[tuple[str, Judgement | KeyctlError]] = []
         with database.read() as connection:
-            now = database.now(connection)
+            now, caller = database.now(connection), self.workspace.caller
             for start in range(0, len(given), BATCH):
                 part = given[start : start + BATCH]
-                caller = self.workspace.caller
-                keys = [_found(connection, item, caller) for item in part]
+                keys = _found(connection, part, caller, lock=False)
                 known = [key for key in keys if isinstance(key, Key)]
                 roster = _roster(connection, known, patch, lock=False)
                 ledger = Ledger(now=now, but={key.id for key in known})
                 for item, key in zip(part, keys, strict=True):
                     if isinstance(key, KeyctlError):
-                        found.append((item, key))
+                        yield item, key
                         continue
                     try:
                         verdict = self._verdict(
@@ -76,11 +77,10 @@ class ManyChangesService:
                             lock=False,
                         )
                     except NotFoundError as error:
-                        found.append((item, error))
+                        yield item, error
                     else:
                         ledger.count(verdict.key)
-                        found.append((item, verdict))
-        return found
+                        yield item, verdict
 
     def update(
         self,
@@ -111,8 +111,9 @@ class ManyChangesService:
         numbers: list[int | None] = []
         try:
             with writing(self.workspace) as unit:
-                keys = [_found(unit.connection, item, unit.caller) for item in given]
+                keys = _found(unit.connection, given, unit.caller, lock=False)
                 known = [key for key in keys if isinstance(key, Key)]
+                # Owners before keys, in keyctl's order of locks.
                 roster = _roster(unit.connection, known, patch, lock=True)
                 locked = {
                     key.id: key
@@ -121,12 +122,14 @@ class ManyChangesService:
                     )
                 }
                 ledger = Ledger(now=unit.now, but=locked)
+                rows: dict[str, dict[str, Any]] = {}
                 for item, key in zip(given, keys, strict=True):
                     fresh = locked[key.id] if isinstance(key, Key) else key
-                    outcome = self._change(unit, item, fresh, patch, roster, ledger)
+                    outcome = self._change(unit, item, fresh, patch, roster, ledger, rows)
                     ended.append(outcome)
                     done = outcome.error is None and outcome.result != UNCHANGED
                     numbers.append(len(unit.events) - 1 if done else None)
+                queries.update_keys(unit.connection, rows)
         except ConstraintError as error:
             taken = AliasTakenError("the alias is taken by a live key", hint="choose another alias")
             raise taken from error
@@ -143,8 +146,9 @@ class ManyChangesService:
         patch: Mapping[str, Any],
         roster: Roster,
         ledger: Ledger,
+        rows: dict[str, dict[str, Any]],
     ) -> Ended:
-        """Change one key of a batch; what is refused by now stops no other."""
+        """Change one key of a batch, its columns in *rows*; what is refused by now stops no other."""
         if isinstance(key, KeyctlError):
             return Ended(given=given, result="failed", error=key)
         try:
@@ -168,8 +172,8 @@ class ManyChangesService:
         ledger.count(verdict.key)
         if verdict.key == key and not verdict.stepped_over:
             return Ended(given=given, key_id=key.id, result=UNCHANGED)
-        ended = write_change(unit, key, verdict, reason=self.reason)
-        self.workspace.warnings.extend(ended)
+        rows[key.id], warnings = note_change(unit, key, verdict, reason=self.reason)
+        self.workspace.warnings.extend(warnings)
         return Ended(given=given, key_id=key.id, result="updated")
 
     def _verdict(
@@ -183,24 +187,48 @@ class ManyChangesService:
         adding: Adding,
         **options: Any,
     ) -> Judgement:
-        workspace = replace(self.workspace, caller=caller)
-        return judge_patch(
+        workspace = self.workspace
+        if caller is not workspace.caller:
+            workspace = replace(workspace, caller=caller)
+        values, cleared = self._read(key, patch)
+        return judge_change(
             connection,
             workspace,
             key,
-            patch,
+            values,
+            cleared,
             overrides=self.overrides,
             lookup=lookup,
             adding=adding,
             **options,
         )
 
+    def _read(self, key: Key, patch: Mapping[str, Any]) -> tuple[dict[str, Any], frozenset[str]]:
+        """Return what *patch* sets and empties of a key; read once where it is the same for all."""
+        if not is_alike(patch):
+            return read_patch(key, patch)
+        if not self._alike or self._alike[-1][0] != patch:
+            self._alike.append((patch, read_patch(key, patch)))
+        return self._alike[-1][1]
 
-def _found(connection: Connection, given: str, caller: Caller) -> Key | KeyctlError:
-    try:
-        return live_key(connection, given, caller, lock=False)
-    except (NotFoundError, UnreadableRowError) as error:
-        return error
+
+def _found(
+    connection: Connection, given: Sequence[str], caller: Caller, *, lock: bool
+) -> list[Key | KeyctlError]:
+    """Return the key that each of *given* names, or why there is none."""
+    known = by_whole_ids(connection, given, lock=lock)
+    found: list[Key | KeyctlError] = []
+    for item in given:
+        try:
+            key = known.get(item)
+            found.append(
+                live_key(connection, item, caller, lock=lock)
+                if key is None
+                else as_live(key, item, caller)
+            )
+        except (NotFoundError, UnreadableRowError) as error:
+            found.append(error)
+    return found
 
 
 def _roster(
@@ -222,7 +250,7 @@ def _roster(
     )
 
 
-def _refuse(judged: Sequence[tuple[str, Judgement | KeyctlError]]) -> None:
+def _refuse(judged: Iterable[tuple[str, Judgement | KeyctlError]]) -> None:
     """Refuse the whole where one change could not be made.
 
     Raises:
