@@ -1,4 +1,4 @@
-"""Routes: tell which paths of a gateway a key's `allowed_routes` cover.  Pure.
+"""Tell which paths of a gateway a key's `allowed_routes` cover.  Pure.
 
 An entry is a path and what lies under it, a beginning that ends in `*`, or the name of a group.
 The groups are LiteLLM's, of its releases 1.109.1 and 1.110.2, and one of ours: `model_routes`,

@@ -1,10 +1,13 @@
 """The house is in order: files and functions are small, no imports go in circles, and what the manual shows of the program is true."""
 
 import ast
+import re
 from pathlib import Path
 
 import make_reference
 from test_layers import PACKAGE, TREES, imported_by, name_of
+
+from keyctl import gateway
 
 LINES = 400
 FUNCTION_LINES = 60
@@ -38,6 +41,47 @@ def test_a_function_is_short() -> None:
     }
 
     assert longer - DECLARATIONS == set()
+
+
+def test_what_moved_is_where_the_table_says() -> None:
+    """In CONTRIBUTING, each path of the package on the right is there."""
+    table = (
+        (make_reference.ROOT / "CONTRIBUTING.md")
+        .read_text("utf-8")
+        .split("## Where things went")[1]
+    )
+    rows = [line.split("|")[2] for line in table.splitlines() if line.startswith("| `keyctl/")]
+    gone = []
+    for row in rows:
+        folder = ""
+        for path in re.findall(r"`([^`]+\.py)`", row):
+            folder = path.rpartition("/")[0] if "/" in path else folder
+            whole = path if "/" in path else f"{folder}/{path}"
+            if not (make_reference.ROOT / whole).exists():
+                gone.append(whole)
+
+    assert len(rows) > 10
+    assert gone == []
+
+
+def test_the_public_library_keeps_its_names() -> None:
+    """What programs import from `keyctl.gateway` may become more; a name that goes is deprecated first."""
+    assert {
+        "AsyncVerdict", "AsyncVerifier", "Found", "UnavailableError", "Verdict", "Verifier",
+    } <= set(gateway.__all__)  # fmt: skip
+
+
+def test_no_two_classes_share_a_name() -> None:
+    """Whoever searches for a class finds one; a gateway's verdict is the one of `verify`, and more."""
+    homes: dict[str, list[str]] = {}
+    for path, tree in TREES.items():
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                homes.setdefault(node.name, []).append(name_of(path))
+
+    assert {name: found for name, found in homes.items() if len(found) > 1} == {
+        "Verdict": ["gateway/verdict.py", "services/verify.py"]
+    }
 
 
 def test_no_imports_go_in_circles() -> None:

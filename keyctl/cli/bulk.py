@@ -35,7 +35,7 @@ def generate_many(
     deliver: Deliver
     if out_file is None:
         if session.wants_json:
-            document = Document()
+            document = BatchDocument()
             _to_stdout(session)  # a closed stdout is refused before anything is made
             deliver = document.deliver
         else:
@@ -93,7 +93,7 @@ def _to_stdout(session: Session) -> "Deliver":
     return deliver
 
 
-class Document:
+class BatchDocument:
     """One JSON document on stdout that grows while keys are made, and is closed however that ends."""
 
     def __init__(self) -> None:

@@ -13,7 +13,7 @@ import typer
 from keyctl import jsontext, money
 from keyctl.cli import fields
 from keyctl.cli.apply import folder_sink
-from keyctl.cli.bulk import Document, error_row
+from keyctl.cli.bulk import BatchDocument, error_row
 from keyctl.cli.progress import counted
 from keyctl.cli.session import Session
 from keyctl.errors import BatchError, ExitCode, KeyctlError, UsageError
@@ -218,7 +218,7 @@ class _Report:
     def __init__(self, session: Session) -> None:
         self.made = self.refused = 0
         self._session = session
-        self._document = Document() if session.wants_json else None
+        self._document = BatchDocument() if session.wants_json else None
         self._shown: set[str] = set()
 
     def shown(self, target: "Target") -> "Sink":

@@ -51,21 +51,23 @@ class MailHook(HookSettings):
     to: Email
 
 
-class PythonHook(HookSettings):
+class PythonHookSettings(HookSettings):
     """A hook that calls a Python function with each event."""
 
     type: Literal["python"]
     function: Function
 
 
-class CommandHook(HookSettings):
+class CommandHookSettings(HookSettings):
     """A hook that runs a command with each event as JSON on its standard input."""
 
     type: Literal["command"]
     argv: Annotated[list[Name], Field(min_length=1, max_length=100)]
 
 
-AnyHook = Annotated[WebhookHook | MailHook | PythonHook | CommandHook, Field(discriminator="type")]
+AnyHook = Annotated[
+    WebhookHook | MailHook | PythonHookSettings | CommandHookSettings, Field(discriminator="type")
+]
 
 
 class Reminders(Strict):

@@ -14,7 +14,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import ArgumentError
 
-from keyctl.db.urls import Address
+from keyctl.db.urls import DatabaseAddress
 from keyctl.db.watch import Watch
 from keyctl.errors import DatabaseError, UsageError
 
@@ -29,7 +29,9 @@ _PLAIN: Final = ("BEGIN", "BEGIN")
 _BUSY: Final = timedelta(seconds=20)
 
 
-def engine_of(address: Address, watch: Watch, *, patience: timedelta | None = None) -> Engine:
+def engine_of(
+    address: DatabaseAddress, watch: Watch, *, patience: timedelta | None = None
+) -> Engine:
     """Return an engine whose connections give up after *patience*; a command is rather patient.
 
     What a new connection is set to is set under the *watch*.
@@ -119,7 +121,7 @@ def _begin_of(connection: Connection) -> tuple[str, str]:
     return words
 
 
-def _postgres_engine(address: Address, watch: Watch, patience: timedelta | None) -> Engine:
+def _postgres_engine(address: DatabaseAddress, watch: Watch, patience: timedelta | None) -> Engine:
     waits: dict[str, Any] = {"connect_timeout": 10}
     if patience is not None:
         waits = {
@@ -168,7 +170,7 @@ def _postgres_engine(address: Address, watch: Watch, patience: timedelta | None)
     return engine
 
 
-def _settings(address: Address, patience: timedelta | None) -> list[str]:
+def _settings(address: DatabaseAddress, patience: timedelta | None) -> list[str]:
     """Return what holds for one transaction: behind a pooler the next one is somebody else's."""
     settings = ["TimeZone = 'UTC'", f"lock_timeout = {_milliseconds(patience or _BUSY)}"]
     if patience is not None:

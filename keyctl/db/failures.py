@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
-from keyctl.db.urls import Address
+from keyctl.db.urls import DatabaseAddress
 from keyctl.errors import BusyError, DatabaseError, DatabaseLostError, KeyctlError
 from keyctl.keystring import redact
 
@@ -13,7 +13,9 @@ _TRY_LATER = "another process holds a lock; try again"
 
 
 @contextmanager
-def translated(address: Address, *, variable: str = "KEYCTL_DATABASE_URL") -> Iterator[None]:
+def translated(
+    address: DatabaseAddress, *, variable: str = "KEYCTL_DATABASE_URL"
+) -> Iterator[None]:
     """Translate driver errors of the block, which asks the database at *address*.
 
     *variable* is the one that says which database it is.
@@ -46,7 +48,7 @@ def _code(error: DBAPIError) -> str | None:
     return getattr(error.orig, "sqlite_errorname", None) or getattr(error.orig, "sqlstate", None)
 
 
-def _sqlite(error: DBAPIError, address: Address) -> KeyctlError | None:
+def _sqlite(error: DBAPIError, address: DatabaseAddress) -> KeyctlError | None:
     name, shown = getattr(error.orig, "sqlite_errorname", None), address.shown
     if name is None:
         return None
@@ -73,7 +75,7 @@ def _sqlite(error: DBAPIError, address: Address) -> KeyctlError | None:
     return None
 
 
-def _postgres(error: DBAPIError, address: Address, variable: str) -> KeyctlError | None:
+def _postgres(error: DBAPIError, address: DatabaseAddress, variable: str) -> KeyctlError | None:
     state, shown = getattr(error.orig, "sqlstate", None) or "", address.shown
     said = _line(error, address)
     if state in ("55P03", "40P01", "40001", "57014"):
@@ -106,7 +108,7 @@ def _postgres(error: DBAPIError, address: Address, variable: str) -> KeyctlError
     return None
 
 
-def _line(error: DBAPIError, address: Address) -> str:
+def _line(error: DBAPIError, address: DatabaseAddress) -> str:
     """Return the first line that says something, without anything of the URL that is not shown."""
     lines = [line.strip() for line in str(error.orig).splitlines() if line.strip()]
     # With several servers the first line only counts the attempts.

@@ -32,7 +32,7 @@ from sqlalchemy import (
 
 from keyctl.db.engines import SNAPSHOT, engine_of
 from keyctl.db.failures import translated
-from keyctl.db.urls import Address, parse_url
+from keyctl.db.urls import DatabaseAddress, parse_url
 from keyctl.db.watch import Watch
 from keyctl.errors import DatabaseError
 
@@ -221,7 +221,7 @@ def opened(text_url: str) -> Iterator[LitellmDatabase]:
         engine.dispose()
 
 
-def _engine(address: Address) -> Engine:
+def _engine(address: DatabaseAddress) -> Engine:
     if (path := address.path) is not None:
 
         def connect() -> sqlite3.Connection:

@@ -38,7 +38,7 @@ _SEVERAL: Final = {"target_session_attrs": "read-write"}
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
+class DatabaseAddress:
     """Where a database is.
 
     `url` is for SQLAlchemy.  `schema` is a list of PostgreSQL schemas in the form of `search_path`,
@@ -87,7 +87,7 @@ class Address:
                 yield from (values,) if isinstance(values, str) else values
 
 
-def parse_url(given: str) -> Address:
+def parse_url(given: str) -> DatabaseAddress:
     """Return the address of a database that keyctl can use; white space around it is ignored.
 
     Raises:
@@ -115,14 +115,14 @@ def parse_url(given: str) -> Address:
     return _sqlite(text)
 
 
-def _sqlite(text: str) -> Address:
+def _sqlite(text: str) -> DatabaseAddress:
     url = _made(text)
     if url.host or not url.database or url.database == ":memory:" or url.query:
         raise UsageError("the database URL names no SQLite file", hint=ACCEPTED)
     if url.database.startswith("file:"):
         raise UsageError("the database URL names no SQLite file", hint=ACCEPTED)
     url = url.set(database=absolute(os.path.expanduser(url.database)))
-    return Address(url, None, url.render_as_string())
+    return DatabaseAddress(url, None, url.render_as_string())
 
 
 def absolute(path: str) -> str:
@@ -139,7 +139,7 @@ def absolute(path: str) -> str:
         ) from None
 
 
-def _server(rest: str) -> Address:
+def _server(rest: str) -> DatabaseAddress:
     if rest.count("@") > 1:
         raise UsageError(
             "the database URL has a second @", hint="write an @ in the password as %40"
@@ -156,7 +156,7 @@ def _server(rest: str) -> Address:
         # libpq takes it there too; at its place it is looked for and never shown.
         url = url.difference_update_query(["password"]).set(password=password)
     url, schema = _without_prisma(url)
-    return Address(url, schema, _shown(url))
+    return DatabaseAddress(url, schema, _shown(url))
 
 
 def _made(text: str) -> URL:

@@ -22,7 +22,7 @@ from keyctl.fleetfile.document import (
     KeyEntry,
 )
 from keyctl.fleetfile.entries import Entry, KeyTemplate, OwnerEntry, TierEntry
-from keyctl.fleetfile.faults import Fault, Path, Place, dotted, malformed
+from keyctl.fleetfile.faults import FaultPlace, FleetFault, Path, dotted, malformed
 from keyctl.policy import resolve
 from keyctl.principals import principal_values, tier_values
 from keyctl.records import Principal
@@ -49,7 +49,7 @@ class Fleet:
     owners: Sequence[OwnerEntry]
     keys: Sequence[KeyTemplate]
 
-    def places(self, wanted: Sequence[tuple[Entry, str]]) -> list[Place]:
+    def places(self, wanted: Sequence[tuple[Entry, str]]) -> list[FaultPlace]:
         """Return where each field of an entry stands, the entry itself where the field is not written."""
         by_source: dict[int, list[Path]] = defaultdict(list)
         paths = [_path_of(entry, name) for entry, name in wanted]
@@ -60,7 +60,7 @@ class Fleet:
             for source, found in by_source.items()
         }
         return [
-            Place(file=self.sources[entry.source].name, line=lines[entry.source][path])
+            FaultPlace(file=self.sources[entry.source].name, line=lines[entry.source][path])
             for (entry, _), path in zip(wanted, paths, strict=True)
         ]
 
@@ -97,7 +97,7 @@ class _Reading:
     tiers: list[TierEntry] = field(default_factory=list)
     owners: list[OwnerEntry] = field(default_factory=list)
     keys: list[KeyTemplate] = field(default_factory=list)
-    faults: list[Fault] = field(default_factory=list)
+    faults: list[FleetFault] = field(default_factory=list)
     unplaced: list[tuple[int, str, Path, str]] = field(default_factory=list)
     seen: dict[tuple[str, str], tuple[int, Path]] = field(default_factory=dict)
 
@@ -125,7 +125,7 @@ class _Reading:
             for name, body in entries.items():
                 self._entry(index, heading.fleet, section, name, body)
 
-    def placed_faults(self) -> list[Fault]:
+    def placed_faults(self) -> list[FleetFault]:
         """Return every fault with its line."""
         by_source: dict[int, list[Path]] = defaultdict(list)
         for index, _, path, _ in self.unplaced:
@@ -135,9 +135,9 @@ class _Reading:
             for index, paths in by_source.items()
         }
         placed = [
-            Fault(
+            FleetFault(
                 rule=rule,
-                place=Place(file=self.sources[index].name, line=lines[index][path]),
+                place=FaultPlace(file=self.sources[index].name, line=lines[index][path]),
                 path=dotted(path),
                 message=message,
             )
@@ -199,7 +199,7 @@ class _Reading:
             return
         text = self.sources[first_index].text
         line = yamltext.find_lines(text, [first_path])[first_path]
-        where = Place(file=self.sources[first_index].name, line=line)
+        where = FaultPlace(file=self.sources[first_index].name, line=line)
         what = "" if path[-1] == name == first_path[-1] else f" ({name})"
         self._fault(index, "fleet.twice", path, f"is described twice{what}, first in {where}")
 
@@ -250,8 +250,8 @@ class _Reading:
     def _file_fault(
         self, source: FleetText, rule: str, line: int | None, path: Path, message: str
     ) -> None:
-        place = Place(file=source.name, line=line)
-        self.faults.append(Fault(rule=rule, place=place, path=dotted(path), message=message))
+        place = FaultPlace(file=source.name, line=line)
+        self.faults.append(FleetFault(rule=rule, place=place, path=dotted(path), message=message))
 
 
 def _members(

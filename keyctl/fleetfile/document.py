@@ -1,4 +1,4 @@
-"""What a fleet file may say, section by section, validated field by field."""
+"""Declare what a fleet file may say, section by section, and validate it field by field."""
 
 from typing import Annotated, Final, Literal
 

@@ -1,4 +1,4 @@
-"""What is wrong with fleet files: one fault for each place, and one error for all of them."""
+"""Say what is wrong with fleet files: one fault for each place, and one error for all of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ Path = tuple[str | int, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class FaultPlace:
     """Where something stands: a file, and the line in it if it is known."""
 
     file: str
@@ -20,11 +20,11 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fault:
+class FleetFault:
     """One thing that is wrong in a file: the rule, the place, the path, and what to do about it."""
 
     rule: str
-    place: Place
+    place: FaultPlace
     path: str
     message: str
 
@@ -33,7 +33,7 @@ class Fault:
         return Violation(rule=self.rule, field=self.path, message=f"{self.place}: {self.message}")
 
 
-def malformed(faults: Sequence[Fault]) -> MalformedRequestError:
+def malformed(faults: Sequence[FleetFault]) -> MalformedRequestError:
     """Return the error that carries all *faults*, in the order of their places."""
     ordered = sorted(faults, key=lambda fault: (fault.place.file, fault.place.line or 0))
     first = ordered[0]

@@ -15,7 +15,7 @@ from keyctl.errors import UnavailableError
 from keyctl.gateway.cached_key import Entry
 from keyctl.gateway.checks import Checks, Matcher
 from keyctl.gateway.clock import Clock, ticks
-from keyctl.gateway.leasing import Terms
+from keyctl.gateway.leasing import LeaseTerms
 from keyctl.gateway.ledger import Ledger
 from keyctl.gateway.loader import Loader
 from keyctl.gateway.process import register, unregister
@@ -60,7 +60,7 @@ class Core:
         self,
         database: Database,
         limits: Limits,
-        terms: Terms,
+        terms: LeaseTerms,
         *,
         kind: type[Verdict],
         flush_interval: float,

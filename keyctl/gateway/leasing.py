@@ -25,7 +25,7 @@ _MARGIN: Final = 0.9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
+class LeaseTerms:
     """How long reservations live without their process, and what becomes of them then."""
 
     lease: timedelta
@@ -64,7 +64,7 @@ def take_stock(
     *,
     names: Collection[PurseName],
     books: Books,
-    terms: Terms,
+    terms: LeaseTerms,
     now: datetime,
 ) -> dict[PurseName, Stock]:
     """Return the stock of each of these locked budgets.

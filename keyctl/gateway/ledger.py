@@ -11,7 +11,7 @@ from keyctl.errors import UnavailableError
 from keyctl.gateway.accounts import Amount, Hold, Purse
 from keyctl.gateway.books import Books, Charged
 from keyctl.gateway.clock import Clock
-from keyctl.gateway.leasing import Terms
+from keyctl.gateway.leasing import LeaseTerms
 from keyctl.gateway.rates import Rate, Rates, for_model
 from keyctl.gateway.recorder import Recorder
 from keyctl.gateway.reserver import Answer, Reserver, Wish
@@ -23,7 +23,13 @@ class Ledger:
     """What requests are charged to: the books in memory, and the two threads that write them."""
 
     def __init__(
-        self, database: Database, clock: Clock, terms: Terms, *, interval: float, timeout: float
+        self,
+        database: Database,
+        clock: Clock,
+        terms: LeaseTerms,
+        *,
+        interval: float,
+        timeout: float,
     ) -> None:
         self.books = Books(clock)
         self.rates = Rates()

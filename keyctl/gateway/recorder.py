@@ -18,7 +18,7 @@ from keyctl.errors import BusyError, DatabaseError, DatabaseLostError, Unavailab
 from keyctl.gateway.accounts import Account
 from keyctl.gateway.books import Batch, Books
 from keyctl.gateway.clock import ticks
-from keyctl.gateway.leasing import Terms, take_stock, write_leases
+from keyctl.gateway.leasing import LeaseTerms, take_stock, write_leases
 from keyctl.purses import PurseName
 
 log = logging.getLogger("keyctl.gateway")
@@ -35,7 +35,9 @@ class Recorder:
     the same transaction, under an id that only this process has.
     """
 
-    def __init__(self, database: Database, books: Books, terms: Terms, *, interval: float) -> None:
+    def __init__(
+        self, database: Database, books: Books, terms: LeaseTerms, *, interval: float
+    ) -> None:
         self._database = database
         self._books = books
         self._terms = terms

@@ -16,7 +16,7 @@ from keyctl.errors import BusyError, DatabaseError, DatabaseLostError, Unavailab
 from keyctl.gateway.accounts import Account, Amount, Hold, Purse
 from keyctl.gateway.books import Books
 from keyctl.gateway.clock import ticks
-from keyctl.gateway.leasing import Stock, Terms, take_stock, write_leases
+from keyctl.gateway.leasing import LeaseTerms, Stock, take_stock, write_leases
 from keyctl.gateway.recorder import Recorder
 from keyctl.purses import PurseName
 
@@ -39,7 +39,9 @@ class Wish:
 class Reserver:
     """Grants wishes in the order in which they came, as many as wait in one transaction."""
 
-    def __init__(self, database: Database, books: Books, recorder: Recorder, terms: Terms) -> None:
+    def __init__(
+        self, database: Database, books: Books, recorder: Recorder, terms: LeaseTerms
+    ) -> None:
         self._database = database
         self._books = books
         self._recorder = recorder

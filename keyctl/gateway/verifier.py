@@ -14,7 +14,7 @@ from keyctl.db.database import Database
 from keyctl.gateway.books import Charged, amount_of
 from keyctl.gateway.checks import Matcher
 from keyctl.gateway.core import Core, Limits, Waiting
-from keyctl.gateway.leasing import Terms
+from keyctl.gateway.leasing import LeaseTerms
 from keyctl.gateway.objects import Objects
 from keyctl.gateway.verdict import AsyncVerdict, Verdict
 from keyctl.gateway.waiting import until_done
@@ -76,7 +76,7 @@ class _Gateway:
             outage_grace=_seconds("outage_grace", outage_grace, at_least=0.0),
             bcrypt_workers=_workers(bcrypt_workers),
         )
-        terms = Terms(
+        terms = LeaseTerms(
             lease=timedelta(seconds=_seconds("lease", lease)),
             charges_unsettled=_charges(unsettled),
             budget_rollover=budget_rollover,

@@ -34,7 +34,7 @@ _PERMISSIONS: Final = get_args(MemberPermission)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Member:
+class MappedMember:
     """A membership: its role here, or why there is none, or what refuses it.
 
     `limits` are the columns of a member whom a budget of their own limits, `spend` is what of it is
@@ -56,7 +56,7 @@ class MappedOwner:
 
     columns: dict[str, Any]
     changes: tuple[str, ...] = ()
-    members: tuple[Member, ...] = ()
+    members: tuple[MappedMember, ...] = ()
 
 
 def map_user(row: Row, *, dropped: Collection[str] = ()) -> MappedOwner:
@@ -137,7 +137,7 @@ def _owner(
     document: Mapping[str, Any],
     budget: Row,
     changes: list[str],
-    members: Collection[Member] = (),
+    members: Collection[MappedMember] = (),
 ) -> MappedOwner:
     if not isinstance(object_id, str):
         raise UnmappableRowError("it has no id")
@@ -202,8 +202,8 @@ def _policy(row: Row, changes: list[str]) -> dict[str, Any] | None:
     return {"team_member_permissions": known} if known else None
 
 
-def _team_members(row: Row, dropped: Collection[str], changes: list[str]) -> list[Member]:
-    found: dict[str, Member] = {}
+def _team_members(row: Row, dropped: Collection[str], changes: list[str]) -> list[MappedMember]:
+    found: dict[str, MappedMember] = {}
     entries = row.get("members_with_roles") or []
     if not isinstance(entries, list):
         raise UnmappableRowError("members_with_roles is not a list")
@@ -221,15 +221,15 @@ def _team_members(row: Row, dropped: Collection[str], changes: list[str]) -> lis
 
 def _team_member(
     user_id: str, role: str, limited: Row | None, dropped: Collection[str], changes: list[str]
-) -> Member:
+) -> MappedMember:
     """Return a member of a team, with the budget that limits them there."""
     if limited is None:
-        return Member(user_id=user_id, role=role)
+        return MappedMember(user_id=user_id, role=role)
     try:
         budget = limited.get("litellm_budget_table")
         if not isinstance(budget, dict):
             refuse_unless_dropped("member.budget_id", dropped)
-            return Member(user_id=user_id, role=role)
+            return MappedMember(user_id=user_id, role=role)
         budget = decoded(budget)
         for name in RESTRICTING["member"]:
             if name != "budget_id" and budget.get(name) not in EMPTY:
@@ -241,7 +241,7 @@ def _team_member(
             "budget_duration": length("budget_duration", budget.get("budget_duration"), changes),
         }
         spend = decoded({"spend": limited.get("spend")})["spend"]
-        return Member(
+        return MappedMember(
             user_id=user_id,
             role=role,
             limits=without_empty(limits),
@@ -249,23 +249,23 @@ def _team_member(
             reset_at=budget.get("budget_reset_at"),
         )
     except KeyctlError as error:
-        return Member(user_id=user_id, refusal=error)
+        return MappedMember(user_id=user_id, refusal=error)
 
 
-def _organization_member(item: Row, dropped: Collection[str]) -> Member:
+def _organization_member(item: Row, dropped: Collection[str]) -> MappedMember:
     user_id, role = str(item["user_id"]), item.get("user_role") or _DEFAULT
     if role not in ("org_admin", _DEFAULT):
-        return Member(
+        return MappedMember(
             user_id=user_id, skipped=f"role {str(role)[:40]!r} has no equal in an organization"
         )
     return _limited(user_id, str(role), limited=bool(item.get("budget_id")), dropped=dropped)
 
 
-def _limited(user_id: str, role: str, *, limited: bool, dropped: Collection[str]) -> Member:
+def _limited(user_id: str, role: str, *, limited: bool, dropped: Collection[str]) -> MappedMember:
     """Return the membership, unless a budget of its own limits it and there is no home for one."""
     if limited:
         try:
             refuse_unless_dropped("member.budget_id", dropped)
         except UnmappableRowError as error:
-            return Member(user_id=user_id, refusal=error)
-    return Member(user_id=user_id, role=role)
+            return MappedMember(user_id=user_id, refusal=error)
+    return MappedMember(user_id=user_id, role=role)

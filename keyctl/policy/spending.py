@@ -11,13 +11,13 @@ _SECONDS_A_DAY: Final = 86_400
 
 
 @dataclass(frozen=True, slots=True)
-class Budget:
+class Allowance:
     """An amount in nano-dollars for each period; without a period it is for ever."""
 
     amount: int
     period: str | None
 
-    def lies_within(self, bound: "Budget") -> bool:
+    def lies_within(self, bound: "Allowance") -> bool:
         """Tell whether this is no larger an amount for no shorter a period than *bound*.
 
         Between units a month of the bound has 31 days, and a month of this one 28.
@@ -40,30 +40,30 @@ class Budget:
         return amount if self.period is None else f"${amount} per {self.period}"
 
 
-def budgets_of(key: Key) -> list[Budget]:
+def budgets_of(key: Key) -> list[Allowance]:
     """Return the budgets that all requests of *key* count against."""
-    own = [] if key.max_budget is None else [Budget(key.max_budget, key.budget_duration)]
+    own = [] if key.max_budget is None else [Allowance(key.max_budget, key.budget_duration)]
     windows = [
-        Budget(money.to_nano(window["max_budget"]), window.get("budget_duration"))
+        Allowance(money.to_nano(window["max_budget"]), window.get("budget_duration"))
         for window in key.budget_limits
     ]
     return [*own, *windows]
 
 
-def model_budgets_of(key: Key) -> Iterator[tuple[str, Budget]]:
+def model_budgets_of(key: Key) -> Iterator[tuple[str, Allowance]]:
     """Yield the budget of each model that has one; LiteLLM's names of its parts are known too."""
     for model, entry in key.model_max_budget.items():
         amount: Any = entry.get("max_budget", entry.get("budget_limit"))
         if amount is not None:
             yield (
                 model,
-                Budget(
+                Allowance(
                     money.to_nano(amount), entry.get("budget_duration", entry.get("time_period"))
                 ),
             )
 
 
-def uncovered(bounds: list[Budget], budgets: list[Budget]) -> Budget | None:
+def uncovered(bounds: list[Allowance], budgets: list[Allowance]) -> Allowance | None:
     """Return the first of *bounds* that none of *budgets* lies within."""
     for bound in bounds:
         if not any(budget.lies_within(bound) for budget in budgets):

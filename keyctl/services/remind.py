@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 from keyctl import actions, durations, money
 from keyctl.db.queries import reminders
 from keyctl.db.queries.metered import Metered, metered
-from keyctl.db.queries.reminders import Fact
+from keyctl.db.queries.reminders import Reminder
 from keyctl.services.callers import require_admin
 from keyctl.services.transaction import writing
 from keyctl.services.workspace import Workspace
@@ -51,7 +51,7 @@ class RemindService:
         self._warn(told)
         return told
 
-    def _found(self) -> tuple[list[Fact], list[tuple[str, str, str]]]:
+    def _found(self) -> tuple[list[Reminder], list[tuple[str, str, str]]]:
         """Return what is to be told, and the reminders of what is so no longer."""
         database = self.workspace.database
         if database.path is not None and not database.path.exists():
@@ -63,7 +63,7 @@ class RemindService:
         new = [fact for fact in facts if known.get(fact.name) != fact.about]
         return new, sorted(known.keys() - {fact.name for fact in facts})
 
-    def _facts(self, connection: Connection) -> Iterator[Fact]:
+    def _facts(self, connection: Connection) -> Iterator[Reminder]:
         settings, now = self.workspace.settings.reminders, self.workspace.database.now(connection)
         until = durations.parse_duration(settings.key_expiring).after(now)
         yield from chain(
@@ -87,7 +87,7 @@ class RemindService:
                 self.workspace.warnings.append(f"no hook is told of {event}")
 
 
-def _of_budget(object_type: str, row: Any, percent: int) -> Fact:
+def _of_budget(object_type: str, row: Any, percent: int) -> Reminder:
     bound = row.max_budget if percent else row.soft_budget
     kind = {0: "budget_soft_exceeded", 100: "budget_exceeded"}.get(
         percent, f"budget_at_percent:{percent}"
@@ -100,7 +100,7 @@ def _of_budget(object_type: str, row: Any, percent: int) -> Fact:
     if kind.startswith("budget_at_percent"):
         told["percent"] = percent
     period = "" if row.budget_reset_at is None else row.budget_reset_at.isoformat()
-    return Fact(
+    return Reminder(
         kind=kind,
         object_type=object_type,
         object_id=row.id,
@@ -110,7 +110,7 @@ def _of_budget(object_type: str, row: Any, percent: int) -> Fact:
     )
 
 
-def _of_meter(item: Metered, percent: int) -> Fact:
+def _of_meter(item: Metered, percent: int) -> Reminder:
     budget = item.budget
     kind = "budget_exceeded" if percent == 100 else f"budget_at_percent:{percent}"
     told: dict[str, Any] = {
@@ -121,7 +121,7 @@ def _of_meter(item: Metered, percent: int) -> Fact:
     }
     if percent != 100:
         told["percent"] = percent
-    return Fact(
+    return Reminder(
         # One object has many: a digest, because the name may be longer than its column.
         kind=f"{kind}:{sha256(budget.name.meter.encode()).hexdigest()[:16]}",
         object_type=item.object_type,
@@ -132,7 +132,7 @@ def _of_meter(item: Metered, percent: int) -> Fact:
     )
 
 
-def _view(fact: Fact) -> dict[str, Any]:
+def _view(fact: Reminder) -> dict[str, Any]:
     return {
         "event": fact.event,
         "object_type": fact.object_type,

@@ -11,7 +11,7 @@ from keyctl.sinks.file import Replaceable
 from keyctl.sinks.store import (
     Document,
     ForbiddenError,
-    Found,
+    StoredKey,
     StoreSink,
     hush,
     is_plain,
@@ -103,7 +103,7 @@ class AwsSink(StoreSink):
     def _place_name(self) -> str:
         return self._secret
 
-    def _read(self) -> Found | None:
+    def _read(self) -> StoredKey | None:
         described = self._describe()
         if described is None:
             return None
@@ -122,7 +122,7 @@ class AwsSink(StoreSink):
             text = None if key_id else ""
         else:
             text = self._value()
-        return Found(key_id=key_id, text=text, place=described, beside=beside)
+        return StoredKey(key_id=key_id, text=text, place=described, beside=beside)
 
     def _beside(self, described: dict[str, Any]) -> dict[str, Any]:
         """Return what others keep beside this key; only JSON has room for it.
@@ -157,7 +157,7 @@ class AwsSink(StoreSink):
             return text
         return str(document.get("key", "")) if isinstance(document, dict) else ""
 
-    def _write(self, document: Document, found: Found | None) -> None:
+    def _write(self, document: Document, found: StoredKey | None) -> None:
         value = {
             "SecretString": self._rendered(document, found),
             "ClientRequestToken": _version_id(document),
@@ -230,7 +230,7 @@ class AwsSink(StoreSink):
         except (AttributeError, ValueError):
             return False
 
-    def _rendered(self, document: Document, found: Found | None) -> str:
+    def _rendered(self, document: Document, found: StoredKey | None) -> str:
         if self._form == "json":
             return jsontext.dumps(document.fields(found))
         if self._form == "env":

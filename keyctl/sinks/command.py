@@ -120,7 +120,7 @@ def hand_over(
         status = process.wait(timeout.total_seconds())
     except subprocess.TimeoutExpired:
         _end(process)
-        raise UnknownError(f"{name} took longer than {timeout}") from None
+        raise UnknownError(f"{name} took longer than {timeout.total_seconds():g} s") from None
     except BaseException:
         _end(process)
         raise

@@ -13,7 +13,7 @@ from keyctl.sinks.file import Replaceable
 from keyctl.sinks.store import (
     UNREADABLE,
     Document,
-    Found,
+    StoredKey,
     StoreSink,
     hush,
     is_plain,
@@ -79,7 +79,7 @@ class KubernetesSink(StoreSink):
     def _place_name(self) -> str:
         return f"{self._namespace}/{self._secret}"
 
-    def _read(self) -> Found | None:
+    def _read(self) -> StoredKey | None:
         secret = self._call("read_namespaced_secret", none_if=_NOT_FOUND)
         if secret is None:
             return None
@@ -89,11 +89,11 @@ class KubernetesSink(StoreSink):
         if entry is None:
             # Other entries are kept, so nothing would be lost; but only in a Secret of keyctl's.
             is_ours = any(name.startswith(_KEY_ID) for name in annotations)
-            return Found(key_id=key_id, text=None if is_ours else "", place=secret)
+            return StoredKey(key_id=key_id, text=None if is_ours else "", place=secret)
         text = base64.b64decode(entry).decode(errors="replace")
-        return Found(key_id=key_id, text=text, place=secret)
+        return StoredKey(key_id=key_id, text=text, place=secret)
 
-    def _write(self, document: Document, found: Found | None) -> None:
+    def _write(self, document: Document, found: StoredKey | None) -> None:
         which = _WHICH + self._entry
         annotations = {_KEY_ID + self._entry: document.key_id, which: document.secret_id}
         data = {self._entry: base64.b64encode(document.key.reveal().encode()).decode()}

@@ -34,7 +34,7 @@ class Document:
     key_alias: str | None
     secret_id: str
 
-    def fields(self, found: "Found | None" = None) -> dict[str, Any]:
+    def fields(self, found: "StoredKey | None" = None) -> dict[str, Any]:
         """Return the document with the key string in it, and what others keep beside it."""
         return {
             **(found.beside if found else {}),
@@ -46,7 +46,7 @@ class Document:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class StoredKey:
     """What lies under a name: the key it says it is of, and the text that replacing it would lose.
 
     `text` is None where there is nothing that anybody could read.  `place` is the store's own
@@ -61,7 +61,7 @@ class Found:
 
 
 # What the credentials do not allow to read: only what is not there yet can be written.
-UNREADABLE: Final = Found(key_id=None, text=None)
+UNREADABLE: Final = StoredKey(key_id=None, text=None)
 
 
 class StoreSink(ABC):
@@ -91,11 +91,11 @@ class StoreSink(ABC):
         """Fill in the names, and get ready to ask."""
 
     @abstractmethod
-    def _read(self) -> Found | None:
+    def _read(self) -> StoredKey | None:
         """Return what lies under the name, None if nothing does."""
 
     @abstractmethod
-    def _write(self, document: Document, found: Found | None) -> None:
+    def _write(self, document: Document, found: StoredKey | None) -> None:
         """Store the document as a new version over what was *found*, and only over that."""
 
     @abstractmethod
@@ -197,7 +197,9 @@ class StoreSink(ABC):
         """
         left = self._end - time.monotonic()
         if left <= 0:
-            raise NotTakenError(f"sink {self.name}: its time-out of {self.timeout} was over")
+            raise NotTakenError(
+                f"sink {self.name}: its time-out of {self.timeout.total_seconds():g} s was over"
+            )
         return left / 4, left * 3 / 4
 
     def _ask(self, step: Callable[[], T]) -> T:
@@ -219,7 +221,7 @@ class StoreSink(ABC):
         try:
             found = outcome.get(timeout=connect + answer)
         except queue.Empty:
-            kind = f"no answer within {self.timeout}"
+            kind = f"no answer within {self.timeout.total_seconds():g} s"
         else:
             if isinstance(found, tuple):
                 return found[0]
@@ -228,13 +230,13 @@ class StoreSink(ABC):
             kind = type(found).__name__
         raise UnknownError(f"sink {self.name}: {self._place_name()}: {kind}")
 
-    def _look(self) -> Found | None:
+    def _look(self) -> StoredKey | None:
         try:
             return self._ask(self._read)
         except ForbiddenError:
             return UNREADABLE
 
-    def _refuse_taken(self, found: Found | None) -> None:
+    def _refuse_taken(self, found: StoredKey | None) -> None:
         if found is None or found.text is None:
             return
         if found.key_id is not None and found.key_id == self._target.key_id:

@@ -16,7 +16,7 @@ from keyctl.sinks.store import (
     UNREADABLE,
     Document,
     ForbiddenError,
-    Found,
+    StoredKey,
     StoreSink,
     hush,
     is_plain,
@@ -172,7 +172,7 @@ class VaultSink(StoreSink):
     def _place_name(self) -> str:
         return f"{self._mount}/{self._path}"
 
-    def _read(self) -> Found | None:
+    def _read(self) -> StoredKey | None:
         found = self._read_version(None)
         if found is UNREADABLE:
             # Vault says 403 for a token that is not good, too; a good one may look itself up.
@@ -182,7 +182,7 @@ class VaultSink(StoreSink):
             raise ForbiddenError(f"sink {self.name}: {self._place_name()} may not be read")
         return found
 
-    def _write(self, document: Document, found: Found | None) -> None:
+    def _write(self, document: Document, found: StoredKey | None) -> None:
         version = 0 if found is None or found is UNREADABLE else int(found.place)
         answer = self._client.secrets.kv.v2.create_or_update_secret(
             self._path,
@@ -232,7 +232,7 @@ class VaultSink(StoreSink):
         )
         return True
 
-    def _read_version(self, version: int | None) -> Found | None:
+    def _read_version(self, version: int | None) -> StoredKey | None:
         """Return a version, the newest without a number; without text if it was deleted."""
         answer = self._client.secrets.kv.v2.read_secret_version(
             self._path, version=version, mount_point=self._mount, raise_on_deleted_version=False
@@ -250,8 +250,8 @@ class VaultSink(StoreSink):
         fields: dict[str, Any] | None = data["data"]
         place = data["metadata"]["version"]
         if fields is None:
-            return Found(key_id=None, text=None, place=place)
-        return Found(
+            return StoredKey(key_id=None, text=None, place=place)
+        return StoredKey(
             key_id=fields.get("key_id"),
             text=str(fields.get("key", "")),
             place=place,

@@ -10,7 +10,7 @@ from keyctl.errors import KeyctlError, UnmappableRowError, UsageError
 from keyctl.litellm import inventory, values
 from keyctl.litellm.dump import Dump
 from keyctl.litellm.keys import MappedKey, digest_of, map_key
-from keyctl.litellm.owners import Member, map_organization, map_team, map_user
+from keyctl.litellm.owners import MappedMember, map_organization, map_team, map_user
 from keyctl.policy.models import is_allowed
 from keyctl.policy.resolve import given_values
 
@@ -322,8 +322,8 @@ class TestOwners:
             "metadata": {"cost_center": "7"},
         }
         assert team.members == (
-            Member(user_id="ada", role="admin"),
-            Member(user_id="eve", role="user"),
+            MappedMember(user_id="ada", role="admin"),
+            MappedMember(user_id="eve", role="user"),
         )
         assert team.changes == ("a member without a user_id is nobody: left out",)
 

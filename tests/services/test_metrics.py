@@ -91,7 +91,6 @@ class TestAlertRules:
             assert asked <= NAMES, rule
             assert rule["annotations"]["summary"]
 
-
     def test_are_what_prometheus_takes(self) -> None:
         """Prometheus' own program reads them without a complaint."""
         done = subprocess.run(

@@ -19,7 +19,7 @@ _BUDGETS: Final[dict[str, Table]] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fact:
+class Reminder:
     """Something that is so now and that people should know.
 
     `kind` is the event's name, with the percentage for `budget_at_percent`.  `about` is what the
@@ -44,21 +44,21 @@ class Fact:
         return self.object_type, self.object_id, self.kind
 
 
-def expiring(connection: Connection, *, now: datetime, until: datetime) -> Iterator[Fact]:
+def expiring(connection: Connection, *, now: datetime, until: datetime) -> Iterator[Reminder]:
     """Yield the live keys that expire after *now* and up to *until*."""
     yield from _ending(connection, "key_expiring", keys.c.expires > now, keys.c.expires <= until)
 
 
-def expired(connection: Connection, *, now: datetime) -> Iterator[Fact]:
+def expired(connection: Connection, *, now: datetime) -> Iterator[Reminder]:
     """Yield the live keys that have expired."""
     yield from _ending(connection, "key_expired", keys.c.expires <= now)
 
 
-def rotation_overdue(connection: Connection, *, now: datetime) -> Iterator[Fact]:
+def rotation_overdue(connection: Connection, *, now: datetime) -> Iterator[Reminder]:
     """Yield the keys whose rotation is due and that nothing keeps from being rotated."""
     query = select(keys.c.id, keys.c.key_alias, keys.c.key_rotation_at).where(*is_overdue(now))
     for row in connection.execute(query.order_by(keys.c.id)):
-        yield Fact(
+        yield Reminder(
             kind="rotation_overdue",
             object_type="key",
             object_id=row.id,
@@ -116,7 +116,7 @@ def standing(connection: Connection) -> dict[tuple[str, str, str], str]:
     return {(row.object_type, row.object_id, row.kind): row.about for row in rows}
 
 
-def note(connection: Connection, fact: Fact, *, now: datetime) -> bool:
+def note(connection: Connection, fact: Reminder, *, now: datetime) -> bool:
     """Note a reminder; False when another run has noted it meanwhile."""
     object_type, object_id, kind = fact.name
     values = {"about": fact.about, "reminded_at": now}
@@ -139,12 +139,12 @@ def forget(connection: Connection, names: Sequence[tuple[str, str, str]]) -> Non
     connection.execute(delete(reminders).where(place.in_(names)))
 
 
-def _ending(connection: Connection, kind: str, *conditions: Any) -> Iterator[Fact]:
+def _ending(connection: Connection, kind: str, *conditions: Any) -> Iterator[Reminder]:
     query = select(keys.c.id, keys.c.key_alias, keys.c.expires).where(
         *_is_live(keys), keys.c.confirmed_at.is_not(None), *conditions
     )
     for row in connection.execute(query.order_by(keys.c.id)):
-        yield Fact(
+        yield Reminder(
             kind=kind,
             object_type="key",
             object_id=row.id,

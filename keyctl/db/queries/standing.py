@@ -1,4 +1,4 @@
-"""Questions about how everything stands: how many keys, what ends soon, which budgets are nearly spent."""
+"""Ask how everything stands: how many keys, what ends soon, which budgets are nearly spent."""
 
 from datetime import datetime
 from typing import Any, Final

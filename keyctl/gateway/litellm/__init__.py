@@ -1,4 +1,4 @@
-"""The adapter for LiteLLM's proxy: keyctl's keys as its `custom_auth`, and what they spend as a callback.
+"""Adapt keyctl to LiteLLM's proxy: verify keys as its `custom_auth`, and charge what they spend as its callback.
 
 ```yaml
 general_settings:

@@ -8,7 +8,7 @@ from typing import Any, Final
 from sqlalchemy import Connection
 
 from keyctl.policy.facts import Caller
-from keyctl.services.authorize.totals import Ledger
+from keyctl.services.authorize.totals import RunningSums
 from keyctl.services.authorize.verdict import Judgement, KeyDecision, Lookup, gather
 from keyctl.services.keys.changed import emptied
 from keyctl.services.workspace import Workspace
@@ -41,7 +41,7 @@ class NewKeys:
     workspace: Workspace
     caller: Caller
     lookup: Lookup
-    ledger: Ledger
+    ledger: RunningSums
     now: datetime
     lock: bool
     overrides: Sequence[str] = ()

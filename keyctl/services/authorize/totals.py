@@ -50,7 +50,7 @@ def read(connection: Connection, facts: Facts) -> Facts:
 
 
 @dataclass(slots=True, kw_only=True)
-class Ledger:
+class RunningSums:
     """The sums around many keys that are made and changed together, each owner's asked for once.
 
     The keys with the ids in *but* are changed or ended: each counts again when `count` is told what

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from keyctl import durations
-from keyctl.config.hooks import AnyHook, CommandHook, PythonHook, Smtp, WebhookHook
+from keyctl.config.hooks import AnyHook, CommandHookSettings, PythonHookSettings, Smtp, WebhookHook
 from keyctl.config.sinks import STORES
 from keyctl.errors import UsageError
 from keyctl.hooks.base import Hook, HookFailedError, Message
@@ -75,14 +75,14 @@ def _hook_for(name: str, hook: AnyHook, smtp: Smtp | None) -> Callable[[Message]
             from keyctl.hooks.webhook import Webhook  # noqa: PLC0415  # urllib and its kin are slow
 
             return Webhook(hook.url, secret_file=hook.secret_file)
-        if isinstance(hook, PythonHook):
-            from keyctl.hooks.python import PythonHook as Function  # noqa: PLC0415
+        if isinstance(hook, PythonHookSettings):
+            from keyctl.hooks.python import PythonHook  # noqa: PLC0415
 
-            return Function(f"hook {name}", hook.function)
-        if isinstance(hook, CommandHook):
-            from keyctl.hooks.command import CommandHook as Command  # noqa: PLC0415
+            return PythonHook(f"hook {name}", hook.function)
+        if isinstance(hook, CommandHookSettings):
+            from keyctl.hooks.command import CommandHook  # noqa: PLC0415
 
-            return Command(f"hook {name}", hook.argv)
+            return CommandHook(f"hook {name}", hook.argv)
         if smtp is None:
             raise ValueError("the settings refuse mail without a server")
         return _mail(smtp, hook.to, message)

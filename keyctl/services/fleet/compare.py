@@ -33,7 +33,7 @@ _NOT_SHOWN: Final = frozenset(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Difference:
+class KeyDifference:
     """What has to be set and emptied to make a key what is described."""
 
     values: Mapping[str, Any]
@@ -46,7 +46,7 @@ class Difference:
         return not (self.values or self.cleared or self.sink)
 
 
-def difference(key: Key, name: str | None, template: KeyTemplate) -> Difference:
+def difference(key: Key, name: str | None, template: KeyTemplate) -> KeyDifference:
     """Return how *key* differs from *template*, *name* being the alias that it should have."""
     values = {
         field: value
@@ -57,7 +57,9 @@ def difference(key: Key, name: str | None, template: KeyTemplate) -> Difference:
     if name is not None and key.key_alias != name:
         values["key_alias"] = name
     deliver = template.entry.deliver
-    return Difference(values=values, cleared=cleared, sink=deliver if deliver != key.sink else None)
+    return KeyDifference(
+        values=values, cleared=cleared, sink=deliver if deliver != key.sink else None
+    )
 
 
 def shown_fields(before: Key, after: Key) -> dict[str, tuple[Any, Any]]:

@@ -21,12 +21,12 @@ from keyctl.policy import engine
 from keyctl.policy.facts import Caller
 from keyctl.records import Key, Team
 from keyctl.services.authorize.new_keys import NewKey, NewKeys
-from keyctl.services.authorize.totals import Ledger
+from keyctl.services.authorize.totals import RunningSums
 from keyctl.services.authorize.verdict import facts_of
 from keyctl.services.delivery.run_lock import Run
 from keyctl.services.delivery.sinks import target_of
 from keyctl.services.fleet.compare import (
-    Difference,
+    KeyDifference,
     described_fields,
     difference,
     has_alias_in_place,
@@ -84,7 +84,7 @@ class KeyPlanner:
     def judge(self, found: Matched, ended: set[str]) -> None:
         """Note every change and every new key, with the rules that they would break."""
         changing = {key.id for key, _, _ in found.changed} | ended
-        ledger = Ledger(now=self.now, but=changing)
+        ledger = RunningSums(now=self.now, but=changing)
         for key, name, template in sorted(found.changed, key=lambda item: item[1]):
             self._judge_change(key, name, template, ledger)
         judge = NewKeys(
@@ -178,7 +178,7 @@ class KeyPlanner:
             return False
         return True
 
-    def _difference(self, key: Key, name: str, template: KeyTemplate) -> Difference:
+    def _difference(self, key: Key, name: str, template: KeyTemplate) -> KeyDifference:
         """Return how the key differs; its organization is its team's, as it will be."""
         found = difference(key, name if name != template.entry.adopt else None, template)
         named = found.values.keys() | found.cleared
@@ -190,7 +190,9 @@ class KeyPlanner:
                 )
         return found
 
-    def _judge_change(self, key: Key, name: str, template: KeyTemplate, ledger: Ledger) -> None:
+    def _judge_change(
+        self, key: Key, name: str, template: KeyTemplate, ledger: RunningSums
+    ) -> None:
         wanted = self._difference(key, name, template)
         try:
             verdict = judge_change(

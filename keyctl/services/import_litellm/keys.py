@@ -44,7 +44,7 @@ class Candidate:
         return [lookup_of(digest) for digest in digests_of(self.digest, self.mapped)]
 
 
-class Batch:
+class KeyBatch:
     """The keys of one transaction, judged one after the other on what those before them left."""
 
     def __init__(

@@ -11,7 +11,7 @@ from keyctl.db import queries
 from keyctl.db.queries import audit, directory
 from keyctl.errors import KeyctlError, OrganizationNotFoundError
 from keyctl.litellm import inventory
-from keyctl.litellm.owners import MappedOwner, Member, map_organization, map_team, map_user
+from keyctl.litellm.owners import MappedMember, MappedOwner, map_organization, map_team, map_user
 from keyctl.litellm.values import Row, decoded
 from keyctl.purses import Terms, member_purse
 from keyctl.records import Organization, Principal, Team, User
@@ -87,7 +87,7 @@ class OwnerImport:
             around = self._organizations(unit, rows) if kind is Team else set()
             lines: list[ImportLine] = []
             imported: list[Principal] = []
-            members: list[tuple[str, Member]] = []
+            members: list[tuple[str, MappedMember]] = []
             for row in rows:
                 object_id = row.get(f"{WORD[kind]}_id")
                 line, mapped = self._mapped(kind, row, map_row, around, is_known=object_id in known)
@@ -159,7 +159,7 @@ class OwnerImport:
         return set(directory.find_all(unit.connection, Organization, ids, lock=True))
 
     def _members(
-        self, unit: Unit, kind: type[Principal], members: Sequence[tuple[str, Member]]
+        self, unit: Unit, kind: type[Principal], members: Sequence[tuple[str, MappedMember]]
     ) -> list[ImportLine]:
         if not members:
             return []
@@ -188,7 +188,7 @@ class OwnerImport:
         unit: Unit,
         kind: type[Principal],
         object_id: str,
-        member: Member,
+        member: MappedMember,
         users: dict[str, User],
         *,
         is_known: bool,
@@ -214,7 +214,7 @@ class OwnerImport:
         return ImportLine(object_type="member", source=source, result="imported")
 
 
-def _limits_of(unit: Unit, team_id: str, member: Member) -> dict[str, Any]:
+def _limits_of(unit: Unit, team_id: str, member: MappedMember) -> dict[str, Any]:
     """Return a member's columns, and write down what of their budget is spent already."""
     limits = member.limits
     amount, period = limits.get("max_budget"), limits.get("budget_duration")

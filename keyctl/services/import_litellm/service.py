@@ -28,7 +28,7 @@ from keyctl.services import denials
 from keyctl.services.authorize.custom_hook import decide
 from keyctl.services.callers import require_admin
 from keyctl.services.delivery.confirm import Written, check_written, persist
-from keyctl.services.import_litellm.keys import RUN, Batch, Candidate, digests_of, lookup_of
+from keyctl.services.import_litellm.keys import RUN, Candidate, KeyBatch, digests_of, lookup_of
 from keyctl.services.import_litellm.owners import OwnerImport
 from keyctl.services.import_litellm.report import (
     Begin,
@@ -182,7 +182,7 @@ class _KeyImport:
         if not candidates:
             return [item for item in batch if isinstance(item, ImportLine)]
         with self.begin() as unit:
-            writing = Batch(self.workspace, self.order, unit, candidates)
+            writing = KeyBatch(self.workspace, self.order, unit, candidates)
             lines = [item if isinstance(item, ImportLine) else writing.line(item) for item in batch]
             writing.flush()
         if not self.order.dry_run and writing.written:

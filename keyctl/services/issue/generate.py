@@ -24,7 +24,7 @@ from keyctl.services.delivery.run_lock import Run
 from keyctl.services.delivery.sinks import target_of
 from keyctl.services.issue.new_key import NewKeyRows, StagedKey
 from keyctl.services.issue.order import Order, Outcome, answer_of, new_key_id
-from keyctl.services.issue.stage import Staging
+from keyctl.services.issue.stage import KeyStaging
 from keyctl.services.issue.takeover import (
     Draft,
     Predecessors,
@@ -87,7 +87,7 @@ class GenerateService:
         values = resolve.given_values(order.request)
         supplied = _supplied(order.request)
         with self.workspace.database.read() as connection:
-            verdict = Staging(self.workspace).verdict(
+            verdict = KeyStaging(self.workspace).verdict(
                 connection,
                 self.workspace.caller,
                 order,
@@ -159,7 +159,7 @@ class GenerateService:
             with database.read() as connection:
                 now = database.now(connection)
                 caller = self.workspace.caller
-                decision = Staging(self.workspace).decision(
+                decision = KeyStaging(self.workspace).decision(
                     connection, caller, draft.order, values, now=now, lock=False
                 )
             return target_of(decision.facts.key, key_id=draft.key_id)
@@ -189,7 +189,7 @@ class GenerateService:
         self, draft: Draft, sink: Sink, delivery: Delivery[StagedKey]
     ) -> StagedKey | Outcome:
         def write(unit: Unit, dead: list[Claim]) -> Iterator[StagedKey | Outcome]:
-            return Staging(self.workspace).write(unit, dead, draft, sink, delivery.run)
+            return KeyStaging(self.workspace).write(unit, dead, draft, sink, delivery.run)
 
         (outcome,) = delivery.stage(write)
         return outcome

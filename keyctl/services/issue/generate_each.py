@@ -26,7 +26,7 @@ from keyctl.records import Claim
 from keyctl.services import denials
 from keyctl.services.authorize.new_keys import NewKey, NewKeys
 from keyctl.services.authorize.owners import Roster
-from keyctl.services.authorize.totals import Ledger
+from keyctl.services.authorize.totals import RunningSums
 from keyctl.services.authorize.verdict import Judgement
 from keyctl.services.delivery import run_lock
 from keyctl.services.delivery.protocol import Delivery, claim_for, steady_end, until_done
@@ -245,7 +245,7 @@ class EachService:
                 user_ids=owners("user_id"),
                 organization_ids=owners("organization_id"),
             ),
-            ledger=Ledger(now=unit.now),
+            ledger=RunningSums(now=unit.now),
             now=unit.now,
             lock=True,
             overrides=self.overrides,

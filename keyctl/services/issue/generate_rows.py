@@ -22,7 +22,7 @@ from keyctl.requests import GenerateRequest
 from keyctl.services import denials
 from keyctl.services.authorize.custom_hook import decide
 from keyctl.services.authorize.new_keys import NewKey, NewKeys
-from keyctl.services.authorize.totals import Ledger
+from keyctl.services.authorize.totals import RunningSums
 from keyctl.services.authorize.verdict import Judgement
 from keyctl.services.delivery.sinks import named_sink, target_of
 from keyctl.services.issue.generate_each import Job
@@ -114,7 +114,7 @@ class RowsService:
                 workspace=self.workspace,
                 caller=self.workspace.caller,
                 lookup=directory,
-                ledger=Ledger(now=now),
+                ledger=RunningSums(now=now),
                 now=now,
                 lock=False,
                 overrides=self.overrides,

@@ -24,7 +24,7 @@ from keyctl.sinks.base import Sink
 
 
 @dataclass(frozen=True, slots=True)
-class Staging:
+class KeyStaging:
     """Judges what a draft asks for, and writes it."""
 
     workspace: Workspace

@@ -23,7 +23,7 @@ from keyctl.policy.facts import Caller
 from keyctl.records import Key
 from keyctl.services import denials
 from keyctl.services.authorize.owners import Roster
-from keyctl.services.authorize.totals import Ledger
+from keyctl.services.authorize.totals import RunningSums
 from keyctl.services.authorize.verdict import Adding, Judgement, Lookup
 from keyctl.services.denials import Attempt
 from keyctl.services.keys.end import BATCH, UNCHANGED, Ended, by_whole_ids
@@ -60,7 +60,7 @@ class ManyChangesService:
                 keys = _found(connection, part, caller, lock=False)
                 known = [key for key in keys if isinstance(key, Key)]
                 roster = _roster(connection, known, patch, lock=False)
-                ledger = Ledger(now=now, but={key.id for key in known})
+                ledger = RunningSums(now=now, but={key.id for key in known})
                 for item, key in zip(part, keys, strict=True):
                     if isinstance(key, KeyctlError):
                         yield item, key
@@ -121,7 +121,7 @@ class ManyChangesService:
                         unit.connection, sorted(key.id for key in known), lock=True
                     )
                 }
-                ledger = Ledger(now=unit.now, but=locked)
+                ledger = RunningSums(now=unit.now, but=locked)
                 rows: dict[str, dict[str, Any]] = {}
                 for item, key in zip(given, keys, strict=True):
                     fresh = locked[key.id] if isinstance(key, Key) else key
@@ -145,7 +145,7 @@ class ManyChangesService:
         key: Key | KeyctlError,
         patch: Mapping[str, Any],
         roster: Roster,
-        ledger: Ledger,
+        ledger: RunningSums,
         rows: dict[str, dict[str, Any]],
     ) -> Ended:
         """Change one key of a batch, its columns in *rows*; what is refused by now stops no other."""

@@ -32,7 +32,7 @@ from keyctl.services.denials import Attempt
 from keyctl.services.rotate.confirm import RotationRows
 from keyctl.services.rotate.due_keys import CHUNK, Claimed, DueKeys, DueLine, line_of
 from keyctl.services.rotate.model import StagedRotation, Wanted
-from keyctl.services.rotate.stage import Staging
+from keyctl.services.rotate.stage import RotationStaging
 from keyctl.services.transaction import anchor
 from keyctl.services.workspace import Workspace
 from keyctl.sinks.base import Sink
@@ -207,7 +207,7 @@ class _DueRun:
             checked.append((item, wanted))
         if not checked:
             return []
-        staging = Staging(
+        staging = RotationStaging(
             workspace=self.delivery.workspace, run=self.due.run, grace=self.order.grace
         )
         every = [wanted for _, wanted in checked]

@@ -23,7 +23,7 @@ from keyctl.services.keys.find import find, may_see, not_found
 from keyctl.services.rotate.confirm import RotationRows
 from keyctl.services.rotate.eligibility import is_own_sink, refuse_unfit
 from keyctl.services.rotate.model import StagedRotation, Wanted
-from keyctl.services.rotate.stage import Staging
+from keyctl.services.rotate.stage import RotationStaging
 from keyctl.services.workspace import Workspace
 from keyctl.sinks.base import Sink
 
@@ -68,7 +68,7 @@ class RotateService:
             delivery = Delivery(
                 workspace=self.workspace, run=run, rows=RotationRows(self.workspace)
             )
-            staging = Staging(workspace=self.workspace, run=run, grace=order.grace)
+            staging = RotationStaging(workspace=self.workspace, run=run, grace=order.grace)
             key_string = supplied or self.workspace.mint()
             wanted = Wanted(
                 key_id=key.id,

@@ -19,7 +19,7 @@ from keyctl.services.workspace import Workspace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Staging:
+class RotationStaging:
     """Stages what is wanted.  `grace` is that of the run, None for each key's own."""
 
     workspace: Workspace
