@@ -37,6 +37,25 @@ def check(record: Any) -> None:
             raise ForeignValueError(name)
 
 
+def check_some(record: type, row: Mapping[Any, Any]) -> None:
+    """Refuse a row that has some of a record's columns, as `check` does.
+
+    Raises:
+        ForeignValueError: It names the column.
+    """
+    for name, kinds, inner in _some_kinds(record, tuple(row)):
+        value = row[name]
+        if type(value) not in kinds or (inner is not None and value and not inner(value)):
+            raise ForeignValueError(name)
+
+
+@cache
+def _some_kinds(
+    record: Any, names: tuple[str, ...]
+) -> tuple[tuple[str, frozenset[type], Check | None], ...]:
+    return tuple(item for item in _kinds(record) if item[0] in names)
+
+
 @cache
 def _kinds(record: Any) -> tuple[tuple[str, frozenset[type], Check | None], ...]:
     """Return for each field its name, the types that it takes, and what else it must be."""
@@ -109,18 +128,19 @@ class Record:
         Raises:
             ForeignValueError: A column holds what keyctl never writes there.
         """
-        record = cls(**{name: row[name] for name in cls._names() if name in row})
+        record = cls(**{name: row[name] for name in cls.names() if name in row})
         check(record)
         return record
 
     @classmethod
     @cache
-    def _names(cls) -> tuple[str, ...]:
+    def names(cls) -> tuple[str, ...]:
+        """Return the names of the columns."""
         return tuple(item.name for item in fields(cls))
 
     def columns(self) -> dict[str, Any]:
         """Return the record as column values."""
-        return {name: getattr(self, name) for name in self._names()}
+        return {name: getattr(self, name) for name in self.names()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

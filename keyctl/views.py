@@ -9,7 +9,7 @@ from keyctl import lifecycle, money
 from keyctl.records import Key, Member, Organization, Principal, Secret, Team, Tier, User
 
 MEMBER_LIMITS: Final = ("max_budget", "budget_duration", "rpm_limit", "tpm_limit", "budget_id")
-_MONEY: Final = ("max_budget", "soft_budget", "spend")
+MONEY: Final = ("max_budget", "soft_budget", "spend")
 # Kept in the row, but nobody's business or shown under another name.
 _INTERNAL: Final = ("id", "gateway", "deleted_at", "confirmed_at", "budget_anchor_at")
 
@@ -37,6 +37,11 @@ def changes(before: Key, after: Key, *, now: datetime) -> dict[str, dict[str, An
         for name in {**old, **new}
         if old.get(name) != new.get(name) and name not in ("updated_at", "updated_by")
     }
+
+
+def plain_fields() -> frozenset[str]:
+    """Return the fields of a key that are its columns, or its id and state, and nothing else's."""
+    return frozenset({"key_id", "state", *Key.names()} - set(_INTERNAL))
 
 
 def names_view(key_id: str, public_id: str | None) -> dict[str, Any]:
@@ -100,7 +105,7 @@ def _with_numbers(document: Any) -> Any:
     if not isinstance(document, dict):
         return document
     return {
-        name: _number(value) if name in _MONEY or name == "amount" else value
+        name: _number(value) if name in MONEY or name == "amount" else value
         for name, value in document.items()
     }
 
@@ -131,4 +136,4 @@ def tier_view(tier: Tier) -> dict[str, Any]:
 
 def dollars(name: str, value: Any) -> Any:
     """Return *value*, in dollars if the column *name* holds money."""
-    return money.dollars(value) if name in _MONEY and value is not None else value
+    return money.dollars(value) if name in MONEY and value is not None else value

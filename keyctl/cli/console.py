@@ -204,4 +204,6 @@ def _plain(value: Any) -> str:
 
 def one_line(text: str) -> str:
     # What a person typed may hold anything; nothing of it may steer the terminal.
+    if text.isprintable():
+        return text
     return "".join(char if char.isprintable() else " " for char in text)

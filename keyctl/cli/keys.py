@@ -10,7 +10,7 @@ from keyctl.cli import inputs
 from keyctl.cli.choices import require_one_of
 from keyctl.cli.command import command
 from keyctl.cli.keypage import show_key
-from keyctl.cli.listing import Page, show_list
+from keyctl.cli.listing import Page, fields_of, show_list
 from keyctl.cli.session import Session
 from keyctl.cli.tables import Column, Layout, cell, pipe_only
 from keyctl.errors import ExitCode, UsageError
@@ -130,6 +130,7 @@ def add_to(app: typer.Typer) -> None:
         from keyctl.lifecycle import KEY_STATES
         from keyctl.services.keys.filters import checked
         from keyctl.services.keys.read import KeyService
+        from keyctl.views import plain_fields
 
         if words:
             raise _no_word(session, words[0])
@@ -153,12 +154,14 @@ def add_to(app: typer.Typer) -> None:
         service = KeyService(session.workspace)
         if issued_by is not None:
             wanted = service.issued_by(wanted, issued_by)
-        show_list(
-            session,
-            KEYS,
-            page,
-            lambda after, limit: service.page(wanted, after=after, limit=limit),
-        )
+        fields = fields_of(KEYS, page, session.output) if page.everything else None
+
+        def fetch(after: Any, limit: int) -> tuple[list[dict[str, Any]], str | None]:
+            if fields is not None and plain_fields().issuperset(fields):
+                return service.some_fields(wanted, fields, after=after, limit=limit)
+            return service.page(wanted, after=after, limit=limit)
+
+        show_list(session, KEYS, page, fetch)
 
     @command(app, "info", reads=True)
     def info(

@@ -15,7 +15,7 @@ from keyctl.errors import UsageError
 
 OUTPUTS: Final = ("auto", "json", "jsonl", "csv", "table", "wide")
 _MOST: Final = 10_000
-_BATCH: Final = 500
+_BATCH: Final = 1000
 
 Row = dict[str, Any]
 # What gives a page: behind which cursor, and how many rows at the most.
@@ -142,6 +142,20 @@ def column_named(layout: Layout, name: str, *, flag: str) -> Column:
             hint=nearest.meant(name, known, otherwise=f"the columns are {', '.join(known)}"),
         )
     return column
+
+
+def fields_of(layout: Layout, page: Page, output: str) -> list[str] | None:
+    """Return the fields that a list shows or sorts by, None where it shows whole rows.
+
+    Raises:
+        UsageError: A column does not exist.
+    """
+    if output in ("json", "jsonl") and page.columns is None:
+        return None
+    sorted_by = []
+    if page.sort is not None:
+        sorted_by = [column_named(layout, page.sort.removeprefix("-"), flag="--sort").name]
+    return [*(column.name for column in _chosen(layout, page, output)), *sorted_by]
 
 
 def _chosen(layout: Layout, page: Page, output: str) -> list[Column]:

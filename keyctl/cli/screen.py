@@ -94,4 +94,4 @@ def when(moment: datetime, now: datetime) -> str:
 
 def instant(moment: datetime) -> str:
     """Return *moment* to the second, in UTC."""
-    return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    return f"{moment.astimezone(UTC).isoformat(timespec='seconds')[:19]}Z"

@@ -6,6 +6,7 @@ import json
 
 import pytest
 from harness import Cli
+from inside import Inside
 
 
 @pytest.fixture(name="several")
@@ -101,3 +102,41 @@ def test_a_filter_that_makes_no_sense(cli: Cli, arguments: tuple[str, ...]) -> N
     result = cli("list", *arguments, "-o", "json")
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.error["hint"]
+
+
+class TestAllOfThem:
+    @pytest.mark.parametrize(
+        "how",
+        [
+            ("-o", "csv"),
+            ("-o", "table"),
+            ("-o", "csv", "--sort", "-spend"),
+            ("-o", "json", "--columns", "key_alias,state,tags,expires"),
+            ("-o", "csv", "--columns", "key_id,key_name,models"),
+        ],
+        ids=" ".join,
+    )
+    def test_are_what_a_page_of_them_is(self, inside: Inside, how: tuple[str, ...]) -> None:
+        """With --all only what is shown is read; what is said of each key is the same."""
+        inside("team", "create", "web", check=True)
+        for arguments in (
+            ("--alias", "=größer", "--max-budget", "0.000000001", "--tag", "a,b", "--tag", "c"),
+            ("--alias", "b", "--team", "web", "--model", "gpt-4o", "--duration", "30d"),
+            ("--alias", 'quoted "b"', "--blocked", "--rpm-limit", "5"),
+            ("--max-budget", "5"),
+        ):
+            inside("generate", *arguments, check=True)
+        inside("spend", "b", "--add", "1.25", check=True)
+
+        assert inside("list", *how, "--all", check=True) == inside("list", *how, check=True)
+
+    @pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+    def test_one_that_cannot_be_read_is_named(self, inside: Inside, cli: Cli) -> None:
+        """Exit 11 with its id, and the others are served."""
+        for alias in ("a", "b"):
+            inside("generate", "--alias", alias, check=True)
+        cli.execute("UPDATE keys SET expires = 'some day' WHERE key_alias = 'a'")
+
+        result = inside("list", "--all", "-o", "csv", "--columns", "key_alias,expires")
+
+        assert (result.exit_code, result.stdout) == (11, "key_alias,expires\nb,\n")

@@ -58,6 +58,7 @@ from keyctl.db.queries.listing import (
     keys_beginning,
     keys_due,
     keys_with_suspect_sink,
+    list_fields,
     list_keys,
     lock_allocations,
 )
@@ -181,6 +182,7 @@ __all__ = [
     "keys_with_suspect_sink",
     "leases_of",
     "let_administer",
+    "list_fields",
     "list_keys",
     "list_outgoing",
     "lock_allocations",
