@@ -23,7 +23,7 @@ def key_state(key: Key, *, now: datetime) -> str:
 
 
 def secret_state(secret: Secret, *, now: datetime) -> str:
-    """Return the state of *secret* at *now*: one past its `not_after` is revoked, swept or not."""
+    """Return the state of *secret* at *now*.  Past its `not_after` a secret is revoked, also while the database still says otherwise."""
     return "revoked" if is_past(secret.not_after, now=now) else secret.state
 
 
@@ -60,7 +60,7 @@ def suspension(
 ) -> str | None:
     """Return why a key whose secret matched is refused at *now*, or None: the first reason wins.
 
-    Nothing of it has to do with what is asked for or spent.  The order is LiteLLM's at request time
+    Neither the request nor a budget plays a part.  The order is LiteLLM's at request time
     with expiry right after block, so that an expired key never gets a budget error.
     """
     if secret.state == "revoked" or key.deleted_at is not None:

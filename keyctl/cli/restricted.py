@@ -1,4 +1,4 @@
-"""Hold those who run keyctl through another account to that account's configuration, and to streams.
+"""Refuse options that name a file or a database, where people run keyctl through another account.
 
 With ``restricted = true`` in /etc/keyctl/config.toml nobody chooses the database or the configuration,
 and no option names a file: whoever does would read and write with rights that are not theirs.

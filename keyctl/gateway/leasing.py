@@ -1,4 +1,4 @@
-"""Take stock of budgets that are locked: what others have reserved, and what nobody settled."""
+"""Read what other processes have reserved of locked budgets, and settle what ended processes left reserved."""
 
 import logging
 from collections.abc import Collection, Mapping

@@ -1,4 +1,4 @@
-"""Charge and reserve for requests: at once where memory tells, else by asking the database."""
+"""Charge and reserve for requests: from memory while a budget is far from spent, else by asking the database."""
 
 import asyncio
 from collections.abc import Iterable, Sequence

@@ -1,4 +1,4 @@
-"""Begin anew when the process forks, and write usage when it ends."""
+"""Give a forked process connections and threads of its own, and write usage when a process ends."""
 
 import atexit
 import logging

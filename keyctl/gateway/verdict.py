@@ -168,7 +168,7 @@ class Verdict(verify.Verdict):
             self._chargeable().ledger.books.release(hold)
 
     def hand_over(self) -> None:
-        """Give back what was reserved to what holds it in the database from now on, and not to other requests."""
+        """End this process's reservation without freeing the amount: a row in the database holds it from now on."""
         self._end(0)
         if (hold := self._taken()) is not None:
             self._chargeable().ledger.books.hand_over(hold)

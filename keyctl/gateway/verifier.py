@@ -172,7 +172,7 @@ class Verifier(_Gateway):
 
 
 class AsyncVerifier(_Gateway):
-    """Verifies presented keys on an event loop, of which nothing here is a part: one serves several."""
+    """Verifies presented keys on an event loop.  It is bound to no loop, so one serves several."""
 
     _kind = AsyncVerdict
 

@@ -7,7 +7,7 @@ from typing import Any
 
 
 async def until_done(future: Future[Any], timeout: float) -> None:  # noqa: ASYNC109  # of several loops
-    """Return when *future* is done, or after *timeout* seconds; who is cancelled cancels nobody else."""
+    """Return when *future* is done, or after *timeout* seconds.  Cancelling one waiter cancels no other."""
     loop = asyncio.get_running_loop()
     is_done = asyncio.Event()
 

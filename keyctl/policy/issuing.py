@@ -1,4 +1,4 @@
-"""Say whether a secret administers: authority follows the hand that takes it.  Pure.
+"""Decide whether a new secret may be used as a caller, by who takes it.  Pure.
 
 A secret that administers may be used as a caller.  One that somebody else took for its owner
 authenticates at a gateway and nothing more.
@@ -68,7 +68,7 @@ def _is_prolonged(before: Key, after: Key) -> bool:
 
 
 def ends_with_caller(caller: Caller, end: datetime | None) -> bool:
-    """Tell whether what ends at *end*, None for never, lives no longer than the secret in hand."""
+    """Tell whether *end* (None: never) is not later than the end of the secret that the caller presents."""
     if caller.ends_at is None:
         return True
     return end is not None and end <= caller.ends_at

@@ -114,7 +114,7 @@ def _issued(facts: Facts) -> Iterator[Violation]:
 
 
 def unbounded_by_purse(facts: Facts) -> str | None:
-    """Return a warning if whoever holds this key could make more like it, with no purse above them."""
+    """Return a warning if the holder of this key could make any number of such keys, and no purse bounds their sum."""
     owners: tuple[Principal | None, ...] = (facts.user, facts.team, facts.organization)
     if facts.key.max_budget is None or any(
         owner is not None and owner.max_budget is not None for owner in owners

@@ -54,7 +54,7 @@ def record(workspace: Workspace, attempt: Attempt, error: DeniedError) -> None:
 
 
 def note(unit: Unit, attempt: Attempt, error: DeniedError) -> None:
-    """Put one refusal on record in a transaction that goes on: others of a batch are not refused."""
+    """Record one refusal of a batch in the transaction of the batch, which goes on."""
     _write(unit, attempt, error, after=_rules(error))
 
 

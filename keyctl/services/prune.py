@@ -1,4 +1,4 @@
-"""Let what ended long ago leave the tables that are asked every day."""
+"""Remove what ended long ago from the tables that everyday commands read."""
 
 from dataclasses import dataclass
 from datetime import datetime

@@ -44,7 +44,7 @@ class StdoutSink:
 
 @contextmanager
 def stdout_reserved() -> Iterator[None]:
-    """Send what code of others prints to stderr, whichever way: on stdout scripts read the key.
+    """Send everything that other code prints to stderr: scripts read the key from stdout.
 
     A process that it forks ends with the block, and does not carry out the command once more.
     """

@@ -1,4 +1,4 @@
-"""Ask who has reserved what of each budget, keep it, and settle what processes that are gone left of it."""
+"""Read and write what each process has reserved of a budget, and settle what ended processes left reserved."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -47,7 +47,7 @@ def leases_of(
 
 
 def leases_that_are_over(connection: Connection, *, now: datetime, limit: int) -> list[PurseName]:
-    """Return budgets of which a process that is gone has still reserved something."""
+    """Return the budgets of which an ended process still holds a reservation."""
     query = (
         select(leases.c.object_table, leases.c.object_id, leases.c.meter)
         .outerjoin(recorders, recorders.c.id == leases.c.recorder_id)
@@ -64,7 +64,7 @@ def leases_that_are_over(connection: Connection, *, now: datetime, limit: int) -
 def settle_leases_that_are_over(
     connection: Connection, *, now: datetime, limit: int, charges: bool
 ) -> list[Lease]:
-    """Charge what processes that are gone had reserved, or give it back, and return those leases."""
+    """Charge what ended processes had reserved, or give it back.  Return their leases."""
     names = leases_that_are_over(connection, now=now, limit=limit)
     lock_purses(connection, dict.fromkeys(names), now=now)
     found = leases_of(connection, names, now=now)

@@ -1,4 +1,4 @@
-"""Name the rows of budgets in the tables that have one row for each budget, and take them in chunks."""
+"""Address the rows of budgets by owner and meter, and split long lists of budgets into statements."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final

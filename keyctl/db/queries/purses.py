@@ -41,7 +41,7 @@ class Balance:
 def begin_meter(
     connection: Connection, name: PurseName, terms: Terms, *, spend: int, end: datetime | None
 ) -> None:
-    """Write what is spent already of a metered budget that nobody has used here, and when its period ends."""
+    """Create the row of a budget with a meter: what was spent of it in another gateway, and when its period ends."""
     connection.execute(
         insert(meters).values(
             **columns_of(name),
@@ -208,7 +208,7 @@ def _lock_meters(
 def period_after(
     period: str | None, *, anchor: datetime, end: datetime | None, now: datetime
 ) -> datetime | None:
-    """Return when the period ends that is to begin now, None while the last one goes on."""
+    """Return when a period that begins now will end; None while the current period has not ended."""
     if period is None or (end is not None and end > now):
         return None
     return durations.next_reset(period, anchor=anchor, now=now)

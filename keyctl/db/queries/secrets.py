@@ -138,7 +138,7 @@ def bound_secrets(connection: Connection, key: Key) -> None:
 
 
 def retire_abandoned(connection: Connection, key_id: str, *, run_id: str) -> None:
-    """Let what dead runs staged for a key end when it would have: no rotation lengthens its life."""
+    """Make what dead runs staged for a key retiring, each secret with the end that it had: a rotation never extends it."""
     mine = secrets.c.key_id == key_id
     others = (mine, secrets.c.state == "staged", secrets.c.run_id != run_id)
     _set(connection, *others, state="retiring", run_id=run_id)
@@ -183,7 +183,7 @@ def secrets_that_lost_their_right(connection: Connection) -> Iterator[tuple[Secr
 
 
 def count_issued(connection: Connection, key_id: str, *, since: datetime | None) -> int:
-    """Return how many keys a caller's key has made that live, or were deleted after *since* or ever."""
+    """Return how many keys a caller's key has made: those that live, and those deleted after *since* (None: all deleted ones)."""
     ended: ColumnElement[bool] = keys.c.deleted_at.is_not(None)
     if since is not None:
         ended = and_(ended, keys.c.deleted_at > since)
@@ -202,7 +202,7 @@ def count_issued(connection: Connection, key_id: str, *, since: datetime | None)
 
 
 def keys_left_by(connection: Connection, user_id: str, **where: str) -> list[Key]:
-    """Return the live keys of a user, and the service accounts that a secret which they took acts for.
+    """Return the live keys of a user, and the service accounts whose administering secrets the user took.
 
     *where* narrows it to a team or an organization.  They are locked.
     """

@@ -19,7 +19,7 @@ _NOTHING = Sums()
 
 
 def lock_everywhere(connection: Connection, settings: Settings) -> None:
-    """Keep two creations from both taking the last place where the configuration limits all keys."""
+    """Make two creations wait for each other where the configuration limits the number of all keys."""
     limits = [everywhere(settings, of_team=of_team).max_keys for of_team in (True, False)]
     if limits != [None, None]:
         queries.lock_allocations(connection)

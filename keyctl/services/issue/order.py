@@ -99,7 +99,7 @@ def staged_secret(
 def answer_of(
     verdict: Judgement, secret_id: str | None, head: Head, settings: Settings, *, now: datetime
 ) -> dict[str, Any]:
-    """Return the answer without the key string, as it will be when confirmed: it goes out before that."""
+    """Return the answer without the key string.  It is sent before the confirm, so it tells what will be true after it."""
     return {
         **views.key_view(replace(verdict.key, confirmed_at=now), now=now, public_id=secret_id),
         "filled": [

@@ -81,7 +81,7 @@ def not_found(given: str) -> KeyNotFoundError:
 
 
 def may_see(caller: Caller, key: Key) -> bool:
-    """Tell whether the caller may see *key*.  Null never equals null."""
+    """Tell whether the caller may see *key*.  A missing id equals no other missing id."""
     if caller.role in OVERSEERS:
         return True
     if caller.key is not None and caller.key.id == key.id:
@@ -100,7 +100,7 @@ def may_see(caller: Caller, key: Key) -> bool:
 def visible_to(caller: Caller) -> Visible | None:
     """Return which keys are listed: what `may_see` shows; None where the caller sees everything.
 
-    A plain member's grant to list is one of its own.
+    A plain member lists a team's keys only with the grant `/key/list`; with `/key/info` alone, single keys are shown.
     """
     if caller.role in OVERSEERS:
         return None
