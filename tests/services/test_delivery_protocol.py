@@ -1,13 +1,13 @@
 """The delivery protocol: each key of a run ends as its own sink answered, whatever became of others."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
-from world import Hand, World, order_of
+from world import CALLERS, Hand, World, order_of
 
 from keyctl.db import queries
-from keyctl.errors import DeliveryError, KeyctlError
+from keyctl.errors import AliasTakenError, DeliveryError, KeyctlError
 from keyctl.services.authorize.new_keys import NewKey
 from keyctl.services.delivery import run_lock
 from keyctl.services.delivery.protocol import Delivery
@@ -66,6 +66,70 @@ def claims(world: World) -> int:
     """Return how many claims are left."""
     with world.workspace.database.read() as connection:
         return int(connection.exec_driver_sql("SELECT count(*) FROM claims").scalar_one())
+
+
+class Asking(Hand):
+    """A sink in whose hands the key is while somebody else does something."""
+
+    def __init__(self, ask: Callable[[], object]) -> None:
+        super().__init__()
+        self._ask = ask
+
+    def deliver(self, parcel: Parcel) -> None:
+        """Let the other do it, and take the key string."""
+        self._ask()
+        super().deliver(parcel)
+
+
+class TestAnAliasThatIsBeingDelivered:
+    @pytest.mark.parametrize("way", ["one", "many", "each"])
+    def test_says_so_and_what_to_do(self, world: World, way: str) -> None:
+        """Whoever asks for it learns that another run has the key in hand, and until when."""
+        said: list[KeyctlError] = []
+        wanted = {"team_id": "web", "key_alias": "ci-0"}
+
+        def ask() -> None:
+            if way == "one":
+                with pytest.raises(AliasTakenError) as caught:
+                    world.make(wanted)
+                said.append(caught.value)
+            elif way == "many":
+                order = order_of({**wanted, "key_alias": "ci-{n}"})
+                BulkService(world.workspace).generate(replace(order), 1, told)
+            else:
+                said.extend(
+                    item.error
+                    for item in EachService(world.workspace).generate(jobs(None))
+                    if item.error
+                )
+
+        def told(made: Sequence[Made]) -> None:
+            said.extend(item.error for item in made if item.error)
+
+        if way == "many":
+            wanted["key_alias"] = "ci-1"
+        key_id = world.make(wanted, hand=Asking(ask))
+
+        (error,) = said
+        assert (error.code, error.message) == (
+            "alias_taken",
+            f"alias {wanted['key_alias']!r} is taken by key {key_id}, which another run is still delivering",
+        )
+        assert error.hint is not None
+        assert "without a confirmation the alias is free from 20" in error.hint
+
+    def test_is_only_taken_for_who_may_not_see_the_key(self, world: World) -> None:
+        """A stranger learns no id, and not that anybody is at work."""
+        said: list[str] = []
+
+        def ask() -> None:
+            with pytest.raises(AliasTakenError) as caught:
+                world.make({"key_alias": "ci-0"}, CALLERS["internal_user"])
+            said.append(caught.value.message)
+
+        world.make({"team_id": "else", "key_alias": "ci-0"}, hand=Asking(ask))
+
+        assert said == ["alias 'ci-0' is taken by a live key"]
 
 
 class TestHandOver:

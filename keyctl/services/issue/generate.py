@@ -197,11 +197,9 @@ class GenerateService:
     def _again(self, error: ConstraintError, draft: Draft) -> Draft:
         """Return what to try after *error*, which the next try will find the reason of."""
         broken = broken_constraint(error)
-        if broken == "uq_keys_key_alias":
-            raise alias_taken(draft.values["key_alias"]) from error
         if broken == "uq_secrets_lookup" and draft.supplied:
             raise key_taken() from error
-        if broken not in ("uq_secrets_lookup", "pk_request_ids", "pk_claims"):
+        if broken not in ("uq_keys_key_alias", "uq_secrets_lookup", "pk_request_ids", "pk_claims"):
             raise error
         if broken != "uq_secrets_lookup":
             return draft

@@ -208,7 +208,7 @@ class EachService:
         taken = taken_aliases(unit, [job.alias for job, _ in pairs if job.alias], run)
         for job, key in pairs:
             if job.alias is not None and job.alias in taken:
-                yield job, key, alias_taken(job.alias)
+                yield job, key, taken[job.alias]
                 continue
             try:
                 verdict = judge.verdict(job.wanted, job.key_id, job.alias)
@@ -223,7 +223,7 @@ class EachService:
                 yield job, key, error
             else:
                 if job.alias is not None:
-                    taken.add(job.alias)
+                    taken[job.alias] = alias_taken(job.alias)
                 sink = job.sink.name if job.keeps_sink else None
                 made = replace(verdict.key, sink=sink, managed_by=job.managed_by)
                 yield job, key, replace(verdict, key=made)

@@ -3,7 +3,7 @@
 Each key goes through the protocol of a single one; a batch shares its transactions.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -14,7 +14,6 @@ from keyctl import views
 from keyctl.db import queries
 from keyctl.db.failures import broken_constraint
 from keyctl.errors import (
-    AliasTakenError,
     BatchError,
     DeliveryError,
     DeniedError,
@@ -245,7 +244,7 @@ def _check(order: Order) -> None:
 
 
 def _judged(
-    decision: KeyDecision, minted: Sequence[_Minted], taken: set[str]
+    decision: KeyDecision, minted: Sequence[_Minted], taken: Mapping[str, KeyctlError]
 ) -> list[_Accepted | KeyctlError]:
     """Judge each key as if it were alone, on facts that count the ones before it.
 
@@ -256,8 +255,8 @@ def _judged(
     verdict: Judgement | None = None
     found: list[_Accepted | KeyctlError] = []
     for item in minted:
-        if item.alias in taken:
-            found.append(_alias_taken(item.alias))
+        if item.alias is not None and item.alias in taken:
+            found.append(taken[item.alias])
             continue
         key_id = new_key_id()
         if verdict is None or not uniform:
@@ -311,7 +310,3 @@ def _per_verdict(
         if last is None or last[0] is not verdict:
             last = verdict, make(verdict)
         yield last[1]
-
-
-def _alias_taken(alias: str | None) -> KeyctlError:
-    return AliasTakenError(f"alias {alias!r} is taken by a live key")

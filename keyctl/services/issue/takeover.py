@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from keyctl import views
+from keyctl import jsontext, views
 from keyctl.db import queries
 from keyctl.errors import AliasTakenError, KeyTakenError, RequestIdTakenError
 from keyctl.keystring import KeyString
@@ -130,8 +130,9 @@ class Predecessors:
         """
         connection, draft, alias = self.connection, self.draft, self.draft.alias
         if alias and (key := queries.find_key_by_alias(connection, alias)):
-            if key.confirmed_at is not None or self._is_claimed(key.id):
-                raise alias_taken(alias, seen=may_see(self.caller, key))
+            claim = queries.find_claim(connection, key.id)
+            if key.confirmed_at is not None or self._is_alive(claim):
+                raise alias_taken(alias, key, claim, seen=may_see(self.caller, key))
             yield key.id
         if draft.supplied and (
             secret := queries.find_secret_by_lookup(connection, draft.key.lookup)
@@ -163,27 +164,39 @@ class Predecessors:
         return claim
 
     def _is_claimed(self, key_id: str) -> bool:
-        claim = queries.find_claim(self.connection, key_id)
+        return self._is_alive(queries.find_claim(self.connection, key_id))
+
+    def _is_alive(self, claim: Claim | None) -> bool:
         return claim is not None and self.run.is_alive(claim, now=self.now)
 
 
-def taken_aliases(unit: Unit, aliases: Sequence[str], run: Run) -> set[str]:
-    """Return which aliases living keys have; pending keys of dead runs make way."""
-    taken = set()
+def taken_aliases(unit: Unit, aliases: Sequence[str], run: Run) -> dict[str, AliasTakenError]:
+    """Return the error for each alias that a living key has; pending keys of dead runs make way."""
+    taken = {}
     for key in queries.keys_by_alias(unit.connection, aliases):
         claim = queries.find_claim(unit.connection, key.id)
         if key.confirmed_at is None and not (claim and run.is_alive(claim, now=unit.now)):
             archive_pending(unit, key, reason="another request took its place")
         elif key.key_alias is not None:
-            taken.add(key.key_alias)
+            seen = may_see(unit.caller, key)
+            taken[key.key_alias] = alias_taken(key.key_alias, key, claim, seen=seen)
     return taken
 
 
-def alias_taken(alias: str, *, seen: bool = False) -> AliasTakenError:
-    """Return the error for an alias that a live key has.
+def alias_taken(
+    alias: str, key: Key | None = None, claim: Claim | None = None, *, seen: bool = False
+) -> AliasTakenError:
+    """Return the error for an alias that a live *key* has, or one that a run still delivers.
 
     Who may not see that key learns that the alias is taken, and no more.
     """
+    if seen and key is not None and key.confirmed_at is None and claim is not None:
+        until = jsontext.instant(claim.deadline_at)
+        return AliasTakenError(
+            f"alias {alias!r} is taken by key {key.id}, which another run is still delivering",
+            hint="try again when that run, and the program that takes its key, have ended;"
+            f" without a confirmation the alias is free from {until} on",
+        )
     others = f"; keyctl info {alias} shows the key that has it" if seen else ""
     return AliasTakenError(
         f"alias {alias!r} is taken by a live key", hint=f"choose another alias{others}"
