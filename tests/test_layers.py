@@ -30,6 +30,7 @@ PURE = {
 ALLOWED: dict[str, set[str]] = {
     "__init__": set(),
     "actions": set(),
+    "causes": set(),
     "errors": set(),
     "limits": set(),
     "nearest": set(),
@@ -51,8 +52,8 @@ ALLOWED: dict[str, set[str]] = {
     "fleetfile": {"errors", "fields", "jsontext", "policy", "principals", "records", "requests"},
     "litellm": PURE | {"fields", "policy", "principals", "requests"},
     "db": PURE,
-    "sinks": PURE,
-    "hooks": PURE | {"sinks"},
+    "sinks": PURE | {"causes"},
+    "hooks": PURE | {"causes", "sinks"},
     "config": PURE | {"fields", "policy", "sinks"},
     "shapes": {"lifecycle", "records"},
     "answers": {"lifecycle", "records", "shapes"},
@@ -71,6 +72,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "services": PURE
     | {
+        "causes",
         "config",
         "db",
         "fields",

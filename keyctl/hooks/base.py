@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from keyctl import jsontext
+from keyctl.causes import cause
 
 
 class HookFailedError(Exception):
@@ -54,7 +55,7 @@ def secret_in(path: str) -> str:
         with open(path, encoding="utf-8") as file:
             text = file.read(4096).strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise HookFailedError(f"{path} cannot be read: {type(error).__name__}") from error
+        raise HookFailedError(f"{path} cannot be read: {cause(error)}") from error
     if not text:
         raise HookFailedError(f"{path} is empty")
     return text

@@ -9,6 +9,7 @@ from email.message import EmailMessage
 from email.utils import format_datetime
 from typing import Any, Final, Literal
 
+from keyctl.causes import cause
 from keyctl.hooks.base import HookFailedError, Message, secret_in
 
 Security = Literal["starttls", "tls", "none"]
@@ -156,9 +157,11 @@ def _line(text: str) -> str:
 
 def _why(error: Exception) -> str:
     if isinstance(error, smtplib.SMTPResponseException):
-        return f"SMTP {error.smtp_code}"
+        kind = (
+            "the login was refused: " if isinstance(error, smtplib.SMTPAuthenticationError) else ""
+        )
+        return f"{kind}SMTP {error.smtp_code}"
     if isinstance(error, smtplib.SMTPRecipientsRefused):
         codes = sorted({code for code, _ in error.recipients.values()})
         return f"the recipient was refused: SMTP {', '.join(map(str, codes))}"
-    said = getattr(error, "strerror", None) or str(error)
-    return f"{type(error).__name__}: {said}"[:200]
+    return cause(error)

@@ -11,6 +11,7 @@ from typing import IO, Any, Final, NoReturn
 
 from standardwebhooks import Webhook as Signer
 
+from keyctl.causes import cause
 from keyctl.hooks.base import HookFailedError, Message, secret_in
 from keyctl.sinks.store import is_plain
 
@@ -43,7 +44,7 @@ class Webhook:
             error.close()
             raise HookFailedError(f"HTTP {error.code}") from error
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise HookFailedError(_why(error)) from error
+            raise HookFailedError(cause(error)) from error
 
     def _signature(self, message: Message, sent_at: datetime) -> str:
         try:
@@ -77,9 +78,3 @@ def _opener(url: str) -> urllib.request.OpenerDirector:
     if is_plain(url):
         handlers.append(urllib.request.ProxyHandler({}))
     return urllib.request.build_opener(*handlers)
-
-
-def _why(error: Exception) -> str:
-    reason = error.reason if isinstance(error, urllib.error.URLError) else error
-    said = getattr(reason, "strerror", None) or str(reason)
-    return f"{type(reason).__name__}: {said}"[:200]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, Final
 
+from keyctl.causes import cause
 from keyctl.errors import DeliveryError, UsageError
 from keyctl.sinks.base import Target, UnknownError
 from keyctl.sinks.file import Replaceable
@@ -179,7 +180,7 @@ class KubernetesSink(StoreSink):
                 config.load_incluster_config(configuration)
         except (config.ConfigException, OSError) as error:
             raise DeliveryError(
-                f"sink {self.name}: no cluster is configured: {type(error).__name__}",
+                f"sink {self.name}: no cluster is configured: {cause(error)}",
                 hint="name a kubeconfig in the configuration, or run in a pod with a service account",
             ) from None
         plain = is_plain(configuration.host)

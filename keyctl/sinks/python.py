@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any, Final
 
 from keyctl import jsontext
+from keyctl.causes import cause_in_code
 from keyctl.errors import DeliveryError
 from keyctl.sinks.base import Parcel, Target
 from keyctl.sinks.command import hand_over
@@ -52,7 +53,7 @@ class PythonSink:
             raise
         except BaseException as error:
             raise DeliveryError(
-                f"sink {self.name}: {self._path} cannot be imported: {type(error).__name__}",
+                f"sink {self.name}: {self._path} cannot be imported: {cause_in_code(error)}",
                 hint="check the sink in the configuration, and that the module is installed",
             ) from error
         if not callable(function):

@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 from keyctl import keystring
+from keyctl.causes import cause
 from keyctl.errors import DeliveryError, FileTakenError, KeyctlError
 from keyctl.keystring import KeyString
 from keyctl.sinks.base import NotTakenError, Parcel, TakenError, Target, UnknownError
@@ -227,7 +228,7 @@ class StoreSink(ABC):
                 return found[0]
             if isinstance(found, (KeyctlError, NotTakenError, UnknownError)):
                 raise found
-            kind = type(found).__name__
+            kind = cause(found)
         raise UnknownError(f"sink {self.name}: {self._place_name()}: {kind}")
 
     def _look(self) -> StoredKey | None:

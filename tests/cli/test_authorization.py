@@ -406,11 +406,11 @@ class TestHook:
             ("deny", "ask the platform team"),
             ("say_nothing", "hm"),
             ("say_yes_as_text", "the hook did not allow it"),
-            ("fail", "the hook failed: RuntimeError"),
-            ("leave", "the hook failed: SystemExit"),
-            ("give_in", "the hook failed: BaseException"),
-            ("hang", "the hook failed: TimeoutError"),
-            ("missing", "the hook failed: AttributeError"),
+            ("fail", "the hook failed: it raised RuntimeError (acme_hooks.py, line 20)"),
+            ("leave", "the hook failed: it ended the program"),
+            ("give_in", "the hook failed: it raised BaseException (acme_hooks.py, line 26)"),
+            ("hang", "the hook failed: no answer in time"),
+            ("missing", "the hook failed: its module has no 'missing'"),
         ],
     )
     def test_anything_else_denies(self, cli: Cli, name: str, said: str) -> None:
@@ -446,7 +446,7 @@ class TestHook:
         """What lies in the folder where keyctl is run is never imported."""
         del cli.environment["PYTHONPATH"]
         assert self.ask(cli, "allow").error["violations"][0]["message"] == (
-            "the hook failed: ModuleNotFoundError"
+            "the hook failed: there is no module 'acme_hooks'"
         )
 
 

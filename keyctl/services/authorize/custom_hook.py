@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import Any, Final
 
 from keyctl import durations
+from keyctl.causes import cause_in_code
 from keyctl.config.settings import Settings
 from keyctl.errors import PolicyDeniedError, Violation
 from keyctl.policy.facts import Caller
@@ -43,7 +44,7 @@ def decide(settings: Settings, request: GenerateRequest, caller: Caller) -> None
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        raise _denied(f"the hook failed: {type(error).__name__}") from error
+        raise _denied(f"the hook failed: {cause_in_code(error)}") from error
     if not isinstance(answer, Mapping) or answer.get("decision") is not True:
         said = answer.get("message") if isinstance(answer, Mapping) else None
         raise _denied(str(said) if said else "the hook did not allow it")

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from keyctl import jsontext
+from keyctl.causes import cause
 from keyctl.db import queries
 from keyctl.db.queries.outbox import Outgoing
 from keyctl.hooks.base import HookFailedError, Message
@@ -150,7 +151,7 @@ class Sending:
                 try:
                     error = self._attempt(row)
                 except Exception as fault:  # noqa: BLE001  # untried it would be claimed for ever
-                    error = type(fault).__name__
+                    error = cause(fault)
                 self._failures[row.hook] = 0 if error is None else self._failures[row.hook] + 1
                 answers.put((row, error))
         finally:
@@ -173,7 +174,7 @@ class Sending:
             except HookFailedError as error:
                 answer.put(str(error))
             except Exception as error:  # noqa: BLE001  # a fault in a hook must not end the others
-                answer.put(type(error).__name__)
+                answer.put(cause(error))
             else:
                 answer.put(None)
 
