@@ -85,7 +85,7 @@ class LitellmDatabase:
         query = select(keys).where(keys.is_not(None), keys != "").distinct().order_by(keys)
         if (users := self._columns("users")) is not None:
             query = query.where(keys.not_in(select(users.user_id)))
-        found = self._connection.execution_options(yield_per=_CHUNK).execute(query).scalars()
+        found = self._connection.execute(query.execution_options(yield_per=_CHUNK)).scalars()
         yield from ({"user_id": user_id} for user_id in found)
 
     def groups(self) -> Iterator[Row]:
@@ -142,7 +142,7 @@ class LitellmDatabase:
         columns = self._tables[short].c
         wanted = [columns[name].asc().nulls_last() for name in order if name in columns]
         query = self._select(short).order_by(*wanted)
-        rows = self._connection.execution_options(yield_per=_CHUNK).execute(query)
+        rows = self._connection.execute(query.execution_options(yield_per=_CHUNK))
         yield from (dict(row) for row in rows.mappings())
 
     def _attach(self, rows: Sequence[Row], short: str, column: str, name: str) -> None:

@@ -166,7 +166,7 @@ def _pass_table(
 
 def _chunks(connection: Connection, table: Table) -> Generator[Sequence[Sequence[Any]]]:
     query = select(table).order_by(*table.primary_key.columns)
-    with connection.execution_options(yield_per=CHUNK).execute(query) as rows:
+    with connection.execute(query.execution_options(yield_per=CHUNK)) as rows:
         yield from rows.partitions()
 
 

@@ -25,6 +25,7 @@ from keyctl.services.callers import (
     require_admin,
     require_route,
 )
+from keyctl.services.keys.follow import follow_team
 from keyctl.services.leaving import What, settle
 from keyctl.services.owner_standing import standing_of
 from keyctl.services.owners import (
@@ -118,9 +119,17 @@ class DirectoryService:
             unit.record(
                 f"{word}_updated", word, object_id, before=row_of(before), after=row_of(after)
             )
+            if isinstance(before, Team) and isinstance(after, Team):
+                self._follow(unit, before, after)
             if "max_budget" in values:
                 self._warn_if_spent(after)
         return {**_answer(after, unit), **({"keys": left} if left else {})}
+
+    def _follow(self, unit: Unit, before: Team, after: Team) -> None:
+        if moved := follow_team(unit, before, after):
+            place = f"to organization {after.organization_id!r}"
+            where = place if after.organization_id else "out of its organization"
+            self.workspace.warnings.append(f"{moved} keys of team {after.id!r} follow it {where}")
 
     def _warn_if_spent(self, record: Principal) -> None:
         if record.max_budget is not None and record.spend >= record.max_budget:

@@ -17,7 +17,7 @@ from sqlalchemy import Connection, delete, insert, select, text, update
 from keyctl import jsontext
 from keyctl.db.database import Database
 from keyctl.db.queries import audit
-from keyctl.db.queries.audit import GENESIS, Event, Head
+from keyctl.db.queries.audit import GENESIS, Conditions, Event, Head
 from keyctl.db.tables import audit_events, audit_head
 from keyctl.errors import BrokenChainError
 from keyctl.services.audit import AuditService
@@ -570,3 +570,12 @@ def _some_event() -> Event:
         object_type="key",
         object_id="key_1",
     )
+
+
+def test_an_export_leaves_the_connection_as_it_was(workspace: Workspace) -> None:
+    """Only its own statement streams: what is asked on the same connection afterwards does not."""
+    with workspace.database.read() as connection:
+        before = dict(connection.get_execution_options())
+        list(audit.export(connection, Conditions()))
+
+        assert dict(connection.get_execution_options()) == before

@@ -112,7 +112,7 @@ FAILURES = {
         "from keyctl.errors import CorruptedError; raise CorruptedError('differs')",
         11,
     ),
-    "bug_in_stage": ("stage.Staging.write", "raise RuntimeError(str(_args))", 1),
+    "bug_in_stage": ("stage.KeyStaging.write", "raise RuntimeError(str(_args))", 1),
 }
 
 

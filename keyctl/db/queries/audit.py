@@ -236,7 +236,7 @@ def export(
     query = select(*tolerant.columns(audit_events, connection)).order_by(audit_events.c.seq)
     query = query.where(*_conditions(wanted))
     with tolerant.any_text(connection):
-        rows = connection.execution_options(yield_per=batch).execute(query)
+        rows = connection.execute(query.execution_options(yield_per=batch))
         for row in rows.mappings():
             yield tolerant.plain(row)
 

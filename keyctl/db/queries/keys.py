@@ -88,6 +88,21 @@ def keys_by_alias(connection: Connection, aliases: Sequence[str]) -> list[Key]:
     return rows.every(connection, query.with_for_update(), keys, Key.of)
 
 
+def keys_of_team(connection: Connection, team_id: str) -> Iterator[Key]:
+    """Yield the live keys of a team by id, locked, without holding them all."""
+    after = ""
+    while True:
+        query = select(keys).where(
+            keys.c.team_id == team_id, keys.c.deleted_at.is_(None), keys.c.id > after
+        )
+        ordered = query.order_by(keys.c.id).limit(1000).with_for_update()
+        page = rows.every(connection, ordered, keys, Key.of)
+        yield from page
+        if len(page) < 1000:
+            return
+        after = page[-1].id
+
+
 def managed_keys(connection: Connection, fleets: Collection[str]) -> Iterator[Key]:
     """Yield the live keys that files of these fleets described, by id, without holding them all."""
     after = ""

@@ -10,6 +10,7 @@ from keyctl.fleetfile.document import OWNERS
 from keyctl.records import Key, Organization, Principal, Team, User
 from keyctl.services.fleet.model import KeyChange, OwnerChange, Plan, TierChange
 from keyctl.services.fleet.tiers import write_tiers
+from keyctl.services.keys.follow import follow_team
 from keyctl.services.keys.update import end_administration, with_blocker
 from keyctl.services.owners import WORD
 from keyctl.services.transaction import Unit, archive, row_of
@@ -39,6 +40,9 @@ def write(unit: Unit, plan: Plan) -> None:
         if change.action == "delete":
             archive(unit, change.before, action="key_deleted", reason="described no more")
     _write_keys(unit, keys)
+    for owner in owners:
+        if isinstance(owner.before, Team) and isinstance(owner.after, Team):
+            follow_team(unit, owner.before, owner.after)
     for kind in reversed(OWNERS.values()):
         for owner in owners:
             if owner.action == "delete" and type(owner.after) is kind:
