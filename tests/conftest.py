@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from clock import Clock
 from databases import Postgres, begin_run, end_run, postgres_of_the_run
@@ -22,6 +23,9 @@ from keyctl.services.import_litellm.service import ImportService
 from keyctl.services.workspace import Workspace
 
 SOAK = Path(__file__).with_name("soak")
+# Whoever reads of a failure in CI's output can have it again.
+hypothesis.settings.register_profile("keyctl", print_blob=True)
+hypothesis.settings.load_profile("keyctl")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -41,7 +41,8 @@ class Postgres:
     def database(self, *, migrated: bool = True) -> Iterator[str]:
         """Make a database of a test's own, give its URL, and drop it."""
         name = f"keyctl_{uuid4().hex[:12]}"
-        template = f' TEMPLATE "{self.template}"' if migrated else ""
+        # Copied as files: through the log it costs twice as much.  PostgreSQL 15 and newer.
+        template = f' TEMPLATE "{self.template}" STRATEGY file_copy' if migrated else ""
         with administered(self.url) as execute:
             execute(f'CREATE DATABASE "{name}"{template}')
         try:

@@ -10,12 +10,13 @@ own start or the installed program starts Python anew (`Cli.start`, `subprocess`
 import json
 import os
 import pkgutil
+import select
 import signal
 import socket
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -150,31 +151,40 @@ def forkserver() -> ForkServer:
 
 def serve(channel: socket.socket) -> None:
     """Fork for each order that comes, until nobody can send one; returns in the new process only."""
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # whoever waits for a run is a child's child
+    poll, running = select.poll(), dict[int, tuple[int, int]]()
+    poll.register(channel, select.POLLIN)
     while True:
-        data, descriptors, _, _ = socket.recv_fds(channel, 1, DESCRIPTORS)
-        if not data:
-            os._exit(0)
-        if os.fork() == 0:
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            channel.close()
+        for number, _ in poll.poll():
+            if number in running:
+                poll.unregister(number)
+                tell_end(number, *running.pop(number))
+                continue
+            data, descriptors, _, _ = socket.recv_fds(channel, 1, DESCRIPTORS)
+            if not data:
+                os._exit(0)
             if (pid := os.fork()) == 0:
+                channel.close()
+                for handle, (_, telling) in running.items():
+                    os.close(handle)
+                    os.close(telling)
                 take(descriptors)
                 return
-            watch(pid, descriptors)
-        for number in descriptors:
-            os.close(number)
+            *others, telling = descriptors
+            for other in others:
+                os.close(other)
+            os.write(telling, f"{pid}\n".encode())
+            handle = os.pidfd_open(pid)
+            running[handle] = pid, telling
+            poll.register(handle, select.POLLIN)
 
 
-def watch(pid: int, descriptors: Sequence[int]) -> NoReturn:
-    """Tell the run's process id, and how it ended."""
-    *others, telling = descriptors
-    for number in others:
-        os.close(number)
-    os.write(telling, f"{pid}\n".encode())
+def tell_end(handle: int, pid: int, telling: int) -> None:
+    """Tell how a run ended."""
     _, status = os.waitpid(pid, 0)
-    os.write(telling, f"{os.waitstatus_to_exitcode(status)}\n".encode())
-    os._exit(0)
+    with suppress(ConnectionError):  # whoever asked may have given up
+        os.write(telling, f"{os.waitstatus_to_exitcode(status)}\n".encode())
+    os.close(telling)
+    os.close(handle)
 
 
 def take(descriptors: Sequence[int]) -> None:
@@ -212,7 +222,17 @@ def prepare() -> None:
             import_module(module.name)
     for name in (*LATE, "stepper"):
         import_module(name)
+    from keyctl.fields import Strict
+
+    for model in _below(Strict):
+        model.model_rebuild()  # they are built when first used, which is a third of a short run
     sys.path.pop(0)  # this folder is the tests', not keyctl's
+
+
+def _below(kind: type[Any]) -> Iterator[type[Any]]:
+    for subclass in kind.__subclasses__():
+        yield subclass
+        yield from _below(subclass)
 
 
 def end_with(program: Callable[[], None]) -> NoReturn:
