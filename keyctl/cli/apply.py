@@ -12,6 +12,7 @@ from keyctl import jsontext
 from keyctl.cli import fleets, inputs
 from keyctl.cli.command import command
 from keyctl.cli.console import error_document
+from keyctl.cli.progress import counted
 from keyctl.cli.session import Session
 from keyctl.errors import BatchError, DeliveryError, ExitCode, KeyctlError, UsageError
 
@@ -196,13 +197,20 @@ def _show(session: Session, applied: "Applied", order: "FleetOrder") -> None:
     """Make the keys, and say of each what became of it."""
     made: list[dict[str, Any]] = []
     failed: list[dict[str, Any]] = []
-    for done in applied.keys:
-        name = done.job.alias or done.job.key_id
-        if done.error is not None:
-            failed.append(_failure(session, name, done.error))
-        elif done.answer is not None:
-            made.append(done.answer)
-            _say(session, f"key {name} made ({done.job.key_id}), delivered to {done.job.sink.name}")
+    new = sum(
+        change.object_type == "key" and change.action == "create" for change in applied.plan.changes
+    )
+    again = "owners and changes are written; run it again for the rest"
+    with counted(session.console, "making keys", new, go_on=again) as step:
+        for done in applied.keys:
+            name = done.job.alias or done.job.key_id
+            if done.error is not None:
+                failed.append(_failure(session, name, done.error))
+            elif done.answer is not None:
+                made.append(done.answer)
+                place = done.job.sink.name.removeprefix("file:")
+                _say(session, f"key {name} made ({done.job.key_id}), delivered to {place}")
+            step(1)
     for name, answer in applied.rotated:
         if isinstance(answer, KeyctlError):
             failed.append(_failure(session, name, answer))

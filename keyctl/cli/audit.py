@@ -10,7 +10,7 @@ from keyctl.cli.command import command, declare_group
 from keyctl.cli.console import Console, one_line
 from keyctl.cli.differences import differences, shown, told
 from keyctl.cli.listing import Page, show_list
-from keyctl.cli.progress import progress
+from keyctl.cli.progress import counted
 from keyctl.cli.session import Session
 from keyctl.cli.tables import Column, Layout, cell, csv_text
 from keyctl.errors import UsageError
@@ -159,8 +159,9 @@ def _add_checks(group: typer.Typer) -> None:
 
         expected = _expected(expect_head, at_seq)
         service = AuditService(session.workspace)
-        with progress("verifying", service.count()) as advance:
-            head = service.verify(expected=expected, state=state, step=advance)
+        console, again = session.console, "nothing is wrong so far; run it again"
+        with counted(console, "verifying", service.count(), go_on=again) as step:
+            head = service.verify(expected=expected, state=state, step=lambda: step(1))
         if session.wants_json:
             session.console.json({"valid": True, "seq": head.seq, "head": head.hash})
         else:

@@ -7,7 +7,7 @@ import typer
 
 from keyctl.cli.command import command
 from keyctl.cli.listing import show_view
-from keyctl.cli.progress import progress
+from keyctl.cli.progress import counted
 from keyctl.cli.session import Session
 from keyctl.errors import UsageError
 
@@ -66,8 +66,10 @@ def add_copies(group: typer.Typer) -> None:
             )
         target = Database(given, variable="KEYCTL_TARGET_URL")
         try:
-            with progress("copying", service.steps()) as advance:
-                report = service.copy(target, step=lambda _what, rows: advance(rows))
+            again = "run the same command again: it goes on from there; --abort gives it up"
+            console, steps = session.console, service.steps()
+            with counted(console, "copying rows", steps, go_on=again) as step:
+                report = service.copy(target, step=lambda _what, rows: step(rows))
         finally:
             target.engine.dispose()
         if session.wants_json:

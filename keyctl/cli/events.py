@@ -65,6 +65,7 @@ def add_to(app: typer.Typer) -> None:
             session.console.note(f"{count} events wait for {hook}, which is not configured here")
         _judge(failed)
         if stopped():
+            session.console.fault("interrupted: run it again to send the rest")
             raise typer.Exit(ExitCode.INTERRUPTED)
 
     @command(group, "list", layout=OPEN)

@@ -11,7 +11,7 @@ import typer
 from keyctl.cli import inputs
 from keyctl.cli.command import command, declare_group
 from keyctl.cli.console import one_line
-from keyctl.cli.progress import progress
+from keyctl.cli.progress import counted
 from keyctl.cli.session import Session
 from keyctl.cli.tables import show_table
 from keyctl.errors import BatchError, UsageError
@@ -115,18 +115,19 @@ def _source(
 def _import(session: Session, order: "ImportOrder", source: "LitellmRows") -> None:
     from keyctl.services.import_litellm.service import ImportService
 
-    lines = ImportService(session.workspace).run(source, order)
+    service = ImportService(session.workspace)
     counts: Counter[tuple[str, str]] = Counter()
     columns: Counter[str] = Counter()
     noted: list[dict[str, Any]] = []
     anchor = None
-    with progress("importing keys", source.count_keys()) as advance:
-        for line in _told(session, lines, noted):
+    console, again = session.console, "run it again: what is imported stays as it is"
+    with counted(console, "importing keys", source.count_keys(), go_on=again) as step:
+        for line in _told(session, service.run(source, order), noted):
             counts[line.object_type, line.result] += 1
             columns.update(line.lost)
             anchor = line.audit or anchor
             if line.object_type == "key":
-                advance()
+                step(1)
     _report(session, order, counts, columns, noted, anchor)
     if failures := sum(counts[kind, "failed"] for kind in OBJECTS):
         raise BatchError(f"{failures} rows failed", hint="the report says which and why")

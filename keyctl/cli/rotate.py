@@ -253,6 +253,8 @@ def _rotate_due(
     if counts["failed"]:
         raise BatchError(f"{counts['failed']} keys failed", hint="the lines say which and why")
     if stopped():
+        done = sum(counts.values())
+        session.console.fault(f"interrupted: rotating: {done} done; run it again for the rest")
         raise typer.Exit(ExitCode.INTERRUPTED)
     if fail_if_due and any(line.result == "due" for line in service.list_due()):
         raise typer.Exit(ExitCode.ASKED_FOR)

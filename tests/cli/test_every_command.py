@@ -1,13 +1,13 @@
 """Every command there is, walked by program, so that none can be forgotten."""
 
 import json
-import shlex
-from collections.abc import Iterator
+import re
+from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
-from command_tree import commands
+from command_tree import commands, filled_in, places_of, steps
 from harness import Cli
 from inside import Inside
 
@@ -16,115 +16,8 @@ from keyctl.cli.published import OF_COMMAND
 
 on_sqlite = pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
 
-# A life with every command in it, in an order in which each finds what it needs; behind the arrow
-# the schema of its answer.  {…} is what an earlier answer said.
-LIFE = """
-    db upgrade                                      -> db-upgrade-response
-    db status                                       -> db-status-response
-    version                                         -> version-response
-    config show                                     -> config-response
-    config path                                     -> config-path-response
-    org create acme --max-budget 500                -> org-response
-    org update acme --name Acme --model 'gpt-4*'    -> org-response
-    user create ann --max-budget 50                 -> user-response
-    user create bob                                 -> user-response
-    user update bob --email bob@example.com         -> user-response
-    org add-member acme ann                         -> member-response
-    org add-member acme bob --role org_admin        -> member-response
-    org remove-member acme bob                      -> member-response
-    budget create small --max-budget 5 --budget-duration 1d -> budget-response
-    budget update small --rpm-limit 9               -> budget-response
-    budget info small                               -> budget-response
-    budget list                                     -> budget-list-response
-    team create web --org acme --tpm-limit 90       -> team-response
-    team update web --name Web --max-budget 90      -> team-response
-    team add-member web ann --role admin            -> member-response
-    team update-member web ann --max-budget 9       -> member-response
-    generate --team web --user ann --alias one --deliver file --max-budget 1 -> generate-response
-    generate --alias two --model gpt-4o --expires 5d -> generate-response
-    generate --dry-run --alias three                -> verdict-response
-    generate --count 2 --alias 'many-{n}'           -> many-response
-    generate --from {rows} --dry-run                -> verdicts-response
-    generate --from {rows}                          -> many-response
-    list                                            -> list-response
-    info one                                        -> info-response
-    update one --max-budget 0.5                     -> update-response
-    update one two --rpm-limit 5 --yes              -> results-response
-    update one --rpm-limit 6 --dry-run              -> verdict-response
-    update one two --rpm-limit 6 --dry-run          -> verdicts-response
-    spend one --add 0.45                            -> spend-response
-    spend --team web --add 1                        -> spend-response
-    spend --user ann --reset                        -> spend-response
-    spend --org acme --add 2                        -> spend-response
-    rotate two --grace 2h                           -> rotate-response
-    rotate one                                      -> rotate-response
-    rotate one two --deliver file --yes             -> rotations-response
-    rotate one --dry-run                            -> would-response
-    rotate --due                                    -> rotations-response
-    rotate --due --dry-run                          -> rotations-response
-    revoke two                                      -> results-response
-    block one                                       -> results-response
-    unblock one                                     -> results-response
-    block one --dry-run                             -> would-response
-    unblock one --dry-run                           -> would-response
-    budget reset --due                              -> budget-reset-response
-    budget reset --due --dry-run                    -> budget-reset-response
-    status                                          -> status-response
-    metrics                                         -> metrics-response
-    team info web                                   -> team-info-response
-    user info ann                                   -> user-info-response
-    org info acme                                   -> org-info-response
-    team list                                       -> team-list-response
-    user list                                       -> user-list-response
-    org list                                        -> org-list-response
-    audit list                                      -> audit-list-response
-    audit export                                    -> audit-list-response
-    audit head                                      -> audit-head-response
-    audit verify                                    -> audit-verify-response
-    audit verify --state                            -> audit-verify-response
-    audit accept --reason reviewed                  -> audit-accept-response
-    events list                                     -> events-list-response
-    events deliver                                  -> events-sent-response
-    events retry {event}                            -> events-sent-response 9
-    events discard {event} --reason gone            -> events-discard-response
-    remind --dry-run                                -> remind-response
-    remind                                          -> remind-response
-    import litellm --source-file {dump}             -> import-response
-    plan {fleet}                                    -> plan-response 10
-    apply {fleet} --yes                             -> apply-response
-    export                                          -> fleet
-    db check                                        -> db-check-response
-    db check --repair                               -> db-check-response
-    db prune --dry-run                              -> db-prune-response
-    db prune                                        -> db-prune-response
-    db backup {backup}                              -> db-backup-response
-    schema rules                                    -> rules-response
-    schema fields                                   -> fields-response
-    schema authority                                -> authority-response
-    schema routes                                   -> routes-response
-    team remove-member web ann --keys block         -> member-response
-    delete two --dry-run                            -> would-response
-    delete two many-1 --yes                         -> results-response
-    user delete bob --dry-run                       -> deleted-response
-    user delete bob                                 -> deleted-response
-    budget delete small                             -> deleted-response
-    team delete spare                               -> deleted-response
-    org delete other                                -> deleted-response
-    db copy --target-url sqlite:///{copy}           -> db-copy-response
-    db copy --abort                                 -> db-copy-response
-"""
 # What asks for stdin is tried in tests/test_schemas.py.
 ELSEWHERE = {"verify"}
-
-
-def steps() -> Iterator[tuple[str, list[str], str, int]]:
-    """Yield each step of the life: the command's words, the arguments, the schema, the exit status."""
-    known = sorted((words for words, _ in commands()), key=len, reverse=True)
-    for line in LIFE.strip().splitlines():
-        text, _, answer = line.partition("->")
-        schema, _, status = answer.strip().partition(" ")
-        words = next(item for item in known if f"{text.strip()} ".startswith(f"{item} "))
-        yield words, shlex.split(text), schema, int(status or 0)
 
 
 def check(document: Any, schema: str) -> None:
@@ -137,25 +30,7 @@ def check(document: Any, schema: str) -> None:
 @pytest.fixture(name="places")
 def _places(cli: Cli) -> dict[str, str]:
     """Files that the life reads and writes, a sink, and a hook that never works."""
-    cli.configure(
-        f'bcrypt_cost = 4\n[sinks.file]\ntype = "file"\npath = "{cli.home}/key-{{alias}}"\n'
-        '[hooks.away]\ntype = "command"\nargv = ["false"]\nevents = ["key_updated"]\n'
-    )
-    rows, fleet = cli.home / "rows.csv", cli.home / "fleet.yaml"
-    rows.write_text("key_alias,max_budget\nrow-1,5\nrow-2,6\n")
-    fleet.write_text(
-        "version: 1\norganizations: {other: {}}\nteams: {spare: {}}\n"
-        "keys: {made: {max_budget: 3, deliver: file}}\n"
-    )
-    dump = cli.home / "dump.json"
-    dump.write_text(json.dumps({"keys": [{"token": "ab" * 32, "key_alias": "foreign"}]}))
-    return {
-        "dump": str(dump),
-        "rows": str(rows),
-        "fleet": str(fleet),
-        "backup": str(cli.home / "backup"),
-        "copy": str(cli.home / "copy.db"),
-    }
+    return places_of(cli)
 
 
 def test_every_command_says_what_shape_its_json_has() -> None:
@@ -177,10 +52,7 @@ def test_every_command_says_what_shape_its_json_has() -> None:
 def test_every_answer_is_one_document_in_its_shape(inside: Inside, places: dict[str, str]) -> None:
     """A whole life: stdout is one JSON document, whatever the command, and keeps to its schema."""
     for words, arguments, schema, status in steps():
-        given = [
-            text if "{n}" in text or "{" not in text else text.format(**places)
-            for text in arguments
-        ]
+        given = filled_in(arguments, places)
         result = inside(*given, "-o", "json")
         assert result.exit_code == status, (given, result)
         document = json.loads(result.stdout)
@@ -214,3 +86,51 @@ def test_every_command_refuses_the_outputs_that_it_has_not(inside: Inside) -> No
                 wrong.append((words, output, result))
 
     assert wrong == []
+
+
+@on_sqlite
+@pytest.mark.parametrize(
+    ("command", "service", "said"),
+    [
+        (("audit", "verify"), "keyctl.services.audit.AuditService.verify", "run it again"),
+        (
+            ("db", "copy", "--target-url", "sqlite:///{copy}"),
+            "keyctl.services.move.MoveService.copy",
+            "goes on from there",
+        ),
+        (
+            ("import", "litellm", "--source-file", "{dump}"),
+            "keyctl.services.import_litellm.service.ImportService.run",
+            "what is imported stays",
+        ),
+        (
+            ("block", "one", "two", "--yes"),
+            "keyctl.services.keys.end.EndingService.block",
+            "run it again to block the rest",
+        ),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_ctrl_c_says_how_far_it_came(
+    inside: Inside,
+    places: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    command: tuple[str, ...],
+    service: str,
+    said: str,
+) -> None:
+    """Exit 130, with how many of how many are done and what to type for the rest."""
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    dump = {"keys": [{"token": digit * 64} for digit in "ab"]}
+    Path(places["dump"]).write_text(json.dumps(dump))
+    for alias in ("one", "two"):
+        inside("generate", "--alias", alias, check=True)
+    monkeypatch.setattr(service, interrupted)
+
+    result = inside(*filled_in(command, places))
+
+    assert (result.exit_code, result.stdout) == (130, "")
+    assert re.fullmatch(rf"interrupted: [a-z ]+: 0 of \d+ done; .*{said}.*\n", result.stderr)
