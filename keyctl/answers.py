@@ -365,7 +365,7 @@ ANSWERS: Final[dict[str, Callable[[], Schema]]] = {
         database=_WORD, before=TEXT, after=_WORD, administers_lost=_LOST
     ),
     "db-status-response": _stands(database=_WORD, revision=TEXT, wanted=_WORD, state=_WORD),
-    "db-prune-response": _stands(before=INSTANT, secrets=_NUMBER, events=_NUMBER),
+    "db-prune-response": _stands(before=INSTANT, secrets=_NUMBER, keys=_NUMBER, events=_NUMBER),
     "db-backup-response": _stands(file=_WORD, bytes=_NUMBER, revision=_WORD, audit=HEAD),
     "db-copy-response": _copy,
     "config-response": _config,
