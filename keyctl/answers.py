@@ -372,7 +372,13 @@ ANSWERS: Final[dict[str, Callable[[], Schema]]] = {
     "config-path-response": _stands(path=_WORD, exists=_TRUTH),
     "metrics-response": _metrics,
     "rules-response": _table(
-        "rules", rule=_WORD, binds=_WORD, overridable=_TRUTH, closes=_TRUTH, demands=_WORD
+        "rules",
+        rule=_WORD,
+        binds=_WORD,
+        overridable=_TRUTH,
+        closes=_TRUTH,
+        demands=_WORD,
+        guards=TEXT,
     ),
     "fields-response": lambda: {
         "$schema": DIALECT,
