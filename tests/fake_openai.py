@@ -30,6 +30,7 @@ class OpenAI:
     asked: list[str] = field(default_factory=list)
     fails_next: int = 0
     fails_model: str = ""
+    breaks_off: int = 0  # so many streams, in the middle
     waits: threading.Event | None = None  # what an answer of chat waits for
     numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
@@ -204,7 +205,28 @@ def _handler(provider: OpenAI) -> type[BaseHTTPRequestHandler]:  # noqa: C901  #
                 "tools": [],
                 "error": None,
             }
-            self._answer(provider.responses[name])
+            if asked.get("stream"):
+                self._stream_response(provider.responses[name])
+            else:
+                self._answer(provider.responses[name])
+
+        def _stream_response(self, response: dict[str, Any]) -> None:
+            events: list[dict[str, Any]] = [
+                {"type": "response.created", "response": {**response, "status": "in_progress"}},
+                {
+                    "type": "response.output_text.delta",
+                    "item_id": "msg_1",
+                    "output_index": 0,
+                    "content_index": 0,
+                    "delta": "Hello",
+                },
+                {"type": "response.completed", "response": response},
+            ]
+            text = "".join(
+                f"event: {event['type']}\ndata: {json.dumps({**event, 'sequence_number': number})}\n\n"
+                for number, event in enumerate(events)
+            )
+            self._raw(text.encode(), "text/event-stream")
 
         def _chat(self, asked: dict[str, Any]) -> None:
             if provider.waits is not None:
@@ -228,7 +250,14 @@ def _handler(provider: OpenAI) -> type[BaseHTTPRequestHandler]:  # noqa: C901  #
                 "model": asked["model"],
             }
             events = [f"data: {json.dumps({**common, **piece})}\n\n" for piece in pieces]
-            self._raw("".join([*events, "data: [DONE]\n\n"]).encode(), "text/event-stream")
+            text = "".join([*events, "data: [DONE]\n\n"]).encode()
+            if provider.breaks_off:
+                provider.breaks_off -= 1
+                self.close_connection = True
+                text, promised = text[: len(text) // 2], len(text)
+                self._raw(text, "text/event-stream", length=promised)
+                return
+            self._raw(text, "text/event-stream")
 
         def _mcp(self, asked: dict[str, Any]) -> None:
             """Answer as a server of MCP with one tool."""
@@ -251,10 +280,12 @@ def _handler(provider: OpenAI) -> type[BaseHTTPRequestHandler]:  # noqa: C901  #
         def _answer(self, document: dict[str, Any], status: int = 200) -> None:
             self._raw(json.dumps(document).encode(), "application/json", status)
 
-        def _raw(self, body: bytes, kind: str, status: int = 200) -> None:
+        def _raw(
+            self, body: bytes, kind: str, status: int = 200, *, length: int | None = None
+        ) -> None:
             self.send_response(status)
             self.send_header("content-type", kind)
-            self.send_header("content-length", str(len(body)))
+            self.send_header("content-length", str(length or len(body)))
             self.end_headers()
             self.wfile.write(body)
 

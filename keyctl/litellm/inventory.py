@@ -60,13 +60,7 @@ RESTRICTING: Final[dict[str, tuple[str, ...]]] = {
         "metadata.end_user_budget_id",
         *_CAPS,
     ),
-    "user": (
-        "max_parallel_requests",
-        "model_max_budget",
-        "object_permission_id",
-        "policies",
-        "tpd_limit",
-    ),
+    "user": ("object_permission_id", "policies"),
     "team": (
         "budget_limits",
         "metadata.guardrails",
@@ -83,14 +77,8 @@ RESTRICTING: Final[dict[str, tuple[str, ...]]] = {
         "metadata.guardrails",
         "object_permission_id",
     ),
-    # What a member's budget row limits beyond what a member has here, and a row that is not there.
-    "member": (
-        "allowed_models",
-        "budget_id",
-        "max_parallel_requests",
-        "model_max_budget",
-        "tpd_limit",
-    ),
+    # What a member's budget row limits beyond what a member or a tier has here, and a row that is not there.
+    "member": ("allowed_models", "budget_id"),
 }
 # Names a row that is taken over, and restricts if that is not there: a dump of keys lacks some.
 _REFERENCES: Final[dict[str, dict[str, str]]] = {
@@ -100,10 +88,12 @@ _REFERENCES: Final[dict[str, dict[str, str]]] = {
     },
     "organization": {"budget_id": "litellm_budget_table"},
 }
+# What becomes a tier here; it is left behind where it is named, as when it refused the row.
+_IN_TIERS: Final = ("max_parallel_requests", "model_max_budget", "tpd_limit")
 DROPPABLE: Final = tuple(
     sorted(
         f"{kind}.{column}"
-        for table in (RESTRICTING, _REFERENCES)
+        for table in (RESTRICTING, _REFERENCES, {"member": _IN_TIERS, "user": _IN_TIERS})
         for kind, columns in table.items()
         for column in columns
     )

@@ -1,7 +1,7 @@
 """Map rows of LiteLLM's users, organizations and teams, and who belongs to them.  Pure."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final, get_args
 
@@ -9,7 +9,7 @@ from keyctl import money
 from keyctl.errors import KeyctlError, UnmappableRowError
 from keyctl.litellm.inventory import RESTRICTING, refuse_restricted, refuse_unless_dropped
 from keyctl.litellm.keys import created_by, without_misfits
-from keyctl.litellm.spending import budget_of, period
+from keyctl.litellm.spending import budget_of, period, tier_of
 from keyctl.litellm.values import (
     EMPTY,
     Row,
@@ -38,7 +38,8 @@ class MappedMember:
     """A membership: its role here, or why there is none, or what refuses it.
 
     `limits` are the columns of a member whom a budget of their own limits, `spend` is what of it is
-    spent in nano-dollars, and `reset_at` when its period ends.
+    spent in nano-dollars, and `reset_at` when its period ends.  `tier` is what else limits them, which
+    is kept under the name `tier_id`.
     """
 
     user_id: str
@@ -46,6 +47,8 @@ class MappedMember:
     limits: dict[str, Any] = field(default_factory=dict)
     spend: int = 0
     reset_at: datetime | None = None
+    tier_id: str | None = None
+    tier: dict[str, Any] = field(default_factory=dict)
     skipped: str | None = None
     refusal: KeyctlError | None = None
 
@@ -57,6 +60,8 @@ class MappedOwner:
     columns: dict[str, Any]
     changes: tuple[str, ...] = ()
     members: tuple[MappedMember, ...] = ()
+    tier_id: str | None = None
+    tier: dict[str, Any] = field(default_factory=dict)
 
 
 def map_user(row: Row, *, dropped: Collection[str] = ()) -> MappedOwner:
@@ -68,15 +73,19 @@ def map_user(row: Row, *, dropped: Collection[str] = ()) -> MappedOwner:
     refuse_restricted("user", row, dropped)
     changes: list[str] = []
     metadata = _metadata(row)
+    tier_id = tier_name(f"user {row.get('user_id')}")
+    tier = tier_of("user", row, tier_id, changes, dropped)
     document = {
         **pick(row, ("models", *_LIMITS)),
+        "budget_id": tier_id if tier else None,
         "email": row.get("user_email"),
         "role": _role(row.get("user_role"), changes),
         # LiteLLM refuses the keys of a user whom SCIM has switched off.
         "blocked": metadata.get("scim_active") is False or None,
         "metadata": metadata,
     }
-    return _owner(User, row, row.get("user_id"), document, row, changes)
+    mapped = _owner(User, row, row.get("user_id"), document, row, changes)
+    return replace(mapped, tier_id=tier_id, tier=tier)
 
 
 def map_organization(row: Row, *, dropped: Collection[str] = ()) -> MappedOwner:
@@ -235,8 +244,11 @@ def _team_member(
             if name != "budget_id" and budget.get(name) not in EMPTY:
                 refuse_unless_dropped(f"member.{name}", dropped)
         amount = dollars("max_budget", budget.get("max_budget"))
+        tier_id = tier_name(f"budget {limited.get('budget_id')}")
+        tier = tier_of("member", budget, tier_id, changes, dropped)
         limits = {
             **pick(budget, _LIMITS),
+            "budget_id": tier_id if tier else None,
             "max_budget": None if amount is None else money.to_nano(amount),
             "budget_duration": length("budget_duration", budget.get("budget_duration"), changes),
         }
@@ -247,9 +259,16 @@ def _team_member(
             limits=without_empty(limits),
             spend=spent(spend),
             reset_at=budget.get("budget_reset_at"),
+            tier_id=tier_id if tier else None,
+            tier=tier,
         )
     except KeyctlError as error:
         return MappedMember(user_id=user_id, refusal=error)
+
+
+def tier_name(origin: str) -> str:
+    """Return the id of the tier that is made of a row there."""
+    return f"litellm {origin}"[:255]
 
 
 def _organization_member(item: Row, dropped: Collection[str]) -> MappedMember:

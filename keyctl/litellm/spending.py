@@ -7,6 +7,7 @@ from typing import Any
 from keyctl import money
 from keyctl.errors import UnmappableRowError
 from keyctl.litellm.values import Row, decoded, dollars, length, spent, without_empty
+from keyctl.principals import tier_values
 
 
 def budget_of(row: Row) -> Row:
@@ -43,11 +44,32 @@ def spending(row: Row, budget: Row, changes: list[str]) -> dict[str, Any]:
         for window in _objects("budget_limits", row.get("budget_limits") or ())
     ]
     per_model = row.get("model_max_budget") or budget.get("model_max_budget") or {}
-    if not isinstance(per_model, dict):
-        raise UnmappableRowError("model_max_budget is not an object")
-    models = zip(per_model, _objects("model_max_budget", per_model.values()), strict=True)
-    found["model_max_budget"] = {model: _model_budget(item, changes) for model, item in models}
+    found["model_max_budget"] = _model_budgets(per_model, changes)
     return found
+
+
+def tier_of(
+    kind: str, row: Row, tier_id: str, changes: list[str], dropped: Collection[str]
+) -> dict[str, Any]:
+    """Return what *row* limits that a user or a member has here by a tier only, as its columns.
+
+    Raises:
+        UnmappableRowError, MalformedRequestError: It has no equal here.
+    """
+    row = {name: value for name, value in row.items() if f"{kind}.{name}" not in dropped}
+    document = {
+        **{name: row.get(name) for name in ("max_parallel_requests", "tpd_limit")},
+        "model_max_budget": _model_budgets(row.get("model_max_budget") or {}, changes),
+    }
+    found = without_empty(document)
+    return tier_values(tier_id, found) if found else {}
+
+
+def _model_budgets(given: Any, changes: list[str]) -> dict[str, dict[str, Any]]:
+    if not isinstance(given, dict):
+        raise UnmappableRowError("model_max_budget is not an object")
+    models = zip(given, _objects("model_max_budget", given.values()), strict=True)
+    return {model: _model_budget(item, changes) for model, item in models}
 
 
 def _model_budget(item: Row, changes: list[str]) -> dict[str, Any]:

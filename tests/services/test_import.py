@@ -16,7 +16,7 @@ from migrating import OLD, OLDER, RunImport, environment, events, results, store
 from sqlalchemy import text
 
 from keyctl.config.settings import Settings
-from keyctl.db.queries import directory
+from keyctl.db.queries import directory, tiers
 from keyctl.errors import DeniedError, UsageError
 from keyctl.gateway import Verifier
 from keyctl.policy.facts import Caller
@@ -312,12 +312,12 @@ class TestOwners:
         self, workspace: Workspace, litellm: LiteLLM, run: RunImport
     ) -> None:
         """Whose limits have no home is kept out with the keys, until the operator names the column."""
-        litellm.add("users", {"user_id": "ada", "max_parallel_requests": 1})
+        litellm.add("users", {"user_id": "ada", "policies": ["p"]})
         litellm.add("teams", {"team_id": "web", "members_with_roles": [{"user_id": "ada"}]})
         litellm.add("keys", key(OLD, user_id="ada", team_id="web"))
 
         refused = run()
-        imported = run(dropped=frozenset({"user.max_parallel_requests"}), reason="none needed")
+        imported = run(dropped=frozenset({"user.policies"}), reason="none needed")
 
         assert results(refused) == {
             ("user", "failed"): 1,
@@ -366,6 +366,42 @@ class TestOwners:
             assert connection.execute(query).one() == (10**9, "30d", 3)
             meter = connection.execute(text("SELECT meter, spend FROM meters")).one()
             assert meter == ("member:ada", 250_000_000)
+
+    def test_what_only_a_tier_limits_comes_along_as_one(
+        self, workspace: Workspace, litellm: LiteLLM, run: RunImport
+    ) -> None:
+        """Of members that share a budget row one tier, of which each spends their own; of a user another one."""
+        of_model = {"gpt-4o": {"budget_limit": 2, "time_period": "1d"}}
+        litellm.add("budgets", {"budget_id": "b", "tpd_limit": 9, "model_max_budget": of_model})
+        litellm.add("users", {"user_id": "ada", "max_parallel_requests": 2}, {"user_id": "bob"})
+        members = [{"user_id": "ada", "role": "user"}, {"user_id": "bob", "role": "user"}]
+        litellm.add("teams", {"team_id": "web", "members_with_roles": members})
+        litellm.add(
+            "team_members",
+            {"team_id": "web", "user_id": "ada", "budget_id": "b"},
+            {"team_id": "web", "user_id": "bob", "budget_id": "b"},
+        )
+
+        lines = run()
+
+        assert results(lines)["member", "imported"] == 2
+        assert results(lines)["user", "imported"] == 2
+        with workspace.database.read() as connection:
+            told = {tier.id: tier for tier in tiers.list_tiers(connection, after=None, limit=9)}
+            named = connection.execute(
+                text("SELECT budget_id FROM team_members UNION ALL SELECT budget_id FROM users")
+            ).scalars()
+            assert sorted(map(str, named)) == [
+                "None",
+                "litellm budget b",
+                "litellm budget b",
+                "litellm user ada",
+            ]
+        assert told["litellm budget b"].tpd_limit == 9
+        assert told["litellm budget b"].model_max_budget == {
+            "gpt-4o": {"max_budget": 2, "budget_duration": "1d"}
+        }
+        assert told["litellm user ada"].max_parallel_requests == 2
 
     def test_a_member_limited_by_more_than_that_is_refused_until_it_is_dropped(
         self, litellm: LiteLLM, run: RunImport

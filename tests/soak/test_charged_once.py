@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
+import httpx
 import pytest
 from stand import COST, Stand, refused
 
@@ -27,10 +28,32 @@ LINE = {
 }
 
 
+MESSAGES: dict[str, Any] = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 20}
+CONTENTS: dict[str, Any] = {
+    "contents": [{"role": "user", "parts": [{"text": "hi"}]}],
+    "generationConfig": {"maxOutputTokens": 20},
+}
+FORMS: dict[str, tuple[str, dict[str, Any]]] = {
+    "chat": ("/chat/completions", {"model": "gpt-4o", **MESSAGES}),
+    "engines": ("/engines/gpt-4o/chat/completions", MESSAGES),
+    "azure": ("/openai/deployments/gpt-4o/chat/completions", MESSAGES),
+    "anthropic": ("/v1/messages", {"model": "gpt-4o", **MESSAGES}),
+    "anthropic-stream": ("/v1/messages", {"model": "gpt-4o", "stream": True, **MESSAGES}),
+    "responses": ("/v1/responses", {"model": "gpt-4o", "input": "hi", "max_output_tokens": 20}),
+    "responses-stream": (
+        "/v1/responses",
+        {"model": "gpt-4o", "input": "hi", "max_output_tokens": 20, "stream": True},
+    ),
+    "gemini": ("/v1beta/models/gpt-4o:generateContent", CONTENTS),
+    "gemini-stream": ("/v1beta/models/gpt-4o:streamGenerateContent?alt=sse", CONTENTS),
+}
+
+
 @pytest.fixture(scope="module", name="stand")
 def _stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
     """Everything on this machine."""
-    stand = Stand(tmp_path_factory.mktemp("stand"))
+    cache = {"cache": True, "cache_params": {"type": "local", "mode": "default_off"}}
+    stand = Stand(tmp_path_factory.mktemp("stand"), settings=cache)
     yield stand
     stand.close()
 
@@ -177,6 +200,75 @@ class TestOtherAnswers:
         next(iter(cut))
         cut.close()
         assert stand.spends(alias, 2 * COST) > COST
+
+    @pytest.mark.parametrize("form", FORMS)
+    def test_each_form_of_a_request_is_one_charge(self, stand: Stand, form: str) -> None:
+        """And reserves what it may cost: a key without so much is refused by it."""
+        alias, key = stand.key("--max-budget", "5")
+        _, spent = stand.key("--max-budget", "0")
+        path, body = FORMS[form]
+        url = f"{stand.running.url}{path}"
+
+        def ask(key: str) -> Any:
+            told = {"authorization": f"Bearer {key}"}
+            return httpx.post(url, json=body, headers=told, timeout=60)
+
+        answer = ask(key)
+
+        assert (answer.status_code, ask(spent).status_code) == (200, 429)
+        assert float(answer.headers["x-keyctl-budget-left"].split()[1]) < 5
+        assert stand.spends(alias, COST) == COST
+
+    @pytest.mark.parametrize("is_stream", [False, True])
+    def test_an_answer_from_the_proxy_s_cache_costs_nothing(
+        self, stand: Stand, is_stream: bool
+    ) -> None:
+        """Whoever asked first is charged; what others reserved for it is free again."""
+        alias, key = stand.key()
+        other, others = stand.key("--max-budget", "0.5")
+        asked: dict[str, Any] = {
+            "messages": [{"role": "user", "content": f"cached {is_stream}"}],
+            "max_tokens": 20,
+            "extra_body": {"cache": {"use-cache": True}},
+        }
+
+        def ask(key: str) -> None:
+            client = stand.running.client(key)
+            answer = client.chat.completions.create(model="gpt-4o", stream=is_stream, **asked)
+            assert list(answer) if is_stream else answer.choices
+
+        ask(key)
+        assert stand.spends(alias, COST) == COST
+        before = len(stand.provider.asked)
+
+        for _ in range(4):
+            ask(others)
+
+        assert len(stand.provider.asked) == before
+        info = stand.running.client(others).get(f"{stand.running.url}/key/info", cast_to=object)
+        assert [left["left"] for left in info["info"]["left"]] == [0.5]
+        assert stand.spend(other) == 0.0
+
+    def test_a_stream_that_its_provider_breaks_off_is_charged_for_what_came(
+        self, stand: Stand
+    ) -> None:
+        """And it holds nothing any more."""
+        alias, key = stand.key("--max-budget", "0.5")
+        stand.provider.breaks_off = 1
+        client = stand.running.client(key)
+
+        with pytest.raises(openai.APIError):
+            for _ in client.chat.completions.create(
+                model="gpt-4o",
+                messages=[{"role": "user", "content": "broken off"}],
+                max_tokens=20,
+                stream=True,
+            ):
+                pass
+
+        assert 0 < stand.spends(alias, 0.2) < COST
+        (left,) = client.get(f"{stand.running.url}/key/info", cast_to=object)["info"]["left"]
+        assert left["left"] == 0.5 - stand.spend(alias)
 
     def test_a_retry_of_the_proxy_is_one_charge(self, stand: Stand) -> None:
         """The provider failed once, and the answer came from the second attempt."""

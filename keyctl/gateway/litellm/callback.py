@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final
 
+from litellm.exceptions import MidStreamFallbackError
 from litellm.integrations.custom_logger import CustomLogger
 from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER
 from litellm.proxy._types import UserAPIKeyAuth
@@ -82,9 +83,14 @@ class _PROXY_KeyctlLogger(CustomLogger):  # type: ignore[misc]  # noqa: N801  # 
         user_api_key_dict: UserAPIKeyAuth,
         traceback_str: str | None = None,
     ) -> None:
-        """Give back what a request reserved that has failed."""
+        """Give back what a request reserved that has failed; a stream is charged for what came before."""
         asked = under_way.end(name_of(user_api_key_dict))
-        if asked is not None:
+        if asked is None:
+            return
+        came = request_data.get("response_cost")
+        if came and _broke_off(original_exception):
+            asked.settle(_cost(came, _tokens_of(request_data.get("combined_usage_object"))))
+        else:
             asked.verdict.release()
 
     async def async_post_call_response_headers_hook(
@@ -250,9 +256,20 @@ def _cost(told: float | None, tokens: int) -> Estimate:
     return Estimate(Decimal(f"{told or 0.0:.12f}"), tokens)
 
 
+def _broke_off(error: BaseException) -> bool:
+    """Tell whether a stream failed after some of it had come; LiteLLM tells of its success nowhere."""
+    return isinstance(error, MidStreamFallbackError) or isinstance(
+        error.__cause__ or error.__context__, MidStreamFallbackError
+    )
+
+
 def _tokens(answer: Any) -> int:
     """Return how many tokens went in and came out."""
-    total = getattr(getattr(answer, "usage", None), "total_tokens", None)
+    return _tokens_of(getattr(answer, "usage", None))
+
+
+def _tokens_of(usage: Any) -> int:
+    total = getattr(usage, "total_tokens", None)
     return total if isinstance(total, int) else 0
 
 

@@ -8,13 +8,13 @@ from typing import Any, Final
 
 from keyctl import durations
 from keyctl.db import queries
-from keyctl.db.queries import audit, directory
+from keyctl.db.queries import audit, directory, tiers
 from keyctl.errors import KeyctlError, OrganizationNotFoundError
 from keyctl.litellm import inventory
 from keyctl.litellm.owners import MappedMember, MappedOwner, map_organization, map_team, map_user
 from keyctl.litellm.values import Row, decoded
 from keyctl.purses import Terms, member_purse
-from keyctl.records import Organization, Principal, Team, User
+from keyctl.records import Organization, Principal, Team, Tier, User
 from keyctl.services import access_groups
 from keyctl.services.import_litellm.report import (
     Begin,
@@ -95,6 +95,7 @@ class OwnerImport:
                 if mapped is None:
                     continue
                 if line.result == "imported":
+                    _keep_tier(unit, mapped.tier_id, mapped.tier)
                     imported.append(self._record(unit, kind, mapped, line))
                 members += [(mapped.columns["id"], member) for member in mapped.members]
             if imported:
@@ -202,6 +203,7 @@ class OwnerImport:
         if member.role is None or user_id not in users:
             reason = member.skipped or "user_not_found"
             return ImportLine(object_type="member", source=source, result="skipped", reason=reason)
+        _keep_tier(unit, member.tier_id, member.tier)
         limits = _limits_of(unit, object_id, member)
         values = {"role": member.role, "created_at": unit.now, **limits}
         directory.add_member(unit.connection, kind, object_id, user_id, values)
@@ -212,6 +214,23 @@ class OwnerImport:
             after={"user_id": user_id, **told_columns(values)},
         )
         return ImportLine(object_type="member", source=source, result="imported")
+
+
+def _keep_tier(unit: Unit, tier_id: str | None, columns: dict[str, Any]) -> None:
+    """Make the tier that holds what a user or a member has here by a tier only; one that is here is left alone."""
+    if not columns or tier_id is None or tiers.find_tier(unit.connection, tier_id) is not None:
+        return
+    tier = Tier(
+        id=tier_id,
+        created_at=unit.now,
+        created_by=unit.caller.actor,
+        updated_at=unit.now,
+        updated_by=unit.caller.actor,
+        budget_anchor_at=unit.now,
+        **columns,
+    )
+    tiers.write_tier(unit.connection, tier)
+    unit.record("budget_created", "budget", tier_id, after=row_of(tier))
 
 
 def _limits_of(unit: Unit, team_id: str, member: MappedMember) -> dict[str, Any]:
