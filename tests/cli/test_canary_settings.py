@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from inside import Inside
 
+pytestmark = pytest.mark.sqlite_mostly
+
 CANARY = "Kanarie4711"
 URLS = [
     "postgresql://u:{}@127.0.0.1:1/db",

@@ -20,6 +20,8 @@ from keyctl.cli import restricted
 from keyctl.cli.app import COMMANDS, app
 from keyctl.config import settings
 
+pytestmark = pytest.mark.sqlite_mostly
+
 # Two accounts that no machine has: the one that holds the credentials, and the caller's.
 KEEPER, CALLER = 61_001, 61_002
 LAUNCHER = """

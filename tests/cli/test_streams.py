@@ -175,7 +175,7 @@ class TestThePanelOfARotation:
         """The path is in the panel, the key is not."""
         cli("generate", "--alias", "a", check=True)
 
-        shown = on_terminal(cli, ["rotate", "a", "--out-file", str(tmp_path / "k")], 120)
+        shown = on_terminal(cli, ["rotate", "a", "--out-file", str(tmp_path / "k")], 160)
 
         assert f"delivered to  {tmp_path / 'k'}" in shown
         assert (tmp_path / "k").read_text().strip() not in shown

@@ -23,6 +23,8 @@ from keyctl.services.rotate.one import RotateOrder, RotateService
 from keyctl.services.tiers import TierService
 from keyctl.services.workspace import Workspace
 
+pytestmark = pytest.mark.sqlite_mostly
+
 ADA = {"team_id": "web", "user_id": "ada"}
 TINA = {"team_id": "web", "user_id": "tina"}
 PERSONAL = {"user_id": "ada", "organization_id": "acme"}

@@ -16,6 +16,8 @@ from keyctl.services.keys.end import EndingService
 from keyctl.services.members import MemberService
 from keyctl.services.workspace import Workspace
 
+pytestmark = pytest.mark.sqlite_mostly
+
 GRANTS = {
     "create_member_keys": True,
     "team_member_permissions": [

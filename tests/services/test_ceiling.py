@@ -15,6 +15,8 @@ from keyctl.services.directory import DirectoryService
 from keyctl.services.members import MemberService
 from keyctl.services.workspace import Workspace
 
+pytestmark = pytest.mark.sqlite_mostly
+
 PERMISSIONS = [
     "/key/generate",
     "/key/service-account/generate",

@@ -19,6 +19,8 @@ from keyctl.services import acting
 from keyctl.services.members import MemberService
 from keyctl.services.workspace import Workspace
 
+pytestmark = pytest.mark.sqlite_mostly
+
 
 def _index(permission: str) -> dict[str, Any]:
     return {"index_name": "i", "index_permissions": [permission]}

@@ -30,6 +30,8 @@ from keyctl.services.repair import CheckService
 from keyctl.services.rotate.one import RotateOrder, RotateService
 from keyctl.services.workspace import Workspace
 
+pytestmark = pytest.mark.sqlite_mostly
+
 
 @pytest.fixture(name="world")
 def _world(workspace: Workspace) -> World:
