@@ -91,12 +91,18 @@ def current(connection: Connection, caller: Caller, settings: Settings, *, now: 
     """Return the caller as the database knows it now; the local operator is who it was.
 
     Raises:
-        CallerDeniedError: Its key, its secret or its owner lost what a caller needs.
+        CallerDeniedError: Its key, its secret or its owner lost what a caller needs, or it began as an admin and is
+            none any more: what it asked for and was shown then was an admin's.
     """
     if caller.secret_id is None:
         return caller
     found = queries.find_presented_secret(connection, caller.secret_id)
-    return caller_of(connection, found, settings, changed_by=caller.changed_by, now=now)
+    now_is = caller_of(connection, found, settings, changed_by=caller.changed_by, now=now)
+    if caller.is_admin and not now_is.is_admin:
+        raise CallerDeniedError(
+            "the caller's key is no admin's any more", hint="ask an admin, or use an admin's key"
+        )
+    return now_is
 
 
 def _grants(

@@ -42,7 +42,7 @@ def printed(first: str) -> str:
     """Return the block of the manual that begins so, without its indentation."""
     lines = PAGES["docs/authority.md"].splitlines()
     begin = next(number for number, line in enumerate(lines) if line.strip().startswith(first))
-    block = []
+    block: list[str] = []
     for line in lines[begin:]:
         if line.strip() == "```":
             return "\n".join(block) + "\n"

@@ -55,6 +55,34 @@ class Ended:
     still_active: str | None = None
 
 
+def in_batches(
+    workspace: Workspace,
+    given: Sequence[str],
+    action: str,
+    change: Callable[[Sequence[str]], list[Ended]],
+    *,
+    told: Callable[[int], None],
+) -> list[Ended]:
+    """Change the keys in batches of one transaction; a caller who loses the right to act has the rest left alone.
+
+    Raises:
+        CallerDeniedError: The caller lost it before anything was done; it is on record as *action*.
+    """
+    ended: list[Ended] = []
+    for start in range(0, len(given), BATCH):
+        part = given[start : start + BATCH]
+        try:
+            ended += change(part)
+        except CallerDeniedError as error:
+            if all(earlier.error is not None for earlier in ended):
+                with denials.recorded(workspace, action, "key", part[0]):
+                    raise
+            left = given[start:]
+            return ended + [Ended(given=one, result="failed", error=error) for one in left]
+        told(len(part))
+    return ended
+
+
 @dataclass(frozen=True, slots=True)
 class EndingService:
     """Blocks, unblocks, deletes and revokes.  None of them waits for a claim."""
@@ -127,26 +155,13 @@ class EndingService:
         step: _Change,
         told: Callable[[int], None],
     ) -> list[Ended]:
-        """Change the keys in batches of one transaction; a caller who loses the right to act has the rest left alone.
-
-        Raises:
-            CallerDeniedError: The caller lost it before anything was done.
-        """
-        ended: list[Ended] = []
-        for start in range(0, len(given), BATCH):
-            part = given[start : start + BATCH]
-            try:
-                ended += self._end_batch(part, operation, word, step)
-            except CallerDeniedError as error:
-                if all(earlier.error is not None for earlier in ended):
-                    with denials.recorded(
-                        self.workspace, f"key_{operation}_denied", "key", part[0]
-                    ):
-                        raise
-                left = given[start:]
-                return ended + [Ended(given=one, result="failed", error=error) for one in left]
-            told(len(part))
-        return ended
+        return in_batches(
+            self.workspace,
+            given,
+            f"key_{operation}_denied",
+            lambda part: self._end_batch(part, operation, word, step),
+            told=told,
+        )
 
     def _end_batch(
         self, given: Sequence[str], operation: Operation, word: str, step: _Change

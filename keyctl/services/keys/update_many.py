@@ -26,7 +26,7 @@ from keyctl.services.authorize.owners import Roster
 from keyctl.services.authorize.totals import RunningSums
 from keyctl.services.authorize.verdict import Adding, Judgement, Lookup
 from keyctl.services.denials import Attempt
-from keyctl.services.keys.end import BATCH, UNCHANGED, Ended, by_whole_ids
+from keyctl.services.keys.end import BATCH, UNCHANGED, Ended, by_whole_ids, in_batches
 from keyctl.services.keys.find import as_live, live_key
 from keyctl.services.keys.judge import is_alike, judge_change, read_patch
 from keyctl.services.keys.update import note_change
@@ -99,12 +99,13 @@ class ManyChangesService:
             self.workspace, "key_update_denied", "key", given[0] if given else ""
         ):
             _refuse(self.judge(given, patch))
-        ended: list[Ended] = []
-        for start in range(0, len(given), BATCH):
-            part = given[start : start + BATCH]
-            ended += self._update_batch(part, patch)
-            told(len(part))
-        return ended
+        return in_batches(
+            self.workspace,
+            given,
+            "key_update_denied",
+            lambda part: self._update_batch(part, patch),
+            told=told,
+        )
 
     def _update_batch(self, given: Sequence[str], patch: Mapping[str, Any]) -> list[Ended]:
         ended: list[Ended] = []
