@@ -66,11 +66,13 @@ def command(
     layout: Layout | None = None,
     limit: int = 100,
     reads: bool | None = None,
+    words: str | None = None,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Declare a command whose function takes a `Session` first.
 
     It takes a `document` if it has *fields*, and a `page` if it is a list with a *layout*.  With
     *reads*, as lists do, it changes nothing: a reader that closes stdout early ends it without a word.
+    Its help is *words*, or the function's docstring.
     """
 
     def declare(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -114,7 +116,7 @@ def command(
         signature = inspect.Signature([context, *parameters])
         run.__signature__ = signature  # type: ignore[attr-defined]  # Typer reads it
         run.__annotations__ = {item.name: item.annotation for item in (context, *parameters)}
-        run.__doc__ = function.__doc__
+        run.__doc__ = words or function.__doc__
         run.__name__ = function.__name__
         app.command(name, cls=Described)(run)
         return function

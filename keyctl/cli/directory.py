@@ -134,16 +134,22 @@ def add_to(app: typer.Typer) -> None:
 
 
 def _declare(group: typer.Typer, noun: str) -> None:
-    fields = FIELDS[noun]
+    fields, word = FIELDS[noun], WORDS[noun]
+    one = f"{'an' if word[0] == 'o' else 'a'} {word}"
+    members = " its members," if noun in _ROLES else ""
 
-    @command(group, "create", fields=fields)
+    @command(group, "create", fields=fields, words=f"Create {one}.")
     def create(
         session: Session, document: dict[str, Any], id_: Id, policy: PolicyOption = None
     ) -> None:
-        """Create one."""
         _change(session, noun, id_, document, policy, create=True)
 
-    @command(group, "update", fields=fields)
+    @command(
+        group,
+        "update",
+        fields=fields,
+        words=f"Change {one}: what is not named stays, and --clear empties a field.",
+    )
     def update(
         session: Session,
         document: dict[str, Any],
@@ -154,13 +160,16 @@ def _declare(group: typer.Typer, noun: str) -> None:
         ] = None,
         keys: LeftKeys = None,
     ) -> None:
-        """Change what is named; --clear empties a field."""
         document |= cleared(fields, clear)
         _change(session, noun, id_, document, policy, create=False, keys=keys)
 
-    @command(group, "info", reads=True)
+    @command(
+        group,
+        "info",
+        reads=True,
+        words=f"Show {one}: its limits,{members} what is left, and its keys by spend.",
+    )
     def info(session: Session, id_: Id) -> None:
-        """Show one: its limits, its members, what is left, and its keys by spend."""
         from keyctl.cli.ownerpage import show_owner
 
         service, kind = _service(session, noun)
@@ -170,9 +179,8 @@ def _declare(group: typer.Typer, noun: str) -> None:
         else:
             show_owner(session, view)
 
-    @command(group, "list", layout=LISTS[noun], limit=1000)
+    @command(group, "list", layout=LISTS[noun], limit=1000, words=f"List {word}s by id.")
     def list_(session: Session, page: Page) -> None:
-        """List them by id."""
         service, kind = _service(session, noun)
         show_list(
             session,
@@ -181,7 +189,7 @@ def _declare(group: typer.Typer, noun: str) -> None:
             lambda after, limit: service.page(kind, after=after, limit=limit),
         )
 
-    @command(group, "delete")
+    @command(group, "delete", words=f"Archive {one} that nothing alive depends on.")
     def delete(
         session: Session,
         id_: Id,
@@ -191,7 +199,6 @@ def _declare(group: typer.Typer, noun: str) -> None:
         yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
         keys: LeftKeys = None,
     ) -> None:
-        """Archive one that nothing alive depends on."""
         service, kind = _service(session, noun)
         left = _left_keys(noun == "user", keys)
         if dry_run:
