@@ -54,6 +54,17 @@ class Duration:
         return self.after(start) > bound.after(start)
 
 
+@dataclass(frozen=True, slots=True)
+class Grace:
+    """How long an old secret goes on working after a rotation; no length: it ends at once."""
+
+    length: Duration | None
+
+    def ends(self, begin: datetime) -> datetime:
+        """Return when a grace period that begins at *begin* is over."""
+        return begin if self.length is None else self.length.after(begin)
+
+
 def parse_duration(text: str) -> Duration:
     """Return the duration that *text*, the whole of it, says.
 

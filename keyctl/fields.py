@@ -128,13 +128,13 @@ def _metadata(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
-def parse_grace(text: str) -> durations.Duration | None:
-    """Return the grace period that *text* says; None for ``none``: end the old secret at once.
+def parse_grace(text: str) -> durations.Grace:
+    """Return the grace period that *text* says: a duration, or ``none``.
 
     Raises:
         InvalidDurationError: It is neither.
     """
-    return None if text == "none" else durations.parse_duration(text)
+    return durations.Grace(None if text == "none" else durations.parse_duration(text))
 
 
 M = TypeVar("M", bound="Strict")

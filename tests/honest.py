@@ -10,6 +10,7 @@ from clock import Clock
 from world import Hand, World, order_of
 
 from keyctl.errors import KeyctlError
+from keyctl.fields import parse_grace
 from keyctl.records import Organization, Principal, Team, User
 from keyctl.services.budgets import BudgetService
 from keyctl.services.directory import DirectoryService
@@ -105,7 +106,8 @@ class Honest:
 
     def _rotate(self, outcome: str = "taken") -> None:
         order = RotateOrder(
-            given=self._some_key(), grace=self.choice.choice([None, "none", "1h", "2d"])
+            given=self._some_key(),
+            grace=self.choice.choice([None, *map(parse_grace, ("none", "1h", "2d"))]),
         )
         RotateService(self.world.workspace).rotate(order, Fickle(outcome))
 

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import rule
 from world import Hand
 
+from keyctl.fields import parse_grace
 from keyctl.records import Organization, Team
 from keyctl.services.budgets import BudgetService
 from keyctl.services.members import MemberService
@@ -68,7 +69,7 @@ class WithAnHonestAdmin(Coalition):
         hand: Hand = Into(row["sink"]) if to_sink and row["sink"] else Hand()
 
         def act() -> Any:
-            taken = self.local.rotate(key, hand, grace=grace)
+            taken = self.local.rotate(key, hand, grace=parse_grace(grace))
             return taken if isinstance(hand, Into) and reads(row) else None
 
         self.attempt(f"admin: rotate {key} to {hand.name}", act)

@@ -19,6 +19,7 @@ from keyctl.errors import BatchError, ExitCode, UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from keyctl.durations import Grace
     from keyctl.services.rotate.due_keys import DueLine
     from keyctl.services.rotate.one import RotateOrder
 
@@ -76,6 +77,10 @@ def add_to(app: typer.Typer) -> None:
 
         keyctl rotate --due -o jsonl is for cron: nothing to do is exit 0, and any number of hosts may run it.
         """
+        from keyctl.fields import parse_grace
+
+        # A bad one is refused before anything is looked at.
+        lasting = None if grace is None else parse_grace(grace)
         wanted = filter_of(team, user, org, state)
         if due:
             session.require_output(OF_SEVERAL, what="rotate --due")
@@ -92,7 +97,7 @@ def add_to(app: typer.Typer) -> None:
                     "--due takes no key, no sink and no --administers",
                     hint="each key has its own sink, or default_sink",
                 )
-            _rotate_due(session, grace, most, deadline, dry_run=dry_run, fail_if_due=fail_if_due)
+            _rotate_due(session, lasting, most, deadline, dry_run=dry_run, fail_if_due=fail_if_due)
             return
         if not keys and wanted is None:
             raise UsageError("name a key, or give --due", hint="keyctl list shows the keys")
@@ -112,7 +117,7 @@ def add_to(app: typer.Typer) -> None:
             _rotate_many(
                 session,
                 given,
-                grace,
+                lasting,
                 deliver,
                 administers,
                 dry_run=dry_run,
@@ -132,7 +137,9 @@ def add_to(app: typer.Typer) -> None:
             supplied = inputs.read_key("-" if key_stdin else str(key_file), what=what)
         _rotate_one(
             session,
-            RotateOrder(given=named(key), grace=grace, supplied=supplied, administers=administers),
+            RotateOrder(
+                given=named(key), grace=lasting, supplied=supplied, administers=administers
+            ),
             deliver,
             out_file,
             out_format,
@@ -144,7 +151,7 @@ def add_to(app: typer.Typer) -> None:
 def _rotate_many(
     session: Session,
     given: "Sequence[str]",
-    grace: str | None,
+    grace: "Grace | None",
     deliver: str | None,
     administers: bool,
     *,
@@ -197,13 +204,9 @@ def _rotate_one(
     force: bool,
     env_var: str,
 ) -> None:
-    from keyctl.fields import parse_grace
     from keyctl.services.keys.read import KeyService
     from keyctl.services.rotate.one import RotateService
 
-    parse_grace(
-        "none" if order.grace is None else order.grace
-    )  # a bad one is refused before anything is looked at
     about = None
     if session.console.is_terminal or (deliver is None and out_file is None):
         about = KeyService(session.workspace).info(order.given)
@@ -218,7 +221,7 @@ def _rotate_one(
 
 def _rotate_due(
     session: Session,
-    grace: str | None,
+    grace: "Grace | None",
     most: int | None,
     deadline: str | None,
     *,
@@ -226,10 +229,8 @@ def _rotate_due(
     fail_if_due: bool,
 ) -> None:
     from keyctl import durations
-    from keyctl.fields import parse_grace
     from keyctl.services.rotate.due import DueOrder, DueService
 
-    parse_grace("none" if grace is None else grace)
     length = None
     if deadline is not None:
         length = timedelta(seconds=durations.parse_duration(deadline).seconds)

@@ -7,6 +7,7 @@ import pytest
 from holders import Held, Holder, operator, refused
 from world import Hand, World
 
+from keyctl.fields import parse_grace
 from keyctl.services.workspace import Workspace
 
 EACH: dict[str, Any] = {"team_id": "web"}
@@ -119,7 +120,7 @@ class TestAKeyThatMayIssue:
         self, mint: Held
     ) -> None:
         """What it may issue are other keys."""
-        mint.rotate(mint.key_id, grace="1h")
+        mint.rotate(mint.key_id, grace=parse_grace("1h"))
         assert refused(mint.rotate, mint.key_id) == {"caller.expires"}
 
 

@@ -12,6 +12,7 @@ from sqlalchemy import text
 from world import Hand, World
 
 from keyctl.errors import KeyTakenError, PolicyDeniedError, RequestReplayedError
+from keyctl.fields import parse_grace
 from keyctl.requests import GenerateRequest
 from keyctl.services.audit import AuditService
 from keyctl.services.delivery.overwrite import replaceable
@@ -27,7 +28,7 @@ from keyctl.services.workspace import Workspace
 
 def rotated(workspace: Workspace, hand: Hand) -> str:
     """Rotate the key `a` and return the new key string."""
-    RotateService(workspace).rotate(RotateOrder(given="a", grace="1h"), hand)
+    RotateService(workspace).rotate(RotateOrder(given="a", grace=parse_grace("1h")), hand)
     return hand.held
 
 

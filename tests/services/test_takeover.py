@@ -15,6 +15,7 @@ from keyctl.config.settings import Settings
 from keyctl.db import queries
 from keyctl.db.database import Database
 from keyctl.errors import DeliveryError, FencedError
+from keyctl.fields import parse_grace
 from keyctl.records import Claim
 from keyctl.requests import GenerateRequest
 from keyctl.services.delivery.confirm import uninterrupted
@@ -98,11 +99,11 @@ def test_a_run_that_was_taken_over_does_not_report_success(
 
     def overtake() -> None:
         clock.advance(PAST_DEADLINE)
-        rotated(workspace, key_id, place, grace=grace)
+        rotated(workspace, key_id, place, grace=parse_grace(grace))
 
     place.before = overtake
     with pytest.raises(FencedError if grace == "24h" else DeliveryError):
-        rotated(workspace, key_id, place, grace="24h")
+        rotated(workspace, key_id, place, grace=parse_grace("24h"))
     assert problems(workspace) == ["sink_suspect"]
 
     clock.advance(timedelta(seconds=1))

@@ -25,6 +25,7 @@ from keyctl import money
 from keyctl.config.settings import Settings
 from keyctl.db.database import Database
 from keyctl.errors import DeliveryError, KeyctlError, PolicyDeniedError
+from keyctl.fields import parse_grace
 from keyctl.policy.facts import Caller
 from keyctl.requests import GenerateRequest
 from keyctl.services.budgets import BudgetService
@@ -138,10 +139,14 @@ class Life(RuleBasedStateMachine):
         hand = Hand()
         if not self.usable(model):
             with pytest.raises(PolicyDeniedError):
-                RotateService(self.workspace).rotate(RotateOrder(given=model.id, grace=grace), hand)
+                RotateService(self.workspace).rotate(
+                    RotateOrder(given=model.id, grace=parse_grace(grace)), hand
+                )
             assert hand.held is None
             return
-        RotateService(self.workspace).rotate(RotateOrder(given=model.id, grace=grace), hand)
+        RotateService(self.workspace).rotate(
+            RotateOrder(given=model.id, grace=parse_grace(grace)), hand
+        )
         length = {"none": timedelta(0), "1h": HOUR, "24h": 24 * HOUR}[grace]
         end = earliest(self.clock.now + length, model.expires)
         for text in {model.current, *model.staged}:

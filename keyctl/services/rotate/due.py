@@ -12,6 +12,7 @@ from typing import Final
 
 from keyctl import hashing
 from keyctl.db import queries
+from keyctl.durations import Grace
 from keyctl.errors import (
     BatchError,
     BusyError,
@@ -20,7 +21,6 @@ from keyctl.errors import (
     KeyNotFoundError,
     PolicyDeniedError,
 )
-from keyctl.fields import parse_grace
 from keyctl.keystring import KeyString
 from keyctl.records import Key
 from keyctl.services import denials
@@ -46,7 +46,7 @@ _CHECKED_AT_ONCE: Final = 64
 class DueOrder:
     """Options of one run.  `stopped` is asked before each key: a signal may set it."""
 
-    grace: str | None = None
+    grace: Grace | None = None
     most: int | None = None
     deadline: timedelta | None = None
     stopped: Callable[[], bool] = lambda: False
@@ -62,11 +62,7 @@ class DueService:
         """Rotate every key that is due, and yield a line for each as soon as it is done.
 
         A key that fails stops none of the others.
-
-        Raises:
-            InvalidDurationError: The grace period is none.
         """
-        parse_grace("none" if order.grace is None else order.grace)
         end = None if order.deadline is None else time.monotonic() + order.deadline.total_seconds()
         require_route(self.workspace, "key_rotate", "key")
         with run_lock.begun(self.workspace.runs_folder) as run, _hashing(self.workspace) as hashes:

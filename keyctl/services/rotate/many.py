@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from keyctl.durations import Grace
 from keyctl.errors import DatabaseError, KeyctlError, UsageError
-from keyctl.fields import parse_grace
 from keyctl.records import Key
 from keyctl.services import denials
 from keyctl.services.delivery.sinks import named_sink, own_sink, target_of
@@ -29,7 +29,7 @@ class ManyRotationsService:
     """Rotates keys one after the other.  `sink` takes all of them, each key's own by default."""
 
     workspace: Workspace
-    grace: str | None = None
+    grace: Grace | None = None
     sink: str | None = None
     administers: bool = False
 
@@ -37,11 +37,9 @@ class ManyRotationsService:
         """Return the keys, in the order in which they are named.
 
         Raises:
-            InvalidDurationError: The grace period is none.
             UsageError: A key has no sink that needs no person, or there is no such sink.
             KeyctlError: One does not exist, may not be rotated, or its sink could not take it.
         """
-        parse_grace("none" if self.grace is None else self.grace)
         keys: dict[str, Key] = {}
         database = self.workspace.database
         for item in given:

@@ -42,7 +42,7 @@ class StagedRotation(Staged):
     key: Key
     old: Secret | None
     claim: Claim
-    grace: durations.Duration | None
+    grace: durations.Grace
     fixed_at: datetime | None
     reused: bool
     to_own_sink: bool
@@ -72,9 +72,9 @@ def next_rotation(key: Key, at: datetime) -> datetime | None:
     return durations.parse_duration(key.rotation_interval).after(at)
 
 
-def retire_at(key: Key, grace: durations.Duration | None, at: datetime) -> datetime:
+def retire_at(key: Key, grace: durations.Grace, at: datetime) -> datetime:
     """Return when an old secret of *key* ends that is replaced at that time: never later than the key."""
-    end = at if grace is None else grace.after(at)
+    end = grace.ends(at)
     return end if key.expires is None else min(end, key.expires)
 
 

@@ -8,8 +8,8 @@ from sqlalchemy.exc import IntegrityError as ConstraintError
 from keyctl import hashing, keystring
 from keyctl.db import queries
 from keyctl.db.failures import broken_constraint
+from keyctl.durations import Grace
 from keyctl.errors import BusyError, KeyctlError
-from keyctl.fields import parse_grace
 from keyctl.keystring import KeyString
 from keyctl.records import Key
 from keyctl.services import denials
@@ -36,7 +36,7 @@ class RotateOrder:
     """
 
     given: str
-    grace: str | None = None
+    grace: Grace | None = None
     supplied: str | None = None
     administers: bool = False
 
@@ -51,13 +51,11 @@ class RotateService:
         """Give the key a new secret, deliver it to *sink*, and retire the old one; return the answer.
 
         Raises:
-            InvalidDurationError: The grace period is none.
             KeyNotFoundError: There is no such key.
             PolicyDeniedError: It is blocked, expired, deleted or pending, or not the caller's.
             BusyError: Another run is rotating it.
             DeliveryError: The sink did not take it, or nobody knows; the old secret was not touched.
         """
-        parse_grace("none" if order.grace is None else order.grace)
         supplied = None if order.supplied is None else keystring.supplied(order.supplied)
         with (
             denials.recorded(self.workspace, "key_rotate_denied", "key", order.given) as attempt,

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from keyctl import keystring
 from keyctl.db import queries
+from keyctl.durations import Grace
 from keyctl.errors import BusyError, KeyctlError, KeyNotFoundError, PolicyDeniedError
 from keyctl.fields import parse_grace
 from keyctl.policy import issuing
@@ -24,7 +25,7 @@ class RotationStaging:
 
     workspace: Workspace
     run: Run
-    grace: str | None
+    grace: Grace | None
 
     def write(
         self, unit: Unit, dead: list[Claim], wanted: Sequence[Wanted]
@@ -70,7 +71,7 @@ class RotationStaging:
             secret=secret,
             old=old,
             claim=claim,
-            grace=parse_grace(own if self.grace is None else self.grace),
+            grace=parse_grace(own) if self.grace is None else self.grace,
             fixed_at=unit.now if wanted.sink.shows_answer else None,
             reused=reused,
             to_own_sink=own_sink,
