@@ -13,6 +13,7 @@ from typing import Any
 
 import pexpect
 import pytest
+from forkserver import forkserver
 from harness import Cli
 from manual import MANUAL, PAGES, ROOT, fenced, marked
 from sqlalchemy import text
@@ -166,9 +167,10 @@ RUN_PAGES = [name for name, page in PAGES.items() if any(commands(page))]
 @pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
 def test_every_command_of_a_page_works(name: str, database_url: str, tmp_path: Path) -> None:
     """Typed in order on a fresh machine, each ends with its status and prints what is shown."""
-    home, out = tmp_path / "you", tmp_path / "out"
-    home.mkdir()
-    out.mkdir()
+    home, out, programs = tmp_path / "you", tmp_path / "out", tmp_path / "bin"
+    for folder in (home, out, programs):
+        folder.mkdir()
+    channel = forkserver().program(programs / "keyctl")
     empty(database_url)
     told = list(commands(PAGES[name]))
     script = "set -o pipefail\n" + "".join(
@@ -182,9 +184,10 @@ def test_every_command_of_a_page_works(name: str, database_url: str, tmp_path: P
         text=True,
         env={
             "HOME": str(home),
-            "PATH": f"{BIN}:{os.environ['PATH']}",
+            "PATH": f"{programs}:{BIN}:{os.environ['PATH']}",
             "LANG": "C.UTF-8",
         },
+        pass_fds=[channel],
         cwd=home,
         check=True,
         timeout=280,
