@@ -34,13 +34,21 @@ def test_a_function_is_short() -> None:
     longer = {
         f"{name_of(path)}:{node.name}"
         for path, tree in TREES.items()
-        if not name_of(path).startswith("cli/")
         for node in ast.walk(tree)
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
         and (node.end_lineno or 0) - node.lineno + 1 > FUNCTION_LINES
+        and not (name_of(path).startswith("cli/") and declares(node))
     }
 
-    assert longer - DECLARATIONS == set()
+    assert longer == DECLARATIONS
+
+
+def declares(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    """Tell whether a function of the command line is a command, whose options fill its lines, or declares some."""
+    commands = [ast.unparse(item).startswith("command(") for item in node.decorator_list]
+    return any(commands) or any(
+        declares(item) for item in node.body if isinstance(item, ast.FunctionDef)
+    )
 
 
 def test_what_moved_is_where_the_table_says() -> None:

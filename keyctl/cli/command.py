@@ -102,26 +102,27 @@ def command(
                     arguments["document"] = document_of(session, fields, values)
                 function(session, **arguments)
 
-        context = inspect.Parameter(
-            "context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context
-        )
-        parameters = [
-            item.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-            for item in (*own, *options, *paging, *shared)
-        ]
-        for item in parameters:
-            info = item.annotation.__metadata__[0]
-            info.autocompletion = info.autocompletion or completion.completes(info)
-        # So one declaration serves every command.
-        signature = inspect.Signature([context, *parameters])
-        run.__signature__ = signature  # type: ignore[attr-defined]  # Typer reads it
-        run.__annotations__ = {item.name: item.annotation for item in (context, *parameters)}
+        _let_typer_read(run, [*own, *options, *paging, *shared])
         run.__doc__ = words or function.__doc__
         run.__name__ = function.__name__
         app.command(name, cls=Described)(run)
         return function
 
     return declare
+
+
+def _let_typer_read(run: Callable[..., Any], options: Sequence[inspect.Parameter]) -> None:
+    """Give *run*, which takes whatever comes, the parameters that Typer makes options of."""
+    context = inspect.Parameter(
+        "context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context
+    )
+    named = [item.replace(kind=inspect.Parameter.KEYWORD_ONLY) for item in options]
+    for item in named:
+        info = item.annotation.__metadata__[0]
+        info.autocompletion = info.autocompletion or completion.completes(info)
+    signature = inspect.Signature([context, *named])
+    run.__signature__ = signature  # type: ignore[attr-defined]  # Typer reads it
+    run.__annotations__ = {item.name: item.annotation for item in (context, *named)}
 
 
 def refuse_empty(parameters: Sequence[inspect.Parameter], values: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ from keyctl.db import migrate
 from keyctl.db.database import Database
 from keyctl.db.schema import HEAD
 from keyctl.db.tables import metadata
+from keyctl.fields import parse_grace
 from keyctl.policy.facts import Caller
 from keyctl.services.audit import AuditService
 from keyctl.services.keys.end import EndingService
@@ -112,7 +113,7 @@ def test_every_revision_with_keys_in_it(
     assert all(verify(older, item.held).valid for item in (first, second))
     AuditService(moved).verify(state=False, step=lambda: None)
     third = Hand()
-    RotateService(moved).rotate(RotateOrder(given="a", grace="1h"), third)
+    RotateService(moved).rotate(RotateOrder(given="a", grace=parse_grace("1h")), third)
     assert verify(older, third.held).valid
     (ended,) = EndingService(moved).delete(["a"])
     assert ended.result == "deleted"
@@ -140,5 +141,5 @@ def test_what_a_released_program_wrote(older: Database, workspace: Workspace, pa
     moved = acting_on(older, workspace)
     AuditService(moved).verify(state=False, step=lambda: None)
     hand = Hand()
-    RotateService(moved).rotate(RotateOrder(given="rotated", grace="1h"), hand)
+    RotateService(moved).rotate(RotateOrder(given="rotated", grace=parse_grace("1h")), hand)
     assert verify(older, hand.held).valid
