@@ -20,24 +20,39 @@ storage "raft" {{
 listener "tcp" {{
   address = "127.0.0.1:{port}"
   cluster_address = "127.0.0.1:{cluster}"
-  tls_disable = true
+  {tls}
 }}
-api_addr = "http://127.0.0.1:{port}"
+api_addr = "{scheme}://127.0.0.1:{port}"
 cluster_addr = "http://127.0.0.1:{cluster}"
 """
+
+
+_CERTIFIED = (
+    *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
+    *("-nodes", "-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"),
+)
 
 
 class Bao:
     """One OpenBao server that keeps what it is told on disk, so that it can be killed."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, tls: bool = False) -> None:
         self.program = wanted("bao", str(Path(sys.executable).parent))
         self.folder = folder
         self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        scheme = "https" if tls else "http"
+        self.url = f"{scheme}://127.0.0.1:{self.port}"
+        self.certificate = folder / "tls.crt"
+        listener = "tls_disable = true"
+        if tls:
+            made = [*_CERTIFIED, "-keyout", "tls.key", "-out", "tls.crt"]
+            subprocess.run(made, cwd=folder, check=True, capture_output=True)
+            listener = f'tls_cert_file = "{self.certificate}"\n  tls_key_file = "{folder}/tls.key"'
         (folder / "data").mkdir()
         (folder / "bao.hcl").write_text(
-            _CONFIGURED.format(folder=folder, port=self.port, cluster=free_port())
+            _CONFIGURED.format(
+                folder=folder, port=self.port, cluster=free_port(), scheme=scheme, tls=listener
+            )
         )
         self.token = ""
         self.key = ""
@@ -82,6 +97,7 @@ class Bao:
                 "PATH": os.environ["PATH"],
                 "HOME": str(self.folder),
                 "BAO_ADDR": self.url,
+                "BAO_CACERT": str(self.certificate) if self.certificate.exists() else "",
                 "BAO_TOKEN": token or self.token,
             },
             stdin=subprocess.DEVNULL,
@@ -120,9 +136,9 @@ class Bao:
 
 
 @contextmanager
-def openbao(folder: Path) -> Iterator[Bao]:
+def openbao(folder: Path, *, tls: bool = False) -> Iterator[Bao]:
     """Run one server."""
-    server = Bao(folder)
+    server = Bao(folder, tls=tls)
     try:
         yield server
     finally:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from bao import Bao, openbao
 from harness import Cli
+from servers import until
 
 pytestmark = [pytest.mark.parametrize("kind", ["sqlite"])]
 
@@ -94,16 +95,8 @@ class TestWhatOthersKeep:
 class TestLogins:
     def test_one_serves_a_whole_run_and_ends_with_it(self, vault_cli: Cli, bao: Bao) -> None:
         """AppRole: a run over five keys, a failed one and a removal leave no token behind."""
-        bao.run("auth", "enable", "approle", check=False)
-        bao.policy("sink", "secret/*: create, read, update, delete, list")
-        bao.run("write", "auth/approle/role/keyctl", "token_policies=sink", "token_ttl=1h")
-        role = bao.run("read", "-field=role_id", "auth/approle/role/keyctl/role-id").strip()
-        secret = bao.run("write", "-f", "-field=secret_id", "auth/approle/role/keyctl/secret-id")
-        file = vault_cli.home / "secret-id"
-        file.write_text(secret)
+        self.let_log_in(vault_cli, bao, "1h")
         folder = vault_cli.folder  # type: ignore[attr-defined]
-        configure(vault_cli, bao, folder, f'role_id = "{role}"', f'secret_id_file = "{file}"')
-        del vault_cli.environment["VAULT_TOKEN"]
         before = bao.accessors()
         for number in range(5):
             vault_cli(
@@ -116,6 +109,49 @@ class TestLogins:
         assert vault_cli("generate", "--alias", "theirs", "--deliver", "bao").exit_code == 5
         vault_cli("delete", "k0", "k1", "--yes", check=True)
         assert bao.accessors() == before
+
+    def test_of_a_killed_run_lasts_as_long_as_its_token_and_no_longer(
+        self, vault_cli: Cli, bao: Bao
+    ) -> None:
+        """SIGKILL behind the delivery: one token is left, which ends by itself after `token_ttl`."""
+        self.let_log_in(vault_cli, bao, "3s")
+        before = bao.accessors()
+        vault_cli.killed("confirm_uncommitted", "generate", "--alias", "a", "--deliver", "bao")
+        assert bao.accessors() - before in (0, 1)  # 0: the machine took longer than it lives
+        until(lambda: bao.accessors() == before)
+        vault_cli("generate", "--alias", "a", "--deliver", "bao", check=True)
+        assert vault_cli.verdict(bao.fields(place(vault_cli))["key"])["secret_state"] == "active"
+
+    def let_log_in(self, cli: Cli, bao: Bao, ttl: str) -> None:
+        """Let the program log in by AppRole, for so long."""
+        bao.run("auth", "enable", "approle", check=False)
+        bao.policy("sink", "secret/*: create, read, update, delete, list")
+        bao.run("write", "auth/approle/role/keyctl", "token_policies=sink", f"token_ttl={ttl}")
+        role = bao.run("read", "-field=role_id", "auth/approle/role/keyctl/role-id").strip()
+        secret = bao.run("write", "-f", "-field=secret_id", "auth/approle/role/keyctl/secret-id")
+        file = cli.home / "secret-id"
+        file.write_text(secret)
+        folder = cli.folder  # type: ignore[attr-defined]
+        configure(cli, bao, folder, f'role_id = "{role}"', f'secret_id_file = "{file}"')
+        del cli.environment["VAULT_TOKEN"]
+
+
+class TestTls:
+    def test_needs_the_server_s_certificate(self, cli: Cli, tmp_path: Path) -> None:
+        """With `ca_file` a key is delivered and rotated; without, exit 8 and no key."""
+        folder = tmp_path / "bao"
+        folder.mkdir()
+        with openbao(folder, tls=True) as bao:
+            cli.environment["VAULT_TOKEN"] = bao.token
+            configure(cli, bao, "tls")
+            done = cli("generate", "--alias", "a", "--deliver", "bao")
+            assert (done.exit_code, done.stdout) == (8, "")
+            assert "certificate" in done.stderr
+            assert cli("list", "--all", "-o", "json").json["keys"] == []
+            configure(cli, bao, "tls", f'ca_file = "{bao.certificate}"')
+            cli("generate", "--alias", "a", "--deliver", "bao", check=True)
+            cli("rotate", "a", check=True)
+            assert cli.verdict(bao.fields("tls/a")["key"])["secret_state"] == "active"
 
 
 class TestMounts:
