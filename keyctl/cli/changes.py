@@ -1,19 +1,17 @@
 """Declare block, unblock, delete, revoke and spend."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 
+from keyctl.cli.choosing import limited
 from keyctl.cli.command import command
 from keyctl.cli.keys import named
-from keyctl.cli.many import chosen, confirm, each, filter_of, public, report
+from keyctl.cli.many import chosen, confirm, each, public, report
 from keyctl.cli.session import Session
 from keyctl.cli.tables import cell
 from keyctl.errors import UsageError
-
-if TYPE_CHECKING:
-    pass
 
 Keys = Annotated[
     list[str] | None, typer.Argument(metavar="KEY…", help="Ids, aliases, sk-<id>, or - for stdin.")
@@ -38,9 +36,10 @@ def add_to(app: typer.Typer) -> None:
     ):
         _declare_block(app, verb, words, blocked=blocked)
 
-    @command(app, "delete")
+    @command(app, "delete", chooses=True)
     def delete(
         session: Session,
+        wanted: Any,
         keys: Keys = None,
         team: Team = None,
         user: User = None,
@@ -53,7 +52,9 @@ def add_to(app: typer.Typer) -> None:
         """Revoke keys for good; their records are archived, their aliases free again."""
         from keyctl.services.keys.end import EndingService
 
-        given = chosen(session, keys, filter_of(team, user, org, state), expect_count, yes=yes)
+        given = chosen(
+            session, keys, limited(wanted, (team, user, org), state), expect_count, yes=yes
+        )
         if dry_run:
             _show_plan(session, given, "delete")
             return
@@ -134,6 +135,7 @@ def add_to(app: typer.Typer) -> None:
 def _declare_block(app: typer.Typer, verb: str, words: str, *, blocked: bool) -> None:
     def block(
         session: Session,
+        wanted: Any,
         keys: Keys = None,
         team: Team = None,
         user: User = None,
@@ -145,7 +147,9 @@ def _declare_block(app: typer.Typer, verb: str, words: str, *, blocked: bool) ->
     ) -> None:
         from keyctl.services.keys.end import EndingService
 
-        given = chosen(session, keys, filter_of(team, user, org, state), expect_count, yes=yes)
+        given = chosen(
+            session, keys, limited(wanted, (team, user, org), state), expect_count, yes=yes
+        )
         if dry_run:
             _show_plan(session, given, verb)
             return
@@ -162,7 +166,7 @@ def _declare_block(app: typer.Typer, verb: str, words: str, *, blocked: bool) ->
         )
 
     block.__doc__ = words
-    command(app, verb)(block)
+    command(app, verb, chooses=True)(block)
 
 
 def _show_plan(session: Session, given: Sequence[str], verb: str) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from keyctl.cli import choosing as filters
 from keyctl.cli import completion, listing
 from keyctl.cli.choices import require_one_of
 from keyctl.cli.helping import Described
@@ -67,24 +68,27 @@ def command(
     limit: int = 100,
     reads: bool | None = None,
     words: str | None = None,
+    chooses: bool = False,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Declare a command whose function takes a `Session` first.
 
-    It takes a `document` if it has *fields*, and a `page` if it is a list with a *layout*.  With
+    It takes a `document` if it has *fields*, a `page` if it is a list with a *layout*, and a filter
+    `wanted` if it *chooses* many keys, beside `team`, `user`, `org` and `state` of its own.  With
     *reads*, as lists do, it changes nothing: a reader that closes stdout early ends it without a word.
     Its help is *words*, or the function's docstring.
     """
 
     def declare(function: Callable[..., Any]) -> Callable[..., Any]:
         own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
-        own = [item for item in own if item.name not in ("document", "page")]
+        own = [item for item in own if item.name not in ("document", "page", "wanted")]
         forms = listing.OUTPUTS if layout else outputs
         paging = listing.options(layout, limit=limit) if layout else []
         shared = _shared(forms)
         options = [_option(item) for item in fields]
+        choosing = filters.options(sets=bool(fields)) if chooses else []
 
         def run(context: typer.Context, **values: Any) -> None:
-            refuse_empty([*own, *paging, *shared], values)
+            refuse_empty([*own, *choosing, *paging, *shared], values)
             given = dict(values)
             common = Common(**{item.name: values.pop(item.name) for item in shared})
             arguments = {item.name: values[item.name] for item in own}
@@ -97,12 +101,14 @@ def command(
             )
             can_override = any(item.name == "override" for item in own)
             with Session(common, console, forms, can_override=can_override) as session:
-                session.restrict([*own, *paging, *shared], given)
+                session.restrict([*own, *choosing, *paging, *shared], given)
+                if chooses:
+                    arguments["wanted"] = filters.filter_of(session, values)
                 if fields:
                     arguments["document"] = document_of(session, fields, values)
                 function(session, **arguments)
 
-        _let_typer_read(run, [*own, *options, *paging, *shared])
+        _let_typer_read(run, [*own, *choosing, *options, *paging, *shared])
         run.__doc__ = words or function.__doc__
         run.__name__ = function.__name__
         app.command(name, cls=Described)(run)

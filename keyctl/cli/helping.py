@@ -13,7 +13,7 @@ _GROUPS: Final = {
     ),
     "Which ones": (
         "--search --state --over-budget --expires-before --created-after --unused-for --due --action"
-        " --since --until --failed --delivered --hook --issued-by --only"
+        " --since --until --failed --delivered --hook --issued-by --only --with-alias --with-tag --with-model"
     ),
     "Many at once": "--count --from",
     "Limits": (

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Final
 
 import typer
 
-from keyctl.cli.choices import require_one_of
 from keyctl.cli.console import one_line
 from keyctl.cli.keys import named
 from keyctl.cli.progress import counted
@@ -61,18 +60,6 @@ def each(
     again = f"run it again to {verb} the rest"
     with counted(session.console, verb, len(given), go_on=again) as step:
         return act(step)
-
-
-def filter_of(
-    team: str | None, user: str | None, org: str | None, state: str | None
-) -> "KeyFilter | None":
-    """Return what the options ask for, None if they ask for nothing."""
-    from keyctl.db.queries import KeyFilter
-    from keyctl.lifecycle import KEY_STATES
-
-    require_one_of(state, KEY_STATES, what="state")
-    wanted = KeyFilter(team_id=team, user_id=user, organization_id=org, state=state)
-    return None if wanted == KeyFilter() else wanted
 
 
 def chosen(

@@ -8,9 +8,10 @@ import typer
 
 from keyctl.cli import delivery, inputs
 from keyctl.cli.changes import Expect, Keys, Org, State, Team, User, Yes
+from keyctl.cli.choosing import limited
 from keyctl.cli.command import command
 from keyctl.cli.keys import named
-from keyctl.cli.many import chosen, confirm, filter_of
+from keyctl.cli.many import chosen, confirm
 from keyctl.cli.progress import counted, progress
 from keyctl.cli.session import Session
 from keyctl.cli.signals import stoppable
@@ -31,9 +32,10 @@ OF_SEVERAL = ("auto", "json", "jsonl", "table")
 def add_to(app: typer.Typer) -> None:
     """Declare the commands."""
 
-    @command(app, "rotate", outputs=OUTPUTS)
+    @command(app, "rotate", outputs=OUTPUTS, chooses=True)
     def rotate(
         session: Session,
+        wanted: Any,
         keys: Keys = None,
         team: Team = None,
         user: User = None,
@@ -81,7 +83,7 @@ def add_to(app: typer.Typer) -> None:
 
         # A bad one is refused before anything is looked at.
         lasting = None if grace is None else parse_grace(grace)
-        wanted = filter_of(team, user, org, state)
+        wanted = limited(wanted, (team, user, org), state)
         if due:
             session.require_output(OF_SEVERAL, what="rotate --due")
             if (

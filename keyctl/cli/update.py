@@ -7,17 +7,17 @@ import typer
 
 from keyctl.cli import fields, inputs
 from keyctl.cli.changes import DryRun, Expect, Keys, State, Yes
+from keyctl.cli.choosing import limited
 from keyctl.cli.command import cleared, command
 from keyctl.cli.differences import difference
 from keyctl.cli.keys import named
-from keyctl.cli.many import chosen, confirm, each, filter_of, public, report
+from keyctl.cli.many import chosen, confirm, each, public, report
 from keyctl.cli.panel import show_verdict
 from keyctl.cli.session import Session
 from keyctl.cli.tables import cell
 from keyctl.errors import ExitCode, KeyctlError, UsageError
 
 if TYPE_CHECKING:
-    from keyctl.db.queries import KeyFilter
     from keyctl.services.keys.lists import ListEdit
 
 _UPDATABLE: Final = (*fields.IDENTITY, *fields.SETTINGS, fields.SPEND)
@@ -26,10 +26,11 @@ _UPDATABLE: Final = (*fields.IDENTITY, *fields.SETTINGS, fields.SPEND)
 def add_to(app: typer.Typer) -> None:
     """Declare the command."""
 
-    @command(app, "update", fields=_UPDATABLE)
+    @command(app, "update", fields=_UPDATABLE, chooses=True)
     def update(
         session: Session,
         document: dict[str, Any],
+        wanted: Any,
         keys: Keys = None,
         request: Annotated[
             str | None, typer.Option("--request", help="A JSON body; null clears a field.")
@@ -73,16 +74,18 @@ def add_to(app: typer.Typer) -> None:
     ) -> None:
         """Change limits and settings; what is not named stays.
 
-        Without a KEY, --team, --user and --org choose the keys; with one they say whose it is to be.
+        Without a KEY, --team, --user, --org and --with-… choose the keys; with one they say whose it is to be.
         """
         from keyctl.services.keys.update import ChangeService
 
         if override and not reason:
             raise UsageError("--override needs --reason", hint="say why, for the audit trail")
-        wanted = None if keys else _chosen_by(document, state)
+        # With a KEY the owners are what it is given.
+        owners = (None, None, None) if keys else _owners(document)
+        wanted = limited(wanted, owners, state)
         if wanted is None and not keys:
             raise UsageError("name a key, or a filter", hint="such as --team web")
-        if keys and state is not None:
+        if keys and wanted is not None:
             raise UsageError("give either keys or a filter", hint="such as --team web")
         if keys and "-" in keys and request == "-":
             raise UsageError("KEY - and --request - both read stdin", hint="name the key by its id")
@@ -126,14 +129,12 @@ def add_to(app: typer.Typer) -> None:
         )
 
 
-def _chosen_by(document: dict[str, Any], state: str | None) -> "KeyFilter | None":
-    """Take the owners that choose keys out of *document* and return the filter; None if there are none."""
-    return filter_of(
-        document.pop("team_id", None),
-        document.pop("user_id", None),
-        document.pop("organization_id", None),
-        state,
+def _owners(document: dict[str, Any]) -> tuple[str | None, str | None, str | None]:
+    """Take the owners that choose keys out of *document*."""
+    team, user, org = (
+        document.pop(name, None) for name in ("team_id", "user_id", "organization_id")
     )
+    return team, user, org
 
 
 def _update_many(

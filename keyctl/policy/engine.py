@@ -6,7 +6,7 @@ from typing import Final
 from keyctl import nearest
 from keyctl.errors import PolicyDeniedError, UsageError, Violation
 from keyctl.policy import allocations, bounds, callers, ceiling, models, shape, whom
-from keyctl.policy.facts import Facts
+from keyctl.policy.facts import Caller, Facts
 from keyctl.policy.rule import Rule
 
 
@@ -104,6 +104,11 @@ def evaluate_caller(facts: Facts) -> list[Violation]:
         if rule.binds != "key" and _binds(rule, facts)
         for violation in rule.check(facts)
     ]
+
+
+def binds(caller: Caller) -> bool:
+    """Tell whether any rule about who may do it binds this caller."""
+    return caller.key is not None or not caller.is_admin
 
 
 def _binds(rule: Rule, facts: Facts) -> bool:

@@ -309,3 +309,44 @@ class TestAnInterruptedBatch:
         assert result.exit_code == 130
         assert "1 of 3 done; run it again to delete the rest" in result.stderr
         assert len(inside("list", "-o", "json").json["keys"]) == 2
+
+
+class TestChosenAsListChooses:
+    @pytest.mark.parametrize(
+        ("arguments", "expected"),
+        [
+            (["--alias", "a*"], ["a1", "a2"]),
+            (["--tag", "old"], ["a1"]),
+            (["--model", "gpt-4o"], ["a2"]),
+            (["--search", "quux-"], ["quux-b"]),
+            (["--created-after", "1d", "--alias", "*2"], ["a2"]),
+            (["--over-budget"], ["quux-b"]),
+        ],
+    )
+    def test_each_filter(self, cli: Cli, arguments: list[str], expected: list[str]) -> None:
+        """`block`, `delete` and `rotate` act on what `list` shows with the same options, and `update` too."""
+        cli.key("--alias", "a1", "--tag", "old")
+        cli.key("--alias", "a2", "--model", "gpt-4o")
+        cli.key("--alias", "quux-b", "--max-budget", "0")
+        listed = cli("list", *arguments, "-o", "json", check=True).json["keys"]
+        assert sorted(key["key_alias"] for key in listed) == expected
+        ids = sorted(key["key_id"] for key in listed)
+
+        for verb in ("block", "delete"):
+            done = cli(verb, *arguments, "--dry-run", "-o", "json", check=True).json
+            assert sorted(done["keys"]) == ids
+        own = [
+            word.replace("--", "--with-") if word in ("--alias", "--tag", "--model") else word
+            for word in arguments
+        ]
+        count = ("--expect-count", str(len(ids)))
+        changed = cli("update", *own, "--rpm-limit", "7", "--yes", *count, "-o", "json", check=True)
+        assert sorted(item["key_id"] for item in changed.json["results"]) == ids
+
+    def test_a_filter_beside_a_key(self, cli: Cli) -> None:
+        """Either names keys or chooses them; a wrong word chooses nothing and is an error."""
+        cli.key("--alias", "a1")
+
+        assert cli("update", "a1", "--with-tag", "x", "--rpm-limit", "1").exit_code == 2
+        assert cli("block", "a1", "--tag", "x").exit_code == 2
+        assert cli("delete", "--tag", "x", "--yes").exit_code == 3
