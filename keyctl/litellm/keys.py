@@ -65,7 +65,7 @@ _SERVICE_ACCOUNT: Final = "service_account_id"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Grace:
+class OlderString:
     """The hash of an older key string that still works, and until when."""
 
     digest: str = field(repr=False)
@@ -84,7 +84,7 @@ class MappedKey:
     kept: dict[str, Any]
     service_account: bool
     changes: tuple[str, ...]
-    grace: tuple[Grace, ...]
+    grace: tuple[OlderString, ...]
 
 
 def digest_of(row: Row) -> str:
@@ -153,7 +153,7 @@ def map_key(row: Row, *, dropped: Collection[str] = ()) -> MappedKey:
         ),
         changes=tuple(changes),
         grace=tuple(
-            Grace(digest=digest_of(item), until=until)
+            OlderString(digest=digest_of(item), until=until)
             for item in row.get("grace", ())
             if (until := instant("revoke_at", item.get("revoke_at"))) is not None
         ),
