@@ -11,7 +11,7 @@ from filler import filled, servers
 from measure import KEYCTL, alternate, compare, run
 
 KEYS = int(sys.argv[1]) if len(sys.argv) > 1 else 200_000
-ROUNDS = 3
+ROUNDS = 2
 
 # As a reader would write it who knows the table: the columns that the list shows, as text.
 FLOOR = """

@@ -3,7 +3,7 @@
 Field names are the columns' (a test holds them to it); money is nano-dollars.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from functools import cache, lru_cache
@@ -37,23 +37,18 @@ def check(record: Any) -> None:
             raise ForeignValueError(name)
 
 
-def check_some(record: type, row: Mapping[Any, Any]) -> None:
-    """Refuse a row that has some of a record's columns, as `check` does.
+def check_columns(record: Any, columns: Mapping[str, Sequence[Any]]) -> None:
+    """Refuse columns of many rows with a value that keyctl never writes, as `check` does.
 
     Raises:
         ForeignValueError: It names the column.
     """
-    for name, kinds, inner in _some_kinds(record, tuple(row)):
-        value = row[name]
-        if type(value) not in kinds or (inner is not None and value and not inner(value)):
+    for name, kinds, inner in _kinds(record):
+        values = columns.get(name, ())
+        if not kinds.issuperset(map(type, values)):
             raise ForeignValueError(name)
-
-
-@cache
-def _some_kinds(
-    record: Any, names: tuple[str, ...]
-) -> tuple[tuple[str, frozenset[type], Check | None], ...]:
-    return tuple(item for item in _kinds(record) if item[0] in names)
+        if inner is not None and not all(inner(value) for value in values if value):
+            raise ForeignValueError(name)
 
 
 @cache

@@ -15,7 +15,7 @@ from keyctl.errors import UsageError
 
 OUTPUTS: Final = ("auto", "json", "jsonl", "csv", "table", "wide")
 _MOST: Final = 10_000
-_BATCH: Final = 1000
+_BATCH: Final = 2000
 
 Row = dict[str, Any]
 # What gives a page: behind which cursor, and how many rows at the most.

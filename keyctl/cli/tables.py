@@ -3,11 +3,13 @@
 import csv
 import io
 import shutil
+import string
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from types import NoneType
 from typing import Any, Final, Literal
 
 from keyctl import jsontext
@@ -109,26 +111,36 @@ def _aligned(names: Sequence[str], rows: Sequence[dict[str, Any]]) -> str | None
 
     Of hundreds of thousands of rows, five times as fast as cell by cell.
     """
-    lines = [list(names)]
-    lines += [
-        ["" if (value := row.get(name)) is None else one_line(cell(value)) for name in names]
-        for row in rows
-    ]
-    if not all(map(str.isascii, map("".join, lines))):
+    cells = [[name, *map(one_line, _texts(name, rows))] for name in names]
+    if not all(map(str.isascii, map("".join, cells))):
         return None
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "".join(f"{_GAP.join(map(str.ljust, line, widths)).rstrip()}\n" for line in lines)
+    padded = [[text.ljust(width) for text in column] for column, width in _with_widths(cells)]
+    return "".join([f"{_GAP.join(line).rstrip()}\n" for line in zip(*padded, strict=True)])
 
 
+def _with_widths(columns: Sequence[Sequence[str]]) -> list[tuple[Sequence[str], int]]:
+    return [(column, max(map(len, column))) for column in columns]
+
+
+def _texts(name: str, rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the texts of a column.  Most columns of most lists hold nothing, or texts as they are."""
+    values = [row.get(name) for row in rows]
+    kinds = set(map(type, values))
+    if kinds <= {NoneType}:
+        return [""] * len(values)
+    if kinds == {str}:
+        return values  # type: ignore[return-value]  # as the kinds say
+    return list(map(cell, values))
+
+
+_HARMLESS: Final = frozenset(string.ascii_letters + string.digits)
 _SIGNS: Final = ("=", "+", "-", "@", "\N{MINUS SIGN}")
 
 
 def csv_text(columns: Sequence[str], rows: Sequence[dict[str, Any]], *, heading: bool) -> str:
     """Return *rows* as CSV."""
-    shown = [
-        ["" if (value := row.get(name)) is None else _inert(cell(value)) for name in columns]
-        for row in rows
-    ]
+    cells = [[_inert(text) for text in _texts(name, rows)] for name in columns]
+    shown = list(zip(*cells, strict=True))
     lines = [columns, *shown] if heading else shown
     out = io.StringIO()
     csv.writer(out, lineterminator="\n").writerows(lines)
@@ -264,7 +276,7 @@ def _inert(text: str) -> str:
 
     Spreadsheets pass over blanks and invisible characters in front, and read full-width signs as signs.
     """
-    if text[:1].isalnum() and text[0].isascii():
+    if not text or text[0] in _HARMLESS:
         return text
     start = next((char for char in text if unicodedata.category(char)[0] not in "ZC"), "")
     signed = unicodedata.normalize("NFKC", start)[:1] in _SIGNS

@@ -28,7 +28,7 @@ from keyctl.db.queries.patterns import lists, matches, mentions
 from keyctl.db.queries.visible import Visible, is_visible
 from keyctl.db.tables import claims, keys, organizations, secrets, teams, users
 from keyctl.errors import UnreadableRowError
-from keyctl.records import Claim, Key, check_some
+from keyctl.records import Claim, Key, check_columns
 
 # A key that may be due and its claim; in the place of one that cannot be read its error.
 Due = tuple[Key | UnreadableRowError, Claim | None]
@@ -109,17 +109,14 @@ def list_fields(
     if after is not None:
         query = query.where(tuple_(keys.c.created_at, keys.c.id) < tuple_(*_page_key(after)))
     query = query.order_by(keys.c.created_at.desc(), keys.c.id.desc()).limit(limit)
-    found = []
     try:
-        for values in connection.execute(query):
-            row = dict(zip((*chosen, "state"), values, strict=True))
-            check_some(Key, row)
-            found.append(row)
+        found = connection.execute(query).all()
+        check_columns(Key, dict(zip(chosen, zip(*found, strict=True), strict=False)))
     except (DBAPIError, ValueError, TypeError) as error:
         if isinstance(error, DBAPIError) and not is_unreadable(error):
             raise
         return None
-    return found
+    return [dict(zip((*chosen, "state"), values, strict=True)) for values in found]
 
 
 def _page_key(after: tuple[datetime, str]) -> tuple[Any, Any]:

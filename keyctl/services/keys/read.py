@@ -133,10 +133,11 @@ class KeyService:
             )
         if rows is None:  # which row it is, the whole page tells
             return self.page(wanted, after=after, limit=limit)
+        amounts = [name for name in views.MONEY if name in columns]
         for row in rows:
             row["key_id"] = row["id"]
-            for name in views.MONEY:
-                if row.get(name):
+            for name in amounts:
+                if row[name]:
                     row[name] = money.dollars(row[name])
         last = rows[limit - 1] if len(rows) > limit else None
         return rows[:limit], None if last is None else _cursor(last["created_at"], last["id"])
