@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from keyctl import jsontext
-from keyctl.cli import fleets, inputs
+from keyctl.cli import fleets, inputs, screen
 from keyctl.cli.command import command
 from keyctl.cli.console import error_document
 from keyctl.cli.progress import counted
@@ -226,7 +226,8 @@ def _show(session: Session, applied: "Applied", order: "FleetOrder") -> None:
         _say(session, f"applied: {fleets.summary_line(applied.plan)}")
     if failed:
         raise BatchError(
-            f"{len(failed)} keys failed", hint="mend the cause, and run the same command again"
+            f"{screen.count(len(failed), 'key')} failed",
+            hint="mend the cause, and run the same command again",
         )
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from keyctl import jsontext
+from keyctl.cli import screen
 from keyctl.cli.console import error_document
 from keyctl.cli.progress import counted
 from keyctl.cli.session import Session
@@ -71,9 +72,14 @@ def generate_many(
     if out_file is not None:
         _show_filed(session, filed)
     if not session.wants_json:
-        session.console.note(f"{done} keys made" + (f", {refused} refused" if refused else ""))
+        session.console.note(
+            f"{screen.count(done, 'key')} made" + (f", {refused} refused" if refused else "")
+        )
     if refused:
-        raise BatchError(f"{refused} of {count} keys were refused", hint="the lines above say why")
+        raise BatchError(
+            f"{refused} of {screen.count(count, 'key')} {screen.were(refused)} refused",
+            hint="the lines above say why",
+        )
 
 
 def _to_stdout(session: Session) -> "Deliver":

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from keyctl.cli import screen
 from keyctl.cli.command import command, declare_group
 from keyctl.cli.listing import Page, show_list
 from keyctl.cli.session import Session
@@ -62,7 +63,9 @@ def add_to(app: typer.Typer) -> None:
             order = DeliverOrder(most=most, seconds=seconds, stopped=stopped)
             failed = _show(session, service.deliver(order))
         for hook, count in service.stranded().items():
-            session.console.note(f"{count} events wait for {hook}, which is not configured here")
+            session.console.note(
+                f"{screen.count(count, 'event')} for {hook}, which is not configured here"
+            )
         _judge(failed)
         if stopped():
             session.console.fault("interrupted: run it again to send the rest")
@@ -155,6 +158,6 @@ def _show(session: Session, sent: "Iterable[Sent]") -> int:
 def _judge(failed: int) -> None:
     if failed:
         raise BatchError(
-            f"{failed} events were not delivered",
+            f"{screen.count(failed, 'event')} {screen.were(failed)} not delivered",
             hint="they are tried again; keyctl events list --failed shows them",
         )

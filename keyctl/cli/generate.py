@@ -121,7 +121,7 @@ def add_to(app: typer.Typer) -> None:
             if deliver is not None:
                 raise UsageError(
                     "--count makes keys for stdout or one file, not for a sink",
-                    hint="generate them one by one with --deliver",
+                    hint="keyctl generate --from FILE.csv, with a column deliver, hands each to its sink",
                 )
 
             bulk.generate_many(

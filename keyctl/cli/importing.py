@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from keyctl.cli import inputs
+from keyctl.cli import inputs, screen
 from keyctl.cli.command import command, declare_group
 from keyctl.cli.console import one_line
 from keyctl.cli.progress import counted
@@ -130,7 +130,9 @@ def _import(session: Session, order: "ImportOrder", source: "LitellmRows") -> No
                 step(1)
     _report(session, order, counts, columns, noted, anchor)
     if failures := sum(counts[kind, "failed"] for kind in OBJECTS):
-        raise BatchError(f"{failures} rows failed", hint="the report says which and why")
+        raise BatchError(
+            f"{screen.count(failures, 'row')} failed", hint="the report says which and why"
+        )
 
 
 def _told(

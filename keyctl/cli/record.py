@@ -22,7 +22,7 @@ def show_record(session: Session, view: dict[str, Any]) -> None:
     for key in left:
         session.console.write(f"{key['key_id']}: {key['result']}\n")
     for warning in warnings:
-        session.console.note(f"warning: {warning}")
+        session.console.warn(warning)
     if anchor:
         session.console.note(f"audit: {anchor['seq']} {anchor['head']}")
 

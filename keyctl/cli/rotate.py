@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from keyctl.cli import delivery, inputs
+from keyctl.cli import delivery, inputs, screen
 from keyctl.cli.changes import Expect, Keys, Org, State, Team, User, Yes
 from keyctl.cli.choosing import limited
 from keyctl.cli.command import command
@@ -254,7 +254,9 @@ def _rotate_due(
             f"{counts['rotated']} rotated, {counts['skipped']} skipped, {counts['failed']} failed"
         )
     if counts["failed"]:
-        raise BatchError(f"{counts['failed']} keys failed", hint="the lines say which and why")
+        raise BatchError(
+            f"{screen.count(counts['failed'], 'key')} failed", hint="the lines say which and why"
+        )
     if stopped():
         done = sum(counts.values())
         session.console.fault(f"interrupted: rotating: {done} done; run it again for the rest")

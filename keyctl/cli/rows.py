@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import typer
 
 from keyctl import jsontext, money
-from keyctl.cli import fields
+from keyctl.cli import fields, screen
 from keyctl.cli.apply import folder_sink
 from keyctl.cli.bulk import BatchDocument, error_row
 from keyctl.cli.progress import counted
@@ -76,7 +76,7 @@ def generate_rows(
     finally:
         report.close()
     if not session.wants_json:
-        session.console.note(f"{report.made} keys made, {report.refused} not")
+        session.console.note(f"{screen.count(report.made, 'key')} made, {report.refused} not")
     if report.refused:
         raise BatchError(
             f"{report.refused} of {len(judged)} keys were not made", hint="the lines say why"

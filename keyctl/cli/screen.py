@@ -92,6 +92,16 @@ def when(moment: datetime, now: datetime) -> str:
     return "now"
 
 
+def count(number: int, word: str) -> str:
+    """Return *number* things, one of them or several."""
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
+
+
+def were(number: int) -> str:
+    """Return the verb of so many things that something happened to."""
+    return "was" if number == 1 else "were"
+
+
 def instant(moment: datetime) -> str:
     """Return *moment* to the second, in UTC."""
     return f"{moment.astimezone(UTC).isoformat(timespec='seconds')[:19]}Z"

@@ -126,7 +126,7 @@ class TestTheCommand:
         assert result.stderr.splitlines() == [
             f"key {digest(OLDER)[:8]} failed: unmappable_row: max_budget: -1.0 dollars is out of range",
             "a dry run: nothing was written",
-            "error: 1 rows failed",
+            "error: 1 row failed",
             "hint: the report says which and why",
         ]
 

@@ -283,7 +283,7 @@ class TestWebhook:
         result = hooked("events", "deliver")
 
         assert result.exit_code == 0
-        assert result.stderr == "1 events wait for hooks.siem, which is not configured here\n"
+        assert result.stderr == "1 event for hooks.siem, which is not configured here\n"
         (row,) = waiting(hooked)
         hooked("events", "discard", row["event_id"], "--reason", "moved away", check=True)
         assert waiting(hooked) == []
