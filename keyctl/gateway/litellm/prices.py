@@ -101,7 +101,8 @@ def _by(
         amounts["output_cost_per_audio_token"] = output
     total = Decimal(0)
     for name, amount in amounts.items():
-        total += Decimal(repr(float(price.get(name) or 0.0))) * Decimal(repr(float(amount)))
+        if rate := price.get(name):
+            total += Decimal(repr(float(rate))) * Decimal(repr(float(amount)))
     return Estimate(total, given + output)
 
 
