@@ -4,18 +4,25 @@ The action is that of the command which was refused: `key_unblock_denied`, `team
 A refused `generate` is `key_denied`, as it has been from the first version on.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Final
 
 from keyctl import keystring
+from keyctl.db.queries import audit
+from keyctl.db.queries.audit import Conditions
 from keyctl.db.schema import HEAD
 from keyctl.errors import BusyError, CallerDeniedError, DatabaseError, DeniedError, RestrictedError
 from keyctl.services.transaction import Unit, writing
 from keyctl.services.workspace import Workspace
 
 _LONGEST_ID: Final = 600  # what the column holds
+_PERIOD: Final = timedelta(hours=1)
+MOST_OF_A_KEY: Final = 10
+MOST_STRANGERS: Final = 100
+_NO_MORE: Final = "; more of these within the hour are not recorded"
 
 
 @dataclass(slots=True)
@@ -76,7 +83,30 @@ def record_stranger(
     """
     object_id = key_id or ("" if secret_id is None else f"sk-{secret_id}")
     after = None if secret_id is None else {"secret_id": secret_id}
-    _where_possible(workspace, Attempt("caller_denied", "key", object_id), error, after=after)
+    attempt = Attempt("caller_denied", "key", object_id)
+    _where_possible(
+        workspace,
+        attempt,
+        error,
+        after=after,
+        room=lambda unit: _room_for_strangers(unit, key_id),
+    )
+
+
+def _room_for_strangers(unit: Unit, key_id: str | None) -> int:
+    """Return how many more refused callers may go on record now.
+
+    Whoever repeats a string that is no key would else fill the trail.  Each known key has its own
+    number in an hour, so that nobody hides a real one behind a flood.  All others share one: of
+    the newest events so many, which needs no scan and leaves every honest event its place.
+    """
+    since = unit.now - _PERIOD
+    if key_id is not None:
+        wanted = Conditions(key_ids=[key_id], actions=["caller_denied"], since=since)
+        return MOST_OF_A_KEY - len(audit.find_events(unit.connection, wanted, limit=MOST_OF_A_KEY))
+    newest = audit.find_events(unit.connection, Conditions(since=since), limit=2 * MOST_STRANGERS)
+    refused = [event for event in newest if event["action"] == "caller_denied"]
+    return MOST_STRANGERS - len(refused)
 
 
 def record_restriction(workspace: Workspace, error: RestrictedError) -> None:
@@ -85,26 +115,39 @@ def record_restriction(workspace: Workspace, error: RestrictedError) -> None:
 
 
 def _where_possible(
-    workspace: Workspace, attempt: Attempt, error: DeniedError, *, after: dict[str, Any] | None
+    workspace: Workspace,
+    attempt: Attempt,
+    error: DeniedError,
+    *,
+    after: dict[str, Any] | None,
+    room: Callable[[Unit], int | None] = lambda _: None,
 ) -> None:
     try:
         # Nobody who is refused makes a database, or migrates one.
         if workspace.database.revision() == HEAD:
             with writing(workspace, to_finish=True) as unit:
-                _write(unit, attempt, error, after=after)
+                left = room(unit)
+                if left is None or left > 0:
+                    is_last = left == 1
+                    _write(unit, attempt, error, after=after, more=_NO_MORE if is_last else "")
     except (DatabaseError, BusyError):
         return
 
 
 def _write(
-    unit: Unit, attempt: Attempt, error: DeniedError, *, after: dict[str, Any] | None
+    unit: Unit,
+    attempt: Attempt,
+    error: DeniedError,
+    *,
+    after: dict[str, Any] | None,
+    more: str = "",
 ) -> None:
     unit.record(
         attempt.action,
         attempt.object_type,
         keystring.redact(attempt.object_id)[:_LONGEST_ID],
         after=after,
-        reason=error.message,
+        reason=f"{error.message}{more}",
     )
 
 

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
+from clock import Clock
 from world import CALLERS, Hand, World
 
 from keyctl.config.settings import Settings
@@ -16,6 +18,7 @@ from keyctl.requests import GenerateRequest
 from keyctl.services import callers
 from keyctl.services.audit import AuditService, EventFilter
 from keyctl.services.budgets import BudgetService
+from keyctl.services.denials import MOST_OF_A_KEY
 from keyctl.services.directory import DirectoryService
 from keyctl.services.events.sender import DeliverOrder
 from keyctl.services.events.service import EventService
@@ -222,3 +225,35 @@ class TestStrangers:
             callers.local(stranger)
 
         assert denials(world.workspace) == [("caller_denied", "key", "")]
+
+    def test_who_repeats_a_dead_key_fills_no_trail(self, world: World, clock: Clock) -> None:
+        """Ten in an hour; the last one says that no more are recorded; then they are again."""
+        hand = Hand()
+        GenerateService(world.workspace).generate(order(key_alias="gone"), hand)
+        EndingService(world.workspace).delete(["gone"])
+
+        for _ in range(MOST_OF_A_KEY + 3):
+            self.refused(world.workspace, hand.held)
+        assert len(denials(world.workspace)) == MOST_OF_A_KEY
+        (last,) = AuditService(world.workspace).page(EventFilter(), limit=1)[0]
+        assert last["reason"].endswith("; more of these within the hour are not recorded")
+
+        clock.advance(timedelta(hours=1, seconds=1))
+        self.refused(world.workspace, hand.held)
+        assert len(denials(world.workspace)) == MOST_OF_A_KEY + 1
+
+    def test_nobody_hides_a_known_key_behind_strings_that_are_none(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """All others share one number, and a known key has its own."""
+        monkeypatch.setattr("keyctl.services.denials.MOST_STRANGERS", 4)
+        hand = Hand()
+        GenerateService(world.workspace).generate(order(key_alias="gone"), hand)
+        (ended,) = EndingService(world.workspace).delete(["gone"])
+
+        for _ in range(7):
+            self.refused(world.workspace, world.workspace.mint().reveal())
+        self.refused(world.workspace, hand.held)
+
+        recorded = denials(world.workspace)
+        assert (len(recorded), recorded[-1]) == (5, ("caller_denied", "key", ended.key_id))
