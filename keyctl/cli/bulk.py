@@ -42,13 +42,7 @@ def generate_many(
         else:
             deliver = _to_stdout(session)
     else:
-        if count > MOST_IN_A_FILE:
-            raise UsageError(
-                f"at most {MOST_IN_A_FILE} keys go into one file, whole or not at all",
-                hint="make several files, or use -o jsonl",
-            )
-        if out_format == "env":
-            raise UsageError("--count writes no env file", hint="give --out-format key or json")
+        _check_file(count, out_format)
         # One batch: the file is put in place once, with all of them.
         if session.speaks_json:
             session.console.require_stdout()
@@ -80,6 +74,16 @@ def generate_many(
             f"{refused} of {screen.count(count, 'key')} {screen.were(refused)} refused",
             hint="the lines above say why",
         )
+
+
+def _check_file(count: int, out_format: str) -> None:
+    if count > MOST_IN_A_FILE:
+        raise UsageError(
+            f"at most {MOST_IN_A_FILE} keys go into one file, whole or not at all",
+            hint="make several files, or use -o jsonl",
+        )
+    if out_format == "env":
+        raise UsageError("--count writes no env file", hint="give --out-format key or json")
 
 
 def _to_stdout(session: Session) -> "Deliver":
