@@ -38,15 +38,32 @@ class Contents:
 
     def with_rows(self, rows: Sequence[Sequence[Any]]) -> "Contents":
         """Return the contents with these rows more."""
-        # Each value is text, a number, a truth value or an instant: it reads the same from both.
-        return self.with_texts([repr(tuple(row)).encode("utf-8", "surrogatepass") for row in rows])
-
-    def with_texts(self, texts: Sequence[bytes]) -> "Contents":
-        """Return the contents with these rows more, in a form that is the same from both."""
         total = self.digest
-        for text in texts:
-            total += int.from_bytes(hashlib.sha256(text).digest()[:16])
-        return Contents(self.rows + len(texts), total % 2**128)
+        for row in rows:
+            # Each value is text, a number, a truth value or an instant: it reads the same from both.
+            data = repr(tuple(row)).encode("utf-8", "surrogatepass")
+            total += int.from_bytes(hashlib.sha256(data).digest()[:16])
+        return Contents(self.rows + len(rows), total % 2**128)
+
+
+class _Passed:
+    """Counts and sums what is passed: in one order from both, so that it is hashed as one text."""
+
+    def __init__(self, step: Callable[[int], None]) -> None:
+        self._step = step
+        self._rows = 0
+        self._hash = hashlib.sha256()
+
+    def hear(self, part: bytes, count: int) -> None:
+        """Take so many rows more."""
+        self._rows += count
+        self._hash.update(part)
+        self._step(count)
+
+    @property
+    def contents(self) -> Contents:
+        """Return what was heard."""
+        return Contents(self._rows, int.from_bytes(self._hash.digest()))
 
 
 def _plain(table: Table) -> Table:
@@ -128,11 +145,11 @@ def contents_of(
     if passed:
         from keyctl.db import passing  # noqa: PLC0415  # only where PostgreSQL is
 
-        with closing(passing.written(connection, table)) as batches:
-            for rows in batches:
-                contents = contents.with_texts(rows)
-                step(len(rows))
-        return contents
+        heard = _Passed(step)
+        with closing(passing.written(connection, table)) as parts:
+            for part, count in parts:
+                heard.hear(part, count)
+        return heard.contents
     with closing(_chunks(connection, table)) as chunks:
         for chunk in chunks:
             contents = contents.with_rows(chunk)
@@ -150,18 +167,12 @@ def _pass_table(
 ) -> Contents:
     from keyctl.db import passing  # noqa: PLC0415  # only where PostgreSQL is
 
-    contents = Contents()
-
-    def heard(rows: Sequence[bytes]) -> None:
-        nonlocal contents
-        contents = contents.with_texts(rows)
-        step(len(rows))
-
+    heard = _Passed(step)
     if table.name == audit_head.name:
         with target.write(marked=marked) as connection:
             connection.execute(delete(table))  # every new database has one
-    passing.pass_rows(source, target, table, marked=marked, heard=heard)
-    return contents
+    passing.pass_rows(source, target, table, marked=marked, heard=heard.hear)
+    return heard.contents
 
 
 def _chunks(connection: Connection, table: Table) -> Generator[Sequence[Sequence[Any]]]:

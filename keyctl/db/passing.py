@@ -1,6 +1,6 @@
 """Pass rows from one PostgreSQL to another as COPY writes them, without looking into them."""
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager, suppress
 from itertools import chain, islice
 from select import select
@@ -30,7 +30,7 @@ def pass_rows(
     table: Table,
     *,
     marked: str,
-    heard: Callable[[Sequence[bytes]], None],
+    heard: Callable[[bytes, int], None],
 ) -> None:
     """Write what *target* does not have yet, in order, some rows a transaction.
 
@@ -40,8 +40,8 @@ def pass_rows(
     with target.write(marked=marked) as connection:
         last = _last(connection, table)
     if last is not None:
-        for rows in written(source, table, _up_to(table, last)):
-            heard(rows)
+        for part, count in written(source, table, _up_to(table, last)):
+            heard(part, count)
     form = _statement("COPY {table} ({columns}) FROM STDIN", table)
     with closing(written(source, table, _ALL if last is None else _behind(table, last))) as parts:
         for first in parts:
@@ -52,33 +52,33 @@ def pass_rows(
                 cursor.copy(form) as copy,
             ):
                 # The one server reads on while the other one writes.
-                for rows in chain([first], islice(parts, PARTS - 1)):
-                    copy.write(b"".join(rows))
-                    heard(rows)
+                for part, count in chain([first], islice(parts, PARTS - 1)):
+                    copy.write(part)
+                    heard(part, count)
 
 
 def written(
     connection: Connection, table: Table, where: sql.Composable = _ALL
-) -> Generator[Sequence[bytes]]:
-    """Yield the rows as COPY writes them, some at a time, in the order of the primary key."""
+) -> Generator[tuple[bytes, int]]:
+    """Yield the rows as COPY writes them, some at a time and how many, in the order of the primary key."""
     query = "COPY (SELECT {columns} FROM {table}{where} ORDER BY {keys}) TO STDOUT"
     with _cursor(connection), _translated():
         driver: Any = connection.connection.dbapi_connection
         command = _statement(query, table, where=where).as_bytes(driver)
-        rows: list[bytes] = []
+        rows: list[memoryview] = []
         size = 0
         with closing(_rows_of(driver, command)) as found:
             for row in found:
                 rows.append(row)
                 size += len(row)
                 if len(rows) >= ROWS or size >= _BYTES:
-                    yield rows
+                    yield b"".join(rows), len(rows)
                     rows, size = [], 0
         if rows:
-            yield rows
+            yield b"".join(rows), len(rows)
 
 
-def _rows_of(driver: Any, command: bytes) -> Generator[bytes]:
+def _rows_of(driver: Any, command: bytes) -> Generator[memoryview]:
     """Yield what a COPY to here writes.
 
     By libpq's own calls: the driver's take five times as long for a row, and there are millions.
@@ -92,7 +92,7 @@ def _rows_of(driver: Any, command: bytes) -> Generator[bytes]:
         while not is_over:
             size, row = pgconn.get_copy_data(1)
             if size > 0:
-                yield bytes(row)
+                yield row
             elif size == 0:
                 select([pgconn.socket], [], [])
                 pgconn.consume_input()
