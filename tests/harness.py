@@ -24,6 +24,8 @@ from keyctl.db.queries import secrets_of
 KEYCTL = (sys.executable, "-m", "keyctl")
 STEPPER = (sys.executable, str(Path(__file__).with_name("stepper.py")))
 TIMEOUT = 120
+# By it `coverage` measures new processes too.
+MEASURED = ("COVERAGE_PROCESS_CONFIG",)
 # What Python reads from the environment as it starts, and never again.
 AT_START = frozenset(
     ("LANG", "LC_ALL", "LC_CTYPE", "PYTHONIOENCODING", "PYTHONUTF8", "PYTHONWARNINGS", "TZ")
@@ -65,6 +67,7 @@ class Cli:
             "PATH": os.environ["PATH"],
             "LANG": "C.UTF-8",
             "KEYCTL_CONFIG": str(self.config),
+            **{name: os.environ[name] for name in MEASURED if name in os.environ},
             **({"KEYCTL_DATABASE_URL": database_url} if database_url else {}),
         }
         self.database_url = database_url

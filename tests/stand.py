@@ -14,7 +14,7 @@ from litellm_proxy import Proxy, models_of, proxy
 
 EVERYTHING = ("--allowed-route", "llm_api_routes")
 COST = 0.3  # of an answer: 30 tokens at a cent each
-WRITTEN_WITHIN = 10
+WRITTEN_WITHIN = 30
 
 
 class Stand:

@@ -266,13 +266,13 @@ class TestTheDatabase:
                 pytest.skip("root may write to every file, and may not mount here")
         shutil.copy(str(make_url(database_url).database), folder / "keyctl.db")
         if root:
-            subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True, timeout=10)
+            subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True, timeout=60)
         else:
             (folder / "keyctl.db").chmod(0o400)
             folder.chmod(0o500)
         yield folder
         if root:
-            subprocess.run(["umount", str(folder)], check=True, timeout=10)
+            subprocess.run(["umount", str(folder)], check=True, timeout=60)
         else:
             folder.chmod(0o700)
 

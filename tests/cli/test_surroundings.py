@@ -87,7 +87,7 @@ class TestTheFirstProcess:
             assert first_child(child)  # it waits in a process of its own
             time.sleep(1)  # until it is at the lock, which nothing shows from outside
             os.kill(child, signal.SIGTERM)
-            process.communicate(timeout=5)
+            process.communicate(timeout=15)  # the lock is waited for 20 seconds
         assert process.returncode == 128 + signal.SIGTERM
         assert "late" not in cli("list", check=True).stdout
 

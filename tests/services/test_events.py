@@ -192,7 +192,7 @@ class TestWebhook:
 
         result = hooked("generate", "--alias", "ci")
 
-        assert time.monotonic() - begun < 2 + 8  # the time-out, and a start on a busy machine
+        assert time.monotonic() - begun < 20  # the time-out is 2; the server hangs for 30
         assert result.exit_code == 0
         assert hooked.verdict(result.stdout.strip())["valid"]
         assert "warning: hooks.siem: " in result.stderr

@@ -125,7 +125,7 @@ def _full(sinks: Cli) -> Any:
         pytest.skip("only root may mount the small file system that this needs")
     (folder / "filler").write_bytes(b"x" * 4096)
     yield folder
-    subprocess.run(["umount", str(folder)], check=True, timeout=10)
+    subprocess.run(["umount", str(folder)], check=True, timeout=60)
 
 
 def key_of(cli: Cli) -> Any:

@@ -175,7 +175,7 @@ class TestTakeover:
             out, _ = process.communicate(timeout=60)
         finally:
             process.kill()
-            process.wait(timeout=10)
+            process.wait(timeout=60)
 
         assert (other.exit_code, other.error["code"]) == (5, "alias_taken")
         assert (process.returncode, cli.verdict(out.decode().strip())["valid"]) == (0, True)

@@ -35,7 +35,7 @@ def _redis_port(tmp_path: Path) -> Iterator[int]:
         cwd=tmp_path,
         stdout=subprocess.DEVNULL,
     )
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while time.monotonic() < end:
         with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
             break
