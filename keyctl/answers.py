@@ -125,7 +125,7 @@ def status_response() -> Schema:
 
 
 def _rotation() -> Schema:
-    old = _whole({"id": _WORD, "not_after": INSTANT})
+    old = _whole({"id": _WORD, "not_after": INSTANT, "state": {"enum": ["retiring", "revoked"]}})
     return {
         "key": {"type": "string", "pattern": "^sk-"},
         "key_id": key_properties()["key_id"],

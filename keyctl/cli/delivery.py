@@ -244,7 +244,9 @@ def _summary(answer: dict[str, Any], sink: "Sink") -> str:
     if answer.get("expires"):
         lines.append(f"expires {answer['expires']:%Y-%m-%dT%H:%M:%SZ}")
     if old := answer.get("old_secret"):
-        lines.append(f"sk-{old['id']}… works until {old['not_after']:%Y-%m-%dT%H:%M:%SZ}")
+        from keyctl.cli.panel import old_secret
+
+        lines.append(old_secret(old, "%Y-%m-%dT%H:%M:%SZ"))
     lines += [
         f"filled in: {item['field']} = {cell(item['value'])} ({item['source']})"
         for item in answer.get("filled", ())

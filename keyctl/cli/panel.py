@@ -78,9 +78,16 @@ def _delivery(answer: dict[str, Any], place: str | None) -> list[tuple[str, str]
     if place is not None:
         found.append(("delivered to", place.removeprefix("file:")))
     if old := answer.get("old_secret"):
-        until = f"{old['not_after']:%Y-%m-%d %H:%M:%S} UTC"
-        found.append(("old secret", f"sk-{old['id']}… works until {until}"))
+        found.append(("old secret", old_secret(old, "%Y-%m-%d %H:%M:%S UTC")))
     return found
+
+
+def old_secret(old: dict[str, Any], form: str) -> str:
+    """Return until when the secret that was replaced works, the instant in the *form* of strftime."""
+    # "works until" an instant that is over reads as if a leaked key still worked.
+    if old["state"] == "revoked":
+        return f"sk-{old['id']}… works no more"
+    return f"sk-{old['id']}… works until {old['not_after']:{form}}"
 
 
 def facts(answer: dict[str, Any]) -> list[tuple[str, str]]:

@@ -37,8 +37,11 @@ _TOLD: Final = {
         "use the new one when keyctl db copy is done; keyctl db copy --abort opens this one again",
     ),
     "moved": (
-        "the database is being moved: all of it is in another one, and this one is closed to writers",
-        "use the new one; keyctl db copy --abort opens this one again",
+        "the database was moved: all of it is in another one, and this one is closed to writers",
+        (
+            "name the new one in KEYCTL_DATABASE_URL_FILE or the configuration; if the new one is given up,"
+            " keyctl db copy --abort opens this one again"
+        ),
     ),
     "filling": (
         "the database is being filled by keyctl db copy",

@@ -67,9 +67,9 @@ _OUTSIDE: Final = (
         id="caller.override",
         binds="caller",
         overridable=False,
-        demands="only an admin steps over a rule",
+        demands="only an admin may override a rule",
         check=_elsewhere,
-        guards="says so: a rule that a caller steps over stands anyway",
+        guards="says so: a rule that a caller overrides stands anyway",
     ),
 )
 

@@ -171,6 +171,19 @@ class TestThePanelOfARotation:
         assert "unlimited" not in shown
         assert f"sk-{old['id']}… works until {until} UTC" in " ".join(shown.split())
 
+    def test_says_that_a_leaked_key_works_no_more(self, cli: Cli) -> None:
+        """Without a grace period the panel, the summary and the answer say that the old secret has ended."""
+        cli("generate", "--alias", "a", check=True)
+        first = cli("info", "a", "-o", "json", check=True).json["secrets"][0]["id"]
+
+        shown = on_terminal(cli, ["rotate", "a", "--grace", "none"], 80)
+        told = cli("rotate", "a", "--grace", "none", check=True).stderr
+        answer = cli("rotate", "a", "--grace", "none", "-o", "json", check=True).json
+
+        assert f"sk-{first}… works no more" in " ".join(shown.split())
+        assert "… works no more\n" in told
+        assert answer["old_secret"]["state"] == "revoked"
+
     def test_names_the_file_that_took_the_key(self, cli: Cli, tmp_path: Path) -> None:
         """The path is in the panel, the key is not."""
         cli("generate", "--alias", "a", check=True)

@@ -107,7 +107,7 @@ class TestACopy:
         assert len(links) == len(before) + 2  # the move's beginning and its end
         assert events > 0
         assert verify(workspace.database, old).valid  # it can still be read
-        with pytest.raises(BeingMovedError, match="being moved") as caught:
+        with pytest.raises(BeingMovedError, match="was moved") as caught:
             issued(workspace)
         assert caught.value.exit_code == 6
         assert verify(moved.database, issued(moved, key_alias="b")).valid

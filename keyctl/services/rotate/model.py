@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from keyctl import durations
+from keyctl import durations, lifecycle
 from keyctl.keystring import KeyString
 from keyctl.records import Claim, Key, Secret
 from keyctl.services.delivery.protocol import Staged
@@ -56,13 +56,17 @@ class StagedRotation(Staged):
             "key_alias": self.key.key_alias,
             "secret_id": self.secret.id,
             "administers": self.secret.administers,
-            "old_secret": None
-            if old is None
-            else {"id": old.id, "not_after": retire_at(self.key, self.grace, at)},
+            "old_secret": None if old is None else self._ending(old, at),
             "rotation_count": self.key.rotation_count + 1,
             "key_rotation_at": next_rotation(self.key, at),
             "audit": anchor(self.heads[-1]),
         }
+
+    def _ending(self, old: Secret, at: datetime) -> dict[str, Any]:
+        """Return until when the old secret works, and whether it still does at *at*."""
+        end = retire_at(self.key, self.grace, at)
+        state = "revoked" if lifecycle.is_past(end, now=at) else "retiring"
+        return {"id": old.id, "not_after": end, "state": state}
 
 
 def next_rotation(key: Key, at: datetime) -> datetime | None:
