@@ -49,6 +49,13 @@ class Fleet:
     owners: Sequence[OwnerEntry]
     keys: Sequence[KeyTemplate]
 
+    def named_tiers(self) -> set[str]:
+        """Return the budget tiers that owners, members and keys name."""
+        holders = [item.values for item in self.owners]
+        holders += [item.values for item in self.keys]
+        holders += [said for owner in self.owners for said in owner.members.values()]
+        return {said["budget_id"] for said in holders if said.get("budget_id") is not None}
+
     def places(self, wanted: Sequence[tuple[Entry, str]]) -> list[FaultPlace]:
         """Return where each field of an entry stands, the entry itself where the field is not written."""
         by_source: dict[int, list[Path]] = defaultdict(list)
@@ -213,7 +220,7 @@ class _Reading:
         if adopt not in (None, True, False):
             faults.append(_wrong("adopt", "is true where an object that is there is taken over"))
         members = document.pop("members", None) if kind in MEMBERS else None
-        roles = dict(_members(kind, members, faults))
+        named = dict(_members(kind, members, faults))
         for theirs, own in SYNONYMS[kind].items():
             if theirs in document and own in document:
                 faults.append(_wrong(theirs, f"and {own} are the same field; give one of them"))
@@ -235,7 +242,7 @@ class _Reading:
             fleet=fleet,
             source=index,
             values=values,
-            members=roles,
+            members=named,
             adopt=bool(adopt),
         )
 
@@ -256,11 +263,12 @@ class _Reading:
 
 def _members(
     kind: type[Principal], members: Any, faults: list[Violation]
-) -> Iterator[tuple[str, str]]:
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield each member with its role, and with the limits that are said: None for one to be taken away."""
     if members is None:
         return
     if not isinstance(members, dict):
-        faults.append(_wrong("members", "is a mapping from users to roles"))
+        faults.append(_wrong("members", "is a mapping from users to what they are"))
         return
     for user, body in members.items():
         try:
@@ -274,7 +282,8 @@ def _members(
         except AttributeError:
             faults.append(_wrong(f"members.{user}", "is a mapping such as {role: admin}"))
         else:
-            yield user, found.role
+            said = {name: getattr(found, name) for name in body or ()}
+            yield user, {**said, "role": found.role}
 
 
 def _tier(index: int, fleet: str, name: str, body: dict[str, Any]) -> TierEntry:

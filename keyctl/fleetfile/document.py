@@ -4,7 +4,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
-from keyctl.fields import Alias, Instant, Name, Strict, refusal
+from keyctl.fields import Alias, Dollars, Instant, Limit, Name, PeriodText, Strict, refusal
 from keyctl.records import Organization, Principal, Team, User
 from keyctl.requests import KeyFields
 
@@ -25,9 +25,14 @@ class Heading(Strict):
 
 
 class TeamMember(Strict):
-    """What a user is in a team."""
+    """What a user is in a team, and what its keys there may spend in sum."""
 
     role: Literal["admin", "user"] = "user"
+    max_budget: Dollars | None = None
+    budget_duration: PeriodText | None = None
+    tpm_limit: Limit | None = None
+    rpm_limit: Limit | None = None
+    budget_id: Name | None = None
 
 
 class OrganizationMember(Strict):

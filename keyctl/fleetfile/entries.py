@@ -10,7 +10,7 @@ from keyctl.records import Principal
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwnerEntry:
-    """An organization, user or team as a file describes it: column values, and the members it names."""
+    """An organization, user or team as a file describes it: column values, and those of the members it names."""
 
     kind: type[Principal]
     section: str
@@ -18,7 +18,7 @@ class OwnerEntry:
     fleet: str
     source: int
     values: Mapping[str, Any]
-    members: Mapping[str, str]
+    members: Mapping[str, Mapping[str, Any]]
     adopt: bool
 
 

@@ -22,7 +22,7 @@ SENTENCES: Final = {
     "rotate": "Give the key a new secret where its place in the sink moves.",
     "administers": "Let the key's secret be used as a caller, in KEYCTL_API_KEY.",
     "service_account": "A key of the team, and of no user.",
-    "members": "Members by user id, and what they are; members that are not named stay.",
+    "members": "Members by user id: their roles, and in a team their own limits; members that are not named stay.",
     # whose it is
     "user_id": "The user who owns it.",
     "team_id": "The team it belongs to.",

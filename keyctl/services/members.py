@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection
@@ -147,17 +148,8 @@ class MemberService:
                 )
             if values.get("budget_id") is not None:
                 require_tier(connection, values["budget_id"], lock=True)
-            after = replace(before, **values)
-            if after.budget_duration != before.budget_duration:
-                after = replace(after, budget_anchor_at=unit.now if after.budget_duration else None)
-            directory.change_member(connection, after)
-            unit.record(
-                "team_member_updated",
-                "team",
-                team_id,
-                before=_row(before),
-                after=_row(after),
-            )
+            after = with_values(before, values, unit.now)
+            write_change(unit, before, after)
             purse = member_purse(team_id, user_id)
             meters, _ = queries.find_meters(connection, [purse])
         spend = meters[purse].spend if purse in meters else 0
@@ -189,6 +181,30 @@ class MemberService:
             require_administrator(unit.caller, record)
             require(unit.connection, User, user_id, lock=True)
             yield unit, directory.member_role(unit.connection, kind, object_id, user_id)
+
+
+def with_values(member: Member, values: Mapping[str, Any], now: datetime) -> Member:
+    """Return a member with other values; a budget period that is new or another begins now."""
+    after = replace(member, **values)
+    if after.budget_duration != member.budget_duration:
+        after = replace(after, budget_anchor_at=now if after.budget_duration else None)
+    return after
+
+
+def write_new(unit: Unit, member: Member) -> None:
+    """Make a user a member of a team, with its limits, and note the event."""
+    columns = {item.name: getattr(member, item.name) for item in fields(member)}
+    team_id, user_id = columns.pop("team_id"), columns.pop("user_id")
+    directory.add_member(unit.connection, Team, team_id, user_id, columns)
+    unit.record("team_member_added", "team", team_id, after=_row(member))
+
+
+def write_change(unit: Unit, before: Member, after: Member) -> None:
+    """Write what a member of a team is now, and note the event."""
+    directory.change_member(unit.connection, after)
+    unit.record(
+        "team_member_updated", "team", after.team_id, before=_row(before), after=_row(after)
+    )
 
 
 def _check(

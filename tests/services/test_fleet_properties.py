@@ -25,10 +25,24 @@ LIMITS = st.fixed_dictionaries(
         ),
     },
 )
+MEMBERS = st.fixed_dictionaries(
+    {"role": st.sampled_from(["admin", "user"])},
+    optional={
+        "max_budget": st.one_of(st.none(), st.integers(0, 50)),
+        "budget_duration": st.sampled_from(["30d", "monthly"]),
+        "rpm_limit": st.one_of(st.none(), st.integers(0, 9)),
+    },
+)
 # Without limits: what a team had before and a file leaves out would hold for its keys.
 TEAMS = st.dictionaries(
     NAMES,
-    st.fixed_dictionaries({}, optional={"metadata": st.just({"app": "x"})}),
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "metadata": st.just({"app": "x"}),
+            "members": st.dictionaries(st.sampled_from(["ada", "bob"]), MEMBERS, max_size=2),
+        },
+    ),
     max_size=3,
 )
 
@@ -41,7 +55,7 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
     for name in draw(st.sets(st.sampled_from(["k", "on", "0x1", "l m"]), max_size=4)):
         team = draw(st.sampled_from([None, *teams]))
         keys[name] = {**draw(LIMITS), "deliver": "files", "team_id": team}
-    return {"version": 1, "teams": teams, "keys": keys}
+    return {"version": 1, "users": {"ada": {}, "bob": {}}, "teams": teams, "keys": keys}
 
 
 @pytest.mark.parametrize("kind", ["sqlite"], indirect=True)

@@ -250,6 +250,15 @@ def team_members_of(connection: Connection, team_id: str) -> list[Member]:
     return rows.every(connection, query.order_by(team_members.c.user_id), team_members, Member.of)
 
 
+def team_members_in(connection: Connection, ids: Collection[str]) -> list[Member]:
+    """Return the members of these teams with their limits."""
+    found: list[Member] = []
+    for part in _portions(ids):
+        query = select(team_members).where(team_members.c.team_id.in_(part))
+        found += rows.every(connection, query, team_members, Member.of)
+    return found
+
+
 def change_member(connection: Connection, member: Member) -> None:
     """Set the role and the limits of a member."""
     connection.execute(

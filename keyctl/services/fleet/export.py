@@ -11,7 +11,14 @@ from keyctl import jsontext, nearest, views
 from keyctl.db import queries
 from keyctl.db.queries import KeyFilter, directory, tiers
 from keyctl.errors import TeamNotFoundError, UnreadableRowError, UsageError
-from keyctl.fleetfile.document import BUDGETS, DEFAULT_FLEET, OWNERS, SYNONYMS, VERSION
+from keyctl.fleetfile.document import (
+    BUDGETS,
+    DEFAULT_FLEET,
+    OWNERS,
+    SYNONYMS,
+    VERSION,
+    TeamMember,
+)
 from keyctl.principals import owner_fields, tier_fields
 from keyctl.records import Key, Organization, Principal, Team, Tier, User
 from keyctl.requests import KeyFields
@@ -32,7 +39,6 @@ _KEY_FIELDS: Final = (
         if name not in ("duration", "key_type", "allowed_routes")
     ),
 )
-_NOTHING: Final[tuple[Any, ...]] = (None, [], {}, False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,11 +178,16 @@ def _tiers(connection: Connection) -> Iterator[Tier]:
         after = page[-1].id
 
 
+def _is_said(value: Any) -> bool:
+    """Tell whether a field has a value; 0 is one, and a limit, though it equals False."""
+    return value is not False and value not in (None, [], {})
+
+
 def _tier(tier: Tier) -> dict[str, Any]:
     found = {
         name: views.dollars(name, getattr(tier, name))
         for name in tier_fields()
-        if getattr(tier, name) not in _NOTHING
+        if _is_said(getattr(tier, name))
     }
     return {**found, "adopt": True}
 
@@ -186,14 +197,30 @@ def _owner(connection: Connection, record: Principal) -> dict[str, Any]:
     found = {
         shown.get(name, name): views.dollars(name, getattr(record, name))
         for name in owner_fields(type(record))
-        if getattr(record, name) not in _NOTHING
+        if _is_said(getattr(record, name))
     }
-    if isinstance(record, (Team, Organization)):
-        members = directory.members(connection, type(record), record.id)
-        if members:
-            found["members"] = {user: {"role": role} for user, role in members.items()}
+    members = _members(connection, record)
+    if members:
+        found["members"] = members
     found["adopt"] = True
     return found
+
+
+def _members(connection: Connection, record: Principal) -> dict[str, dict[str, Any]]:
+    """Return what the members of a team or an organization are, and their own limits in a team."""
+    if isinstance(record, Organization):
+        roles = directory.members(connection, Organization, record.id)
+        return {user: {"role": role} for user, role in roles.items()}
+    if not isinstance(record, Team):
+        return {}
+    return {
+        member.user_id: {
+            name: views.dollars(name, getattr(member, name))
+            for name in TeamMember.model_fields
+            if _is_said(getattr(member, name))
+        }
+        for member in directory.team_members_of(connection, record.id)
+    }
 
 
 def _key(key: Key) -> dict[str, Any]:
@@ -201,7 +228,7 @@ def _key(key: Key) -> dict[str, Any]:
     found = {
         name: views.dollars(name, stored[name])
         for name in _KEY_FIELDS
-        if stored.get(name) not in _NOTHING
+        if _is_said(stored.get(name))
     }
     if key.key_type != "default":
         found["key_type"] = key.key_type

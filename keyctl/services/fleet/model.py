@@ -7,7 +7,7 @@ from typing import Any, Final, Literal
 from keyctl.db.queries.audit import Head
 from keyctl.errors import KeyctlError, Violation
 from keyctl.fleetfile.entries import Entry, KeyTemplate
-from keyctl.records import Key, Principal, Tier
+from keyctl.records import Key, Member, Principal, Tier
 from keyctl.sinks.base import Target
 
 Action = Literal["create", "update", "delete", "adopt"]
@@ -33,11 +33,15 @@ class Change:
 
 @dataclass(slots=True, kw_only=True)
 class OwnerChange(Change):
-    """An owner that is made, changed, adopted or ended; `roles` are the members it gets."""
+    """An owner that is made, changed, adopted or ended; `roles` are the members it gets.
+
+    `members` are those of a team that limits of their own are said of, as they are and will be.
+    """
 
     before: Principal | None = None
     after: Principal
     roles: Mapping[str, tuple[str | None, str]] = field(default_factory=dict)
+    members: Mapping[str, tuple[Member | None, Member]] = field(default_factory=dict)
 
 
 @dataclass(slots=True, kw_only=True)

@@ -1,6 +1,6 @@
 """Plan organizations, users and teams: what is made, changed, adopted and ended."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -19,7 +19,7 @@ from keyctl.errors import (
 )
 from keyctl.fleetfile.document import OWNERS, SYNONYMS
 from keyctl.fleetfile.entries import OwnerEntry
-from keyctl.records import Organization, Principal, Team, User
+from keyctl.records import Member, Organization, Principal, Team, User
 from keyctl.services.fleet.model import (
     Fields,
     KeyChange,
@@ -30,6 +30,7 @@ from keyctl.services.fleet.model import (
     Warned,
 )
 from keyctl.services.fleet.world import World
+from keyctl.services.members import with_values
 from keyctl.services.owners import WORD, with_period
 
 _ROLE_OF = "members."
@@ -52,10 +53,10 @@ class OwnerPlanner:
             self.plan.problems.append(problem)
         after = self._after(entry, before)
         self.world.planned[entry.kind][entry.name] = after
-        roles = self._roles(entry)
+        roles, members = self._roles(entry), self._members(entry)
         for user, (_, role) in roles.items():
             self.world.roles[entry.kind][entry.name, user] = role
-        changes = list(_changes(entry, before, after, roles))
+        changes = list(_changes(entry, before, after, roles, members))
         self.plan.changes += changes
         self.plan.unchanged += not [change for change in changes if change.action != "adopt"]
 
@@ -92,12 +93,17 @@ class OwnerPlanner:
                     hint="describe it, or create it",
                 ),
             )
-        budget_id = entry.values.get("budget_id")
-        if budget_id is not None and not self._has_tier(budget_id):
-            error = BudgetNotFoundError(
-                f"there is no budget {budget_id!r}", hint="describe it, or create it"
-            )
-            yield _problem(entry, "budget_id", "fleet.missing", error)
+        named = {"budget_id": entry.values.get("budget_id")}
+        named |= {
+            f"{_ROLE_OF}{user}.budget_id": said.get("budget_id")
+            for user, said in entry.members.items()
+        }
+        for field, budget_id in named.items():
+            if budget_id is not None and not self._has_tier(budget_id):
+                error = BudgetNotFoundError(
+                    f"there is no budget {budget_id!r}", hint="describe it, or create it"
+                )
+                yield _problem(entry, field, "fleet.missing", error)
         for user in entry.members:
             if not self._exists(User, user):
                 yield _problem(
@@ -131,10 +137,25 @@ class OwnerPlanner:
         """Return the members whose role is another: the role as it is and as it will be."""
         stored = self.world.roles.get(entry.kind, {})
         return {
-            user: (stored.get((entry.name, user)), role)
-            for user, role in entry.members.items()
-            if stored.get((entry.name, user)) != role
+            user: (stored.get((entry.name, user)), said["role"])
+            for user, said in entry.members.items()
+            if stored.get((entry.name, user)) != said["role"]
         }
+
+    def _members(self, entry: OwnerEntry) -> dict[str, tuple[Member | None, Member]]:
+        """Return the members of a team whose limits are said and other: as they are and as they will be."""
+        found: dict[str, tuple[Member | None, Member]] = {}
+        for user, said in entry.members.items():
+            if len(said) == 1:
+                continue  # the role alone
+            before = self.world.members.get((entry.name, user))
+            known = before or Member(
+                team_id=entry.name, user_id=user, role=said["role"], created_at=self.now
+            )
+            after = with_values(known, said, self.now)
+            if after != before:
+                found[user] = (before, after)
+        return found
 
     def prune(self, left: list[Principal], *, keys_ended: set[str]) -> None:
         """Note the end of owners that no file describes any more, where nothing alive depends on them."""
@@ -199,7 +220,8 @@ def _changes(
     entry: OwnerEntry,
     before: Principal | None,
     after: Principal,
-    roles: dict[str, tuple[str | None, str]],
+    roles: Mapping[str, tuple[str | None, str]],
+    members: Mapping[str, tuple[Member | None, Member]],
 ) -> Iterator[OwnerChange]:
     word = WORD[entry.kind]
     shown = {own: theirs for theirs, own in SYNONYMS[entry.kind].items()}
@@ -219,6 +241,8 @@ def _changes(
         if before is None or old != value:
             fields[shown.get(name, name)] = (views.dollars(name, old), views.dollars(name, value))
     fields |= {f"{_ROLE_OF}{user}": pair for user, pair in roles.items()}
+    for user, (known, member) in members.items():
+        fields |= _limits(user, known, member)
     if before is None or fields:
         yield OwnerChange(
             action="create" if before is None else "update",
@@ -229,7 +253,21 @@ def _changes(
             before=before,
             after=after,
             roles=roles,
+            members=members,
         )
+
+
+def _limits(user: str, before: Member | None, after: Member) -> dict[str, tuple[Any, Any]]:
+    """Return the limits of a member that differ, as `members.USER.FIELD`."""
+    pairs = {
+        name: (None if before is None else getattr(before, name), getattr(after, name))
+        for name in views.MEMBER_LIMITS
+    }
+    return {
+        f"{_ROLE_OF}{user}.{name}": (views.dollars(name, old), views.dollars(name, new))
+        for name, (old, new) in pairs.items()
+        if old != new
+    }
 
 
 def _sorted(fields: Fields) -> Fields:

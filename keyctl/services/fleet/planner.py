@@ -77,12 +77,7 @@ def make_plan(
     With *lock* nobody changes owners before the transaction ends; with *standing* there is a
     warning for each rule that an unchanged key breaks.
     """
-    # A viewer may plan what an admin will apply.
-    caller = (
-        workspace.caller
-        if workspace.caller.is_admin
-        else Caller(actor=workspace.caller.actor, role="proxy_admin")
-    )
+    caller = _applying(workspace.caller)
     fleet = order.chosen()
     plan = Plan(head=audit.find_head(connection))
     if lock:
@@ -116,12 +111,25 @@ def make_plan(
         ended = {key.id for key in left}
         keys.judge(found, ended)
         owners.prune(left_owners, keys_ended=ended)
-        end_tiers(connection, plan, left_tiers, keys_ended=ended, actor=caller.actor, now=now)
+        end_tiers(
+            connection,
+            plan,
+            left_tiers,
+            named=fleet.named_tiers(),
+            keys_ended=ended,
+            actor=caller.actor,
+            now=now,
+        )
     else:
         keys.judge(found, set())
         _warn_of_left(plan, len(left) + len(left_owners) + len(left_tiers))
     plan.changes.sort(key=lambda change: (_ORDER.index(change.object_type), change.object_id))
     return plan
+
+
+def _applying(caller: Caller) -> Caller:
+    """Return whom a plan is judged as: a viewer may plan what an admin will apply."""
+    return caller if caller.is_admin else Caller(actor=caller.actor, role="proxy_admin")
 
 
 def check_places(workspace: Workspace, plan: Plan) -> None:

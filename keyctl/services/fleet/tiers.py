@@ -1,6 +1,6 @@
 """Plan and write budget tiers: what is made, changed, adopted and ended."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import fields, replace
 from datetime import datetime
 from typing import Any
@@ -78,14 +78,18 @@ def end_tiers(
     plan: Plan,
     left: Sequence[Tier],
     *,
+    named: Collection[str],
     keys_ended: set[str],
     actor: str,
     now: datetime,
 ) -> None:
-    """Note the end of tiers that no file describes any more, where nobody names them."""
+    """Note the end of tiers that no file describes any more, where nobody names them.
+
+    *named* are those that the files themselves still name.
+    """
     for tier in left:
         holders = tiers.holders_of_tier(connection, tier.id, limit=len(keys_ended) + 1)
-        if set(holders) - {f"key {key_id}" for key_id in keys_ended}:
+        if tier.id in named or set(holders) - {f"key {key_id}" for key_id in keys_ended}:
             message = f"budget {tier.id!r} is described no more, but somebody names it: it stays"
             plan.warnings.append(Warned(entry=None, message=message))
             continue

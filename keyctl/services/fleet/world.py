@@ -7,7 +7,7 @@ from sqlalchemy import Connection
 
 from keyctl.db.queries import directory
 from keyctl.fleetfile.described import Fleet
-from keyctl.records import Organization, Principal, Team, User
+from keyctl.records import Member, Organization, Principal, Team, User
 
 P = TypeVar("P", bound=Principal)
 _KINDS: tuple[type[Principal], ...] = (Organization, User, Team)
@@ -17,7 +17,7 @@ _KINDS: tuple[type[Principal], ...] = (Organization, User, Team)
 class World:
     """A `Lookup` of owners and roles: what is stored, and over it what the plan makes of it.
 
-    `tiers` are the budget tiers that files describe.
+    `tiers` are the budget tiers that files describe, `members` the stored ones that limits are said of.
     """
 
     stored: dict[type[Principal], dict[str, Principal]]
@@ -26,6 +26,7 @@ class World:
         default_factory=lambda: {kind: {} for kind in _KINDS}
     )
     tiers: set[str] = field(default_factory=set)
+    members: dict[tuple[str, str], Member] = field(default_factory=dict)
     _others: dict[tuple[type[Principal], str], Principal | None] = field(default_factory=dict)
 
     @classmethod
@@ -44,6 +45,10 @@ class World:
             roles={
                 Team: directory.roles_in(connection, Team, teams.keys()),
                 Organization: directory.roles_in(connection, Organization, organizations.keys()),
+            },
+            members={
+                (member.team_id, member.user_id): member
+                for member in directory.team_members_in(connection, _limiting(fleet))
             },
         )
 
@@ -84,6 +89,15 @@ def _named(fleet: Fleet) -> dict[type[Principal], set[str]]:
         _add(named[User], template.values.get("user_id"))
         _add(named[Organization], template.values.get("organization_id"))
     return named
+
+
+def _limiting(fleet: Fleet) -> list[str]:
+    """Return the teams that say limits of members: only there more than the role is read."""
+    return [
+        owner.name
+        for owner in fleet.owners
+        if owner.kind is Team and any(len(said) > 1 for said in owner.members.values())
+    ]
 
 
 def _add(names: set[str], value: str | None) -> None:

@@ -8,6 +8,7 @@ from keyctl.db import queries
 from keyctl.db.queries import directory
 from keyctl.fleetfile.document import OWNERS
 from keyctl.records import Key, Organization, Principal, Team, User
+from keyctl.services import members
 from keyctl.services.fleet.model import KeyChange, OwnerChange, Plan, TierChange
 from keyctl.services.fleet.tiers import write_tiers
 from keyctl.services.keys.follow import follow_team
@@ -73,12 +74,19 @@ def _write_owners(unit: Unit, changes: Iterable[OwnerChange]) -> None:
                     f"{word}_updated", word, after.id, before=row_of(before), after=row_of(after)
                 )
         written.add(after.id)
-        _write_roles(unit, change, type(after))
+        _write_members(unit, change, type(after))
 
 
-def _write_roles(unit: Unit, change: OwnerChange, kind: type[Principal]) -> None:
+def _write_members(unit: Unit, change: OwnerChange, kind: type[Principal]) -> None:
     word = WORD[kind]
+    for known, member in change.members.values():
+        if known is None:
+            members.write_new(unit, member)
+        else:
+            members.write_change(unit, known, member)
     for user, (before, role) in change.roles.items():
+        if user in change.members:
+            continue  # written whole, its role too
         values: dict[str, Any] = {"role": role}
         if before is None:
             values["created_at"] = unit.now
