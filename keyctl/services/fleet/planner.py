@@ -83,14 +83,10 @@ def make_plan(
     if lock:
         totals.lock_everywhere(connection, workspace.settings)
     world = World.of(connection, fleet, lock=lock)
-    world.tiers.update(entry.name for entry in fleet.tiers)
-    for tier in fleet.tiers:
-        compare_tier(connection, plan, tier, actor=caller.actor, now=now)
     owners = OwnerPlanner(
         connection=connection, world=world, plan=plan, actor=caller.actor, now=now
     )
-    for entry in fleet.owners:
-        owners.compare(entry)
+    _compare_owners(owners, fleet)
     keys = KeyPlanner(
         connection=connection,
         workspace=workspace,
@@ -125,6 +121,15 @@ def make_plan(
         _warn_of_left(plan, len(left) + len(left_owners) + len(left_tiers))
     plan.changes.sort(key=lambda change: (_ORDER.index(change.object_type), change.object_id))
     return plan
+
+
+def _compare_owners(planner: OwnerPlanner, fleet: Fleet) -> None:
+    """Note what becomes of tiers, and of the owners, who may name them."""
+    planner.world.tiers.update(entry.name for entry in fleet.tiers)
+    for tier in fleet.tiers:
+        compare_tier(planner.connection, planner.plan, tier, actor=planner.actor, now=planner.now)
+    for entry in fleet.owners:
+        planner.compare(entry)
 
 
 def _applying(caller: Caller) -> Caller:
