@@ -12,9 +12,10 @@ from keyctl import jsontext
 from keyctl.cli import fleets, inputs, screen
 from keyctl.cli.command import command
 from keyctl.cli.console import error_document
+from keyctl.cli.many import ask
 from keyctl.cli.progress import counted
 from keyctl.cli.session import Session
-from keyctl.errors import BatchError, DeliveryError, ExitCode, KeyctlError, UsageError
+from keyctl.errors import BatchError, DeliveryError, KeyctlError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,7 +72,7 @@ def add_to(app: typer.Typer) -> None:
             elif not session.wants_json:
                 session.console.note("\n".join(fleets.diff_lines(found, order)))
             if saved is None and found.does_something:
-                _ask(found, yes=yes)
+                _ask(session, found, yes=yes)
 
         applied = FleetService(session.workspace).apply(
             order,
@@ -137,12 +138,11 @@ def _but_time(change: Any) -> Any:
     return {**change, "fields": fields}
 
 
-def _ask(found: "Plan", *, yes: bool) -> None:
+def _ask(session: Session, found: "Plan", *, yes: bool) -> None:
     if yes:
         return
     if sys.stdin.isatty() and sys.stderr.isatty():
-        if not typer.confirm("apply this?", err=True):
-            raise typer.Exit(int(ExitCode.INTERRUPTED))
+        ask(session, "apply this?")
         return
     ends = found.summary()["delete"]
     if ends:

@@ -1,6 +1,7 @@
 """Declare the commands of keyctl team, user and org."""
 
 import sys
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final
 
 import typer
@@ -11,10 +12,11 @@ from keyctl.cli.command import FieldOption as F
 from keyctl.cli.command import cleared, command, declare_group
 from keyctl.cli.fields import USER_ROLES
 from keyctl.cli.listing import Page, show_list
+from keyctl.cli.many import ask, some
 from keyctl.cli.record import show_record
 from keyctl.cli.session import Session
 from keyctl.cli.tables import Column, Layout, pipe_only
-from keyctl.errors import ExitCode, UsageError
+from keyctl.errors import UsageError
 
 _OWN: Final = (
     F("models", "--model", "list", "A model it may use; repeatable."),
@@ -201,19 +203,27 @@ def _declare(group: typer.Typer, noun: str) -> None:
     ) -> None:
         service, kind = _service(session, noun)
         left = _left_keys(noun == "user", keys)
-        if dry_run:
-            service.check_delete(kind, id_, keys=left)
+        asks = not (dry_run or yes) and sys.stdin.isatty() and sys.stderr.isatty()
+        settled = service.check_delete(kind, id_, keys=left) if dry_run or asks else []
+        what = f"delete {WORDS[noun]} {id_}{_and_keys(left, settled)}"
+        if dry_run and session.wants_json:
             view = {f"{WORDS[noun]}_id": id_, "would": "delete"}
-            if session.wants_json:
-                session.console.json(view)
-            else:
-                session.console.write(f"would delete {WORDS[noun]} {id_}\n")
+            session.console.json({**view, **({"keys": settled} if settled else {})})
+        elif dry_run:
+            session.console.write(f"would {what}\n")
+        if dry_run:
             return
-        if not yes and sys.stdin.isatty() and sys.stderr.isatty():
-            service.info(kind, id_)
-            if not typer.confirm(f"delete {WORDS[noun]} {id_}?", err=True):
-                raise typer.Exit(ExitCode.INTERRUPTED)
+        if asks:
+            ask(session, f"{what}?")
         show_record(session, service.delete(kind, id_, keys=left))
+
+
+def _and_keys(verb: str | None, keys: Sequence[Mapping[str, Any]]) -> str:
+    """Return what happens to the keys that a user leaves behind, naming the first ten."""
+    if not keys:
+        return ""
+    names = [key["key_alias"] or key["key_id"] for key in keys]
+    return f" and {verb} {some(names, len(names))}"
 
 
 def _declare_members(group: typer.Typer, noun: str) -> None:

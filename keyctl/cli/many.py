@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import typer
 
+from keyctl.cli import screen
 from keyctl.cli.console import one_line
 from keyctl.cli.keys import named
 from keyctl.cli.progress import counted
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from keyctl.db.queries import KeyFilter
     from keyctl.services.keys.end import Ended
 
-_NAMED: Final = 10
+NAMED: Final = 10
 
 
 def confirm(
@@ -35,7 +36,7 @@ def confirm(
     """
     if yes or not given:
         return
-    what = f"{verb} {len(given)} keys" if len(given) != 1 else f"{verb} 1 key"
+    what = f"{verb} {screen.count(len(given), 'key')}"
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         if len(given) == 1 and not filtered:
             return
@@ -44,9 +45,20 @@ def confirm(
         return
     from keyctl.services.keys.read import KeyService
 
-    names = KeyService(session.workspace).names(given[:_NAMED])
-    more = f" and {len(given) - _NAMED} more" if len(given) > _NAMED else ""
-    if not typer.confirm(f"{what} ({one_line(', '.join(names))}{more})?", err=True):
+    names = KeyService(session.workspace).names(given[:NAMED])
+    ask(session, f"{verb} {some(names, len(given))}?")
+
+
+def some(names: Sequence[str], number: int) -> str:
+    """Return how many keys they are, with the *names* of the first ten."""
+    more = f" and {number - NAMED} more" if number > NAMED else ""
+    return f"{screen.count(number, 'key')} ({one_line(', '.join(names[:NAMED]))}{more})"
+
+
+def ask(session: Session, question: str) -> None:
+    """Ask whether to do it, and leave with exit 130 where it is not wanted."""
+    if not typer.confirm(question, err=True):
+        session.console.note("nothing was changed")
         raise typer.Exit(ExitCode.INTERRUPTED)
 
 

@@ -26,7 +26,7 @@ from keyctl.services.callers import (
     require_route,
 )
 from keyctl.services.keys.follow import follow_team
-from keyctl.services.leaving import What, settle
+from keyctl.services.leaving import What, left_by, refuse_revival, settle, without_owner
 from keyctl.services.owner_standing import standing_of
 from keyctl.services.owners import (
     COMMAND,
@@ -53,6 +53,7 @@ class DirectoryService:
 
         Raises:
             ObjectTakenError: A live one has this id.
+            KeysLeftError: Keys that a deleted user of this id left would work again.
             OrganizationNotFoundError: The organization it should belong to does not exist.
         """
         word = WORD[kind]
@@ -79,6 +80,8 @@ class DirectoryService:
                     f"{word} {object_id!r} exists already",
                     hint=f"keyctl {COMMAND[kind]} update {object_id} changes it",
                 )
+            if kind is User:
+                refuse_revival(unit.connection, object_id)
             unit.record(f"{word}_created", word, object_id, after=row_of(record))
         return _answer(record, unit)
 
@@ -180,8 +183,11 @@ class DirectoryService:
             unit.record(
                 f"{word}_deleted", word, object_id, before=row_of(before), after=row_of(after)
             )
+            warnings = without_owner(connection, object_id) if kind is User else []
         view = {f"{word}_id": object_id, "deleted": True, "audit": anchor(unit.heads[-1])}
-        return {**view, **({"keys": left} if left else {})}
+        if left:
+            view["keys"] = left
+        return {**view, **({"warnings": warnings} if warnings else {})}
 
     def beginning(self, kind: type[P], text: str, *, limit: int) -> list[str]:
         """Return the ids that begin so, of those that are not archived and that the caller may see."""
@@ -191,19 +197,25 @@ class DirectoryService:
         seen = [item.id for item in found if item.deleted_at is None and may_see(caller, item)]
         return [item for item in seen if item.startswith(text)][:limit]
 
-    def check_delete(self, kind: type[P], object_id: str, *, keys: What | None = None) -> None:
-        """Refuse what `delete` would refuse, and write nothing.
+    def check_delete(
+        self, kind: type[P], object_id: str, *, keys: What | None = None
+    ) -> list[dict[str, Any]]:
+        """Refuse what `delete` would refuse, and return what it would do with each key of a user.
 
         Raises:
             NotFoundError: There is none with this id.
+            KeysLeftError: The user has some, and *keys* says nothing.
             ObjectInUseError: Live keys or teams still belong to it.
         """
         word = WORD[kind]
         require_admin(self.workspace, f"delete a {word}", f"{word}_delete_denied", word, object_id)
         with self.workspace.database.read() as connection:
             require(connection, kind, object_id)
-            if keys is None:
+            if kind is not User:
                 _require_unused(connection, kind, object_id)
+                return []
+            left = left_by(connection, object_id, place=None, keys=keys, lock=False)
+        return [{"key_id": key.id, "key_alias": key.key_alias, "would": keys} for key in left]
 
     def info(self, kind: type[P], object_id: str) -> dict[str, Any]:
         """Return the view of one: its members, what is left of its budget, and its keys by spend.

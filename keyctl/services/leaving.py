@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any, Final, Literal
 
+from sqlalchemy import Connection
+
 from keyctl.config.settings import Settings
 from keyctl.db import queries
 from keyctl.errors import KeysLeftError, Violation
@@ -35,11 +37,9 @@ def settle(
         KeysLeftError: There are some, and *keys* says nothing.
         PolicyDeniedError: One is not the caller's to block or to delete.
     """
-    left = queries.keys_left_by(unit.connection, user_id, **_where(place))
+    left = left_by(unit.connection, user_id, place=place, keys=keys)
     if not left or keys == "keep":
         return [{"key_id": key.id, "key_alias": key.key_alias, "result": "kept"} for key in left]
-    if keys is None:
-        raise _left_behind(user_id, place, left)
     done = []
     operation: Operation = "block" if keys == "block" else "delete"
     for key in left:
@@ -55,6 +55,54 @@ def settle(
     return done
 
 
+def left_by(
+    connection: Connection,
+    user_id: str,
+    *,
+    place: tuple[type[Principal], str] | None,
+    keys: What | None,
+    lock: bool = True,
+) -> list[Key]:
+    """Return the keys that a user leaves behind in *place*, None for everywhere.
+
+    Raises:
+        KeysLeftError: There are some, and *keys* says nothing.
+    """
+    left = queries.keys_left_by(connection, user_id, lock=lock, **_where(place))
+    if left and keys is None:
+        raise _left_behind(user_id, place, left)
+    return left
+
+
+def without_owner(connection: Connection, user_id: str) -> list[str]:
+    """Return what is to be said of the keys of a user who is deleted now while they are kept."""
+    if not (own := queries.keys_kept_for(connection, user_id)):
+        return []
+    works, it_gets = ("works", "it gets") if len(own) == 1 else ("work", "they get")
+    lost = f"{_names(own)} {works} no more until {it_gets} another owner"
+    return [f"{lost}: keyctl update KEY --user NEW"]
+
+
+def refuse_revival(connection: Connection, user_id: str) -> None:
+    """Refuse a new user of this id while keys that a deleted one left would begin to work with it.
+
+    Who had their key strings may have left for good.  Blocked keys stay blocked, so they may stay.
+
+    Raises:
+        KeysLeftError: There are such keys.
+    """
+    if not (kept := queries.keys_kept_for(connection, user_id)):
+        return
+    noun = "key" if len(kept) == 1 else "keys"
+    raise KeysLeftError(
+        f"an earlier user {user_id!r} left {len(kept)} live {noun},"
+        f" which would work again: {_names(kept)}",
+        hint="first keyctl block KEY (unblock lets it in again), keyctl delete KEY,"
+        " or keyctl update KEY --user NEW",
+        violations=[_violation(kept)],
+    )
+
+
 def _where(place: tuple[type[Principal], str] | None) -> dict[str, str]:
     if place is None:
         return {}
@@ -65,21 +113,26 @@ def _where(place: tuple[type[Principal], str] | None) -> dict[str, str]:
 def _left_behind(
     user_id: str, place: tuple[type[Principal], str] | None, left: Sequence[Key]
 ) -> KeysLeftError:
-    names = [key.id if key.key_alias is None else f"{key.id} ({key.key_alias})" for key in left]
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     there = "" if place is None else f" in {place[1]!r}"
     noun = "key" if len(left) == 1 else "keys"
     return KeysLeftError(
-        f"user {user_id!r} leaves {len(left)} live {noun} behind{there}:"
-        f" {', '.join(names[:_SHOWN])}{more}",
+        f"user {user_id!r} leaves {len(left)} live {noun} behind{there}: {_names(left)}",
         hint="say what becomes of them: --keys block, --keys delete or --keys keep",
-        violations=[
-            Violation(
-                rule="directory.keys_left",
-                field="keys",
-                message="live keys are left behind",
-                bound=list(CHOICES),
-                value=[key.id for key in left],
-            )
-        ],
+        violations=[_violation(left)],
+    )
+
+
+def _names(keys: Sequence[Key]) -> str:
+    names = [key.id if key.key_alias is None else f"{key.id} ({key.key_alias})" for key in keys]
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"{', '.join(names[:_SHOWN])}{more}"
+
+
+def _violation(keys: Sequence[Key]) -> Violation:
+    return Violation(
+        rule="directory.keys_left",
+        field="keys",
+        message="live keys are left behind",
+        bound=list(CHOICES),
+        value=[key.id for key in keys],
     )

@@ -201,10 +201,12 @@ def count_issued(connection: Connection, key_id: str, *, since: datetime | None)
     return connection.execute(query).scalar_one()
 
 
-def keys_left_by(connection: Connection, user_id: str, **where: str) -> list[Key]:
+def keys_left_by(
+    connection: Connection, user_id: str, *, lock: bool = True, **where: str
+) -> list[Key]:
     """Return the live keys of a user, and the service accounts whose administering secrets the user took.
 
-    *where* narrows it to a team or an organization.  They are locked.
+    *where* narrows it to a team or an organization.
     """
     issued = select(secrets.c.key_id).where(
         secrets.c.issued_by == f"user:{user_id}",
@@ -217,7 +219,16 @@ def keys_left_by(connection: Connection, user_id: str, **where: str) -> list[Key
         or_(keys.c.user_id == user_id, and_(keys.c.service_account, keys.c.id.in_(issued))),
         *(keys.c[name] == value for name, value in where.items()),
     )
-    return rows.every(connection, query.order_by(keys.c.id).with_for_update(), keys, Key.of)
+    query = query.order_by(keys.c.id)
+    return rows.every(connection, query.with_for_update() if lock else query, keys, Key.of)
+
+
+def keys_kept_for(connection: Connection, user_id: str) -> list[Key]:
+    """Return the keys of a user that would work if the user were there: neither deleted nor blocked."""
+    query = select(keys).where(
+        keys.c.user_id == user_id, keys.c.deleted_at.is_(None), keys.c.blocked.is_(False)
+    )
+    return rows.every(connection, query.order_by(keys.c.id), keys, Key.of)
 
 
 def let_administer(connection: Connection, secret_ids: Sequence[str], *, batch: int = 500) -> None:

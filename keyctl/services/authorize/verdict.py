@@ -1,6 +1,7 @@
 """Validate and authorize a request: gather the facts, fill, run every rule, refuse or step over."""
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Protocol, TypeVar
@@ -11,6 +12,7 @@ from keyctl.config.settings import Settings, everywhere
 from keyctl.db.queries import directory
 from keyctl.errors import (
     BusyError,
+    UserNotFoundError,
     Violation,
 )
 from keyctl.policy import bounds, ceiling, engine, issuing, models, resolve, whom
@@ -125,6 +127,25 @@ def load_owners(
             custom_keys_disabled=settings.disable_custom_api_keys,
         ),
     )
+
+
+@contextmanager
+def explaining_lost_owner(key: Key) -> Iterator[None]:
+    """Say of a key whose user was deleted what gives it another, where the block misses that user.
+
+    Raises:
+        UserNotFoundError: The block raised it.
+    """
+    try:
+        yield
+    except UserNotFoundError as error:
+        if error.given is None or error.given != key.user_id:
+            raise
+        raise UserNotFoundError(
+            f"key {key.id} does not work: user {key.user_id!r}, its owner, was deleted",
+            hint=f"keyctl update {key.id} --user NEW gives it another owner,"
+            f" keyctl delete {key.id} ends it",
+        ) from error
 
 
 @dataclass(slots=True)
@@ -249,7 +270,8 @@ def facts_of(
     lookup: Lookup = directory,
 ) -> Facts:
     """Return the facts around a key as it is, for asking who may do *operation* to it."""
-    around = load_owners(connection, settings, owners_of(key), lock=False, lookup=lookup)
+    with explaining_lost_owner(key):
+        around = load_owners(connection, settings, owners_of(key), lock=False, lookup=lookup)
     return Facts(
         operation=operation,
         key=key,

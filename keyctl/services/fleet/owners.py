@@ -13,6 +13,7 @@ from keyctl.db.queries.tiers import find_tier
 from keyctl.errors import (
     BudgetNotFoundError,
     KeyctlError,
+    KeysLeftError,
     NotManagedError,
     OrganizationNotFoundError,
     UserNotFoundError,
@@ -30,6 +31,7 @@ from keyctl.services.fleet.model import (
     Warned,
 )
 from keyctl.services.fleet.world import World
+from keyctl.services.leaving import refuse_revival
 from keyctl.services.members import with_values
 from keyctl.services.owners import WORD, with_period
 
@@ -82,6 +84,11 @@ class OwnerPlanner:
                     hint="describe each object in the files of one fleet",
                 ),
             )
+        if before is None and entry.kind is User:
+            try:
+                refuse_revival(self.connection, entry.name)
+            except KeysLeftError as left:
+                yield _problem(entry, "", "directory.keys_left", left)
         organization_id = entry.values.get("organization_id")
         if organization_id is not None and not self._exists(Organization, organization_id):
             yield _problem(

@@ -224,7 +224,9 @@ class EndingService:
             ):
                 key = live_key(unit.connection, given, unit.caller)
                 key_id = attempt.object_id = key.id
-                self._check(unit, key, operation)
+                # Not of admins: to end a secret, its key needs no owner who is still there.
+                if engine.binds(unit.caller):
+                    self._check(unit, key, operation)
                 result = step(unit, key)
         except (DeniedError, NotFoundError, ConflictError, UnreadableRowError) as error:
             return Ended(given=given, key_id=key_id, result="failed", error=error)

@@ -24,6 +24,7 @@ from keyctl.services.authorize.verdict import (
     Judgement,
     Lookup,
     Surroundings,
+    explaining_lost_owner,
     fill_in,
     load_owners,
     owners_of,
@@ -95,7 +96,8 @@ def judge_change(
     named = values.keys() | cleared
     if {"allowed_routes", "key_type"} & named:
         changed = resolve.with_default_routes(changed, settings.default_routes)
-    changed, around = _placed(connection, settings, changed, named, lock=lock, lookup=lookup)
+    with explaining_lost_owner(before):
+        changed, around = _placed(connection, settings, changed, named, lock=lock, lookup=lookup)
     if changed.budget_id not in (None, before.budget_id) and changed.budget_id not in coming:
         require_tier(connection, changed.budget_id, lock=lock)
     changed = _overriding(changed, models.lasting_overrides(before, changed))
@@ -163,7 +165,8 @@ def _leaving(
     connection: Connection, settings: Settings, facts: Facts, before: Key
 ) -> list[Violation]:
     """Return what speaks against the caller taking the key out of the team it is in."""
-    around = load_owners(connection, settings, owners_of(before), lock=False)
+    with explaining_lost_owner(before):
+        around = load_owners(connection, settings, owners_of(before), lock=False)
     left = replace(
         facts,
         key=before,
