@@ -1,6 +1,7 @@
 """Declare update: one key, several, or all that a filter chooses."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -153,7 +154,8 @@ def _update_many(
 
     service = ManyChangesService(session.workspace, overrides, reason)
     if dry_run:
-        _show_judged(session, service.judge(given, patch))
+        with closing(service.judge(given, patch)) as judged:
+            _show_judged(session, judged)
         return
     confirm(session, "update", given, yes=yes, filtered=filtered)
     report(

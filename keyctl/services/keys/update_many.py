@@ -1,6 +1,7 @@
 """Change many keys alike: all judged before the first is written, then written in batches."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -47,8 +48,11 @@ class ManyChangesService:
 
     def judge(
         self, given: Sequence[str], patch: Mapping[str, Any]
-    ) -> Iterator[tuple[str, Judgement | KeyctlError]]:
-        """Yield the verdict on each key, on a database in which those before it are changed."""
+    ) -> Generator[tuple[str, Judgement | KeyctlError]]:
+        """Yield the verdict on each key, on a database in which those before it are changed.
+
+        Whoever stops before the last closes it: it holds a connection.
+        """
         engine.check_overrides(self.overrides)
         if "key_alias" in patch and len(given) > 1:
             raise UsageError("an alias is one key's", hint="name one key, or leave --alias out")
@@ -95,10 +99,11 @@ class ManyChangesService:
             PolicyDeniedError: A rule is against one of the changes: none is made.
             NotFoundError: A key, or an owner that the patch names, does not exist: none is changed.
         """
-        with denials.recorded(
-            self.workspace, "key_update_denied", "key", given[0] if given else ""
+        with (
+            denials.recorded(self.workspace, "key_update_denied", "key", given[0] if given else ""),
+            closing(self.judge(given, patch)) as judged,
         ):
-            _refuse(self.judge(given, patch))
+            _refuse(judged)
         return in_batches(
             self.workspace,
             given,
