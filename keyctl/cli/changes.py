@@ -5,12 +5,12 @@ from typing import Annotated, Any
 
 import typer
 
+from keyctl.cli import screen
 from keyctl.cli.choosing import limited
 from keyctl.cli.command import command
 from keyctl.cli.keys import named
 from keyctl.cli.many import chosen, confirm, each, public, report
 from keyctl.cli.session import Session
-from keyctl.cli.tables import cell
 from keyctl.errors import UsageError
 
 Keys = Annotated[
@@ -127,9 +127,8 @@ def add_to(app: typer.Typer) -> None:
             session.console.json(view)
         else:
             object_id = next(iter(view.values()))
-            session.console.write(
-                f"{object_id}: ${cell(view['previous_spend'])} -> ${cell(view['spend'])}\n"
-            )
+            was, now = (screen.money(view[name]) for name in ("previous_spend", "spend"))
+            session.console.say(f"{object_id}: {was} → {now}\n")
 
 
 def _declare_block(app: typer.Typer, verb: str, words: str, *, blocked: bool) -> None:

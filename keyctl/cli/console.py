@@ -11,6 +11,7 @@ from keyctl.cli import screen
 from keyctl.errors import DeliveryError, ExitCode, KeyctlError, Violation
 
 STDOUT: Final = 1
+STDERR: Final = 2
 JSON_MODES: Final = ("json", "jsonl")
 
 
@@ -124,6 +125,11 @@ class Console:
         """Say something to a person: on stderr, so that stdout carries only the payload."""
         if not self.quiet:
             self._talk(text)
+
+    def aside(self, text: str) -> None:
+        """Say what matters less than the answer, on a terminal dimmed."""
+        dim = self.colour and os.isatty(STDERR)
+        self.note(screen.paint(text, "dim") if dim else text)
 
     def warn(self, text: str) -> None:
         """Say what went wrong although the command goes on, also with --quiet."""

@@ -40,6 +40,8 @@ _TOLD: Final = frozenset(
         "user_id",
         "organization_id",
         "models",
+        "default_routes",
+        "allowed_routes",
         "max_budget",
         "spend",
         "budget_duration",
@@ -62,6 +64,9 @@ _TOLD: Final = frozenset(
         "key_name",
     ]
 )
+
+
+_WORDS: Final = {"model_routes": "those of models"}
 
 
 def show_key(session: Session, view: dict[str, Any], events: list[dict[str, Any]]) -> None:
@@ -107,6 +112,7 @@ def _for_eyes(view: dict[str, Any], now: datetime) -> list[Fact]:
             )
         ),
         *_models(effect["models"]),
+        Fact("routes", _routes(view)),
         Fact("spent", *screen.budget(view["spend"], view["max_budget"])),
         *(
             Fact("left" if index == 0 else "", _left(item), "" if item["left"] else "red")
@@ -139,6 +145,14 @@ def _models(lists: list[dict[str, Any]]) -> list[Fact]:
         Fact("models" if index == 0 else "", f"{', '.join(item['models'])} ({_owner(item)})")
         for index, item in enumerate(lists)
     ]
+
+
+def _routes(view: dict[str, Any]) -> str:
+    """Return which paths of a gateway the key reaches, and whether it says so itself."""
+    if view.get("allowed_routes"):
+        return ", ".join(view["allowed_routes"])
+    routes = view.get("default_routes") or []
+    return f"{', '.join(map(_WORDS.get, routes, routes))} (by default)" if routes else ""
 
 
 def _left(item: dict[str, Any]) -> str:

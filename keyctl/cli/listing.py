@@ -96,7 +96,9 @@ def show_list(session: Session, layout: Layout, page: Page, fetch: Fetch, **abou
             return
         now = session.database.time() if console.is_terminal and collected else None
         every = session.output == "wide" or page.columns is not None
-        show_table(console, chosen, collected, now=now, every=every)
+        hidden = show_table(console, chosen, collected, now=now, every=every)
+        if hidden:
+            console.aside(f"hidden: {', '.join(hidden)}; -o wide shows all")
         if console.is_terminal and not collected:
             console.note(f"no {layout.plural}")
     if following() is not None:

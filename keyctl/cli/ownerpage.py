@@ -14,6 +14,7 @@ _MEMBERS: Final = (
     pipe_only("max_budget", "money"),
     Column("spend", "spent", "spent", rank=2),
 )
+_WORDS: Final = {"team_id": "team", "user_id": "user", "organization_id": "organization"}
 _KEYS: Final = (
     Column("key_id", "key", "id", rank=0),
     Column("key_alias", "alias", rank=1),
@@ -38,8 +39,9 @@ def show_owner(session: Session, view: dict[str, Any]) -> None:
         columns = _MEMBERS if any("spend" in member for member in members) else _MEMBERS[:2]
         show_table(console, columns, members, now=now)
     if keys["count"]:
-        many = "key" if keys["count"] == 1 else "keys"
-        show_heading(console, f"{keys['count']} {many}, {screen.money(keys['spend'])} spent")
+        exist, them = ("exists", "it") if keys["count"] == 1 else ("exist", "them")
+        many, spent = screen.count(keys["count"], "key"), screen.money(keys["spend"])
+        show_heading(console, f"{many} that {exist}, {spent} spent with {them}")
         show_table(console, _KEYS, keys["dearest"], now=now)
         if keys["count"] > len(keys["dearest"]):
             console.note("the dearest are shown; keyctl list --sort -spend has all")
@@ -50,7 +52,9 @@ def _fact(name: str, value: Any, view: dict[str, Any], now: datetime | None) -> 
     if now is None:
         return Fact(name, cell(value))
     if name == "spend":
-        return Fact(name, *screen.budget(value, view["max_budget"]))
+        text, colour = screen.budget(value, view["max_budget"])
+        # Deleted keys have spent a part of it, which the sum of the keys below leaves out.
+        return Fact(name, f"{text}, charged to the {_WORDS[next(iter(view))]}", colour)
     if name in ("max_budget", "left"):
         return Fact(name, screen.money(value), "" if value else "red")
     if isinstance(value, datetime):

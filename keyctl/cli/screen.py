@@ -20,6 +20,13 @@ STATES: Final = {
     "imported": "green",
 }
 _BAR: Final = 8
+# A unit, its seconds, and from how many on it is used: below, the smaller one rounds to less than one of it.
+_UNITS: Final = (
+    ("day", 86_400, 84_600),
+    ("h", 3600, 3570),
+    ("min", 60, 60),
+    ("s", 1, 1),
+)
 _ASCII: Final = str.maketrans(
     {"…": "...", "→": "->", "█": "#", "░": ".", "─": "-", "·": "-", "├": "+", "└": "+", "│": "|"}
 )
@@ -63,9 +70,10 @@ def paint(text: str, style: str) -> str:
 
 
 def money(value: Any) -> str:
-    """Return dollars: `$1,200`, `$0.25`."""
-    text = format(Decimal(value), ",f")
-    return f"${text.rstrip('0').rstrip('.') if '.' in text else text}"
+    """Return dollars: `$1,200`, `$3.50`, `$0.000025`; cents only where there are some."""
+    whole, _, part = format(Decimal(value), ",f").partition(".")
+    part = part.rstrip("0")
+    return f"${whole}.{part.ljust(2, '0')}" if part else f"${whole}"
 
 
 def budget(spend: Any, most: Any) -> tuple[str, str]:
@@ -79,16 +87,17 @@ def budget(spend: Any, most: Any) -> tuple[str, str]:
 
 
 def when(moment: datetime, now: datetime) -> str:
-    """Return how far away *moment* is: `in 29 days`, `3 h ago`; a date where that says more."""
+    """Return how far away *moment* is, to the nearest whole unit: `in 30 days`, `3 h ago`; a date beyond a year."""
     length = moment - now
     ahead, size = length >= timedelta(0), abs(length)
     seconds = int(size.total_seconds())
     if size >= timedelta(days=366):
         return f"{moment.astimezone(UTC):%Y-%m-%d}"
-    for unit, one in (("day", 86_400), ("h", 3600), ("min", 60), ("s", 1)):
-        if count := seconds // one:
-            many = "s" if unit == "day" and count > 1 else ""
-            return f"in {count} {unit}{many}" if ahead else f"{count} {unit}{many} ago"
+    for unit, one, least in _UNITS:
+        if seconds >= least:
+            number = (seconds + one // 2) // one
+            many = "s" if unit == "day" and number > 1 else ""
+            return f"in {number} {unit}{many}" if ahead else f"{number} {unit}{many} ago"
     return "now"
 
 

@@ -28,13 +28,14 @@ class Column:
     """One column of a table.
 
     `rank` says how soon it is dropped where a terminal is narrow: 0 never, the highest first.
-    An `id` is never cut, any other text may be.
+    An `id` is never cut, any other text may be, down to `enough` characters before columns are dropped.
     """
 
     name: str
     title: str = ""
     kind: Kind = "text"
     rank: int = 1
+    enough: int = _ENOUGH
 
     @property
     def heading(self) -> str:
@@ -73,8 +74,8 @@ def show_table(
     *,
     now: datetime | None = None,
     every: bool = False,
-) -> None:
-    """Write *rows* with a heading.
+) -> list[str]:
+    """Write *rows* with a heading, and return the headings of what the rows have and nobody sees.
 
     On a terminal *now* makes dates short; columns that have no room are left out, unless *every*
     one is wanted.
@@ -84,10 +85,10 @@ def show_table(
         headings = [column.name for column in chosen]
         if not console.colour and (text := _aligned(headings, rows)) is not None:
             console.write(text)
-            return
+            return []
         cells = [[_whole(row.get(column.name), column) for column in chosen] for row in rows]
         console.write(_drawn(console, headings, cells, _widths(headings, cells)))
-        return
+        return []
     chosen = [column for column in chosen if column.rank != _LEFT_OUT or every]
     headings = [column.heading for column in chosen]
     cells = [
@@ -104,6 +105,11 @@ def show_table(
         [width for _, width in kept],
     )
     console.write(text)
+    return [
+        heading
+        for position, heading in enumerate(headings)
+        if position not in index and any(line[position][0] for line in cells)
+    ]
 
 
 def _aligned(names: Sequence[str], rows: Sequence[dict[str, Any]]) -> str | None:
@@ -206,7 +212,7 @@ def _for_eyes(row: dict[str, Any], column: Column, now: datetime | None) -> tupl
 def _fitted(columns: Sequence[Column], widths: Sequence[int], room: int) -> list[tuple[int, int]]:
     """Return which columns a line of *room* has place for, and how wide each of them is."""
     narrow = [
-        min(width, max(_ENOUGH, len(column.heading))) if column.kind == "text" else width
+        min(width, max(column.enough, len(column.heading))) if column.kind == "text" else width
         for column, width in zip(columns, widths, strict=True)
     ]
     kept = list(range(len(columns)))

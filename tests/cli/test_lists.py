@@ -8,6 +8,8 @@ import re
 import pytest
 from inside import Inside
 
+from keyctl.services import callers
+
 pytestmark = pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
 
 LISTS = {
@@ -61,7 +63,33 @@ class TestOnATerminal:
         lines = uncoloured(filled("list", terminal=80).stdout).splitlines()
 
         assert lines[0].split() == ["key", "alias", "state", "ends"]
-        assert "in 29 days" in lines[2]
+        assert "in 30 days" in lines[2]
+
+    def test_what_has_no_room_is_named(self, filled: Inside) -> None:
+        """On stderr, in a line; only columns in which there is something."""
+        narrow, broad, piped = (filled("list", terminal=width) for width in (80, 200, None))
+        chosen = filled("list", "--columns", "key_id,user_id,key_alias", terminal=40)
+
+        assert narrow.stderr == "hidden: team, user, spent, made; -o wide shows all\n"
+        assert (broad.stderr, piped.stderr, chosen.stderr) == ("", "", "")
+
+    def test_80_columns_of_the_audit_trail_say_who_did_what_to_which(
+        self, filled: Inside, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Who acts is shortened before a column is dropped, and what changed is named as hidden."""
+        monkeypatch.setattr(callers, "local_actor", lambda: "local:somebody@a-host-of-the-team")
+        filled("update", "plain", "--max-budget", "7", check=True)
+        key_id = filled("info", "plain", "-o", "json").json["key_id"]
+
+        shown = filled("audit", "list", "--limit", "1", terminal=80)
+
+        lines = uncoloured(shown.stdout).splitlines()
+        assert lines[0].split() == ["#", "when", "who", "action", "object"]
+        who, *what = lines[1].split()[-3:]
+        assert who.startswith("local:somebody@a")
+        assert who.endswith("…")
+        assert what == ["key_updated", key_id]
+        assert shown.stderr.splitlines()[0] == "hidden: kind, changes; -o wide shows all"
 
     def test_a_state_is_a_colour_and_a_word(self, filled: Inside) -> None:
         """Who sees no colours reads the word."""

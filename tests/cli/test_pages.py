@@ -124,4 +124,4 @@ class TestOwnerPage:
         assert (view["left"], view["keys"]["count"], view["keys"]["spend"]) == (10, 2, 3)
         assert [key["key_alias"] for key in view["keys"]["dearest"]] == ["b", "a"]
         assert "1 member\n" in shown
-        assert "2 keys, $3 spent" in shown
+        assert "2 keys that exist, $3 spent with them" in shown

@@ -149,7 +149,7 @@ class TestSpend:
         cli("team", "create", "api", check=True)
         told = cli("spend", "api", "--add", "2", "-o", "json", check=True).json
         assert (told["team_id"], told["spend"]) == ("api", 2)
-        assert cli("spend", "api", "--reset", check=True).stdout == "api: $2 -> $0\n"
+        assert cli("spend", "api", "--reset", check=True).stdout == "api: $2 → $0\n"
         actions = [
             event["action"]
             for event in cli("audit", "list", "-o", "json", check=True).json["events"]
