@@ -10,8 +10,8 @@ from keyctl.fields import parse_instant
 
 Sense = Literal["ahead", "ago"]
 
-ACCEPTED: Final = "7d, 2026-12-01, today, yesterday, or 2026-12-01T12:00:00Z"
-_DAYS: Final = {"yesterday": -1, "today": 0}
+ACCEPTED: Final = "7d, 2026-12-01, today, yesterday, tomorrow, or 2026-12-01T12:00:00Z"
+_DAYS: Final = {"yesterday": -1, "today": 0, "tomorrow": 1}
 
 
 def parse_moment(text: str, *, sense: Sense, now: Callable[[], datetime]) -> datetime:
@@ -40,4 +40,5 @@ def _absolute(text: str) -> datetime:
         return parse_instant(text)
     except ValueError:
         shown = text if len(text) <= 40 else f"{text[:40]}…"
-        raise UsageError(f"{shown!r} is no point in time", hint=f"give {ACCEPTED}") from None
+        meant = f"did you mean {shown}d? " if shown.isdecimal() else ""
+        raise UsageError(f"{shown!r} is no point in time", hint=f"{meant}give {ACCEPTED}") from None

@@ -18,6 +18,7 @@ NOW = datetime(2030, 1, 31, 12, 0, tzinfo=UTC)
         ("1mo", "ahead", datetime(2030, 2, 28, 12, tzinfo=UTC)),
         ("today", "ago", datetime(2030, 1, 31, tzinfo=UTC)),
         ("yesterday", "ahead", datetime(2030, 1, 30, tzinfo=UTC)),
+        ("tomorrow", "ago", datetime(2030, 2, 1, tzinfo=UTC)),
         ("2026-12-01", "ahead", datetime(2026, 12, 1, tzinfo=UTC)),
         ("2026-12-01T12:00:00+02:00", "ago", datetime(2026, 12, 1, 10, tzinfo=UTC)),
     ],
@@ -47,3 +48,11 @@ def test_what_is_not(text: str) -> None:
         parse_moment(text, sense="ago", now=lambda: NOW)
 
     assert "yesterday" in str(caught.value.hint)
+
+
+def test_a_bare_number_is_told_its_unit() -> None:
+    """Of a number, days are what is most likely meant."""
+    with pytest.raises(UsageError) as caught:
+        parse_moment("90", sense="ago", now=lambda: NOW)
+
+    assert str(caught.value.hint).startswith("did you mean 90d? ")

@@ -28,7 +28,7 @@ COMMANDS: Final = {
     "block": ("changes", "Suspend keys; unblock lets them in again."),
     "unblock": ("changes", "Let blocked keys in again."),
     "delete": ("changes", "Revoke keys for good; their records are archived."),
-    "revoke": ("changes", "End retiring or abandoned secrets of a key now."),
+    "revoke": ("changes", "End the old secrets of a key now; its active secret goes on."),
     "rotate": ("rotate", "Give a key a new secret; the old one lives on for a grace period."),
     "spend": ("changes", "Correct what a key, a team, a user or an organization has spent."),
     "budget": ("budgets", "Budget tiers, and budget periods."),

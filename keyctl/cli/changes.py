@@ -73,7 +73,7 @@ def add_to(app: typer.Typer) -> None:
             list[str] | None, typer.Argument(metavar="[SECRET_ID…]", help="Default: all retiring.")
         ] = None,
     ) -> None:
-        """End retiring or abandoned secrets of a key now."""
+        """End the old secrets of a key now; its active secret goes on."""
         from keyctl.services.keys.end import EndingService
 
         ended = EndingService(session.workspace).revoke(named(key), secrets or ())
@@ -117,7 +117,10 @@ def add_to(app: typer.Typer) -> None:
                 "say whose spend, once", hint="a key, or one of --team, --user and --org"
             )
         if reset == (add is not None):
-            raise UsageError("give either --reset or --add AMOUNT", hint="such as --add 0.25")
+            raise UsageError(
+                "give either --reset or --add AMOUNT",
+                hint="such as --add 0.25; keyctl info KEY and keyctl team list --sort -spend show what is spent",
+            )
         (kind, name), *_ = whose
         if reset:
             view = service.reset(name, kind=kind)

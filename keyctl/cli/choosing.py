@@ -19,7 +19,11 @@ _OPTIONS: Final[tuple[tuple[str, str, str], ...]] = (
     ("search", "search", "All keys with this text in an id, alias, owner or tag."),
     ("expires_before", "expires-before", "All keys that end within 7d, or by a date."),
     ("created_after", "created-after", "All keys made in the last 7d, or since a date."),
-    ("unused_for", "unused-for", "All keys unused for 90d, or since a date."),
+    (
+        "unused_for",
+        "unused-for",
+        "All keys unused for 90d, or since a date; 3m is minutes, 3mo months.",
+    ),
 )
 # `update` sets these: there the options that choose by them are called --with-….
 _SET: Final = frozenset({"alias", "tag", "model"})

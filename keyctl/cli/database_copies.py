@@ -1,15 +1,22 @@
 """Declare the commands of keyctl db that copy the whole database, or let it grow no further."""
 
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from keyctl.cli.command import command
 from keyctl.cli.listing import show_view
+from keyctl.cli.many import ask
 from keyctl.cli.progress import counted
 from keyctl.cli.session import Session
 from keyctl.errors import UsageError
+
+_TWO_ALIVE: Final = (
+    "all of it is in another database by now; if both are used, both rotate the same keys."
+    " Open this one again?"
+)
 
 
 def add_copies(group: typer.Typer) -> None:
@@ -36,7 +43,10 @@ def add_copies(group: typer.Typer) -> None:
         session: Session,
         file: Annotated[str, typer.Argument(metavar="FILE", help="Where the copy is to be.")],
     ) -> None:
-        """Copy the SQLite database into one file while others write, and check the copy."""
+        """Copy the SQLite database into one file while others write, and check the copy.
+
+        To restore it, stop what writes, and put the file in the place of the database: no -wal and -shm beside it.
+        """
         from keyctl.services.backup import BackupService
 
         show_view(session, BackupService(session.workspace).backup(Path(file)))
@@ -51,6 +61,7 @@ def add_copies(group: typer.Typer) -> None:
         abort: Annotated[
             bool, typer.Option("--abort", help="Open this database to writers again.")
         ] = False,
+        yes: Annotated[bool, typer.Option("--yes", "-y", help="With --abort: do not ask.")] = False,
     ) -> None:
         """Move everything into another database; this one is closed to writers first."""
         from keyctl.db.database import Database
@@ -58,6 +69,8 @@ def add_copies(group: typer.Typer) -> None:
 
         service, given = MoveService(session.workspace), session.target_url(target_url)
         if abort:
+            if not yes and service.is_complete() and sys.stdin.isatty() and sys.stderr.isatty():
+                ask(session, _TWO_ALIVE)
             show_view(session, service.abort())
             return
         if given is None:
@@ -76,3 +89,7 @@ def add_copies(group: typer.Typer) -> None:
             session.console.json(report)
         else:
             show_view(session, {**report, "rows": sum(report["rows"].values())})
+            session.console.note(
+                "now name the new database, in KEYCTL_DATABASE_URL_FILE or the configuration;"
+                " the old one is closed to writers"
+            )

@@ -113,7 +113,10 @@ def add_to(app: typer.Typer) -> None:
         ] = None,
         unused_for: Annotated[
             str | None,
-            typer.Option("--unused-for", help="Only keys unused for 90d, or since a date."),
+            typer.Option(
+                "--unused-for",
+                help="Only keys unused for 90d, or since a date; 3m is minutes, 3mo months.",
+            ),
         ] = None,
         due: Annotated[bool, typer.Option("--due", help="Only keys due for rotation.")] = False,
         issued_by: Annotated[

@@ -104,7 +104,7 @@ def chosen(
         found = [_whole(named(key), yes=yes) for key in given]
     if expected is not None and len(found) != expected:
         raise UsageError(
-            f"--expect-count {expected}, but it is {len(found)} keys; nothing was changed",
+            f"--expect-count {expected}, but it is {screen.count(len(found), 'key')}; nothing was changed",
             hint="look with --dry-run",
         )
     return found

@@ -74,6 +74,11 @@ class MoveService:
         with self.workspace.database.read() as connection:
             return 3 * moving.count_rows(connection)
 
+    def is_complete(self) -> bool:
+        """Tell whether everything of this database is in another one."""
+        move = move_of(self.workspace.database.revision())
+        return move is not None and move.stage == "moved"
+
     def abort(self) -> dict[str, Any]:
         """Open the database to writers again, whatever became of the copy.
 

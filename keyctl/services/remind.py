@@ -84,7 +84,9 @@ class RemindService:
         hooks = self.workspace.settings.hooks.values()
         for event in sorted({item["event"] for item in told}):
             if not any(actions.is_wanted(event, hook.events) for hook in hooks):
-                self.workspace.warnings.append(f"no hook is told of {event}")
+                self.workspace.warnings.append(
+                    f"no hook is set for {event}: it is told here and in the audit trail only"
+                )
 
 
 def _of_budget(object_type: str, row: Any, percent: int) -> Reminder:

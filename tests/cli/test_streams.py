@@ -192,3 +192,24 @@ class TestThePanelOfARotation:
 
         assert f"delivered to  {tmp_path / 'k'}" in shown
         assert (tmp_path / "k").read_text().strip() not in shown
+
+
+class TestACopyThatIsDone:
+    def test_opens_a_second_copy_of_the_keys_only_after_a_yes(
+        self, cli: Cli, tmp_path: Path
+    ) -> None:
+        """A person at a terminal is asked before --abort; no leaves the old database closed, yes opens it."""
+        cli.key("--alias", "a")
+        target = f"sqlite:///{tmp_path / 'moved.db'}"
+        copied = cli("db", "copy", "--target-url", target, check=True)
+
+        for answer, status, state in (("n", 130, "moved"), ("y", 0, "current")):
+            child = spawn(cli, ["db", "copy", "--abort"], 100)
+            child.expect("Open this one again")
+            child.sendline(answer)
+            child.expect(pexpect.EOF)
+            child.close()
+            assert child.exitstatus == status, child.before
+            assert cli("db", "status", "-o", "json").json["state"] == state
+
+        assert "now name the new database" in copied.stderr

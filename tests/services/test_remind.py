@@ -188,7 +188,9 @@ class TestARun:
             settings=world.workspace.settings.model_copy(update={"hooks": {}}),
         )
         RemindService(alone).remind()
-        assert alone.warnings == ["no hook is told of key_expiring"]
+        assert alone.warnings == [
+            "no hook is set for key_expiring: it is told here and in the audit trail only"
+        ]
 
 
 COLLECT = """#!/bin/sh
