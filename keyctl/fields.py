@@ -215,7 +215,7 @@ def _unknown(name: str, known: set[str]) -> Violation:
             rule="request.unsupported", field=shown, message="is not supported by keyctl"
         )
     # The names of options first: of `alias`, `key_alias` is meant, though `aliases` is nearer.
-    forms = (f"key_{name}", f"{name}_id", f"{name}s", f"max_{name}")
+    forms = (f"key_{name}", f"max_{name}", f"{name}_id", f"{name}s")
     near = [form for form in forms if form in known] or get_close_matches(name, known, n=1)
     message = "is not a known field" + (f"; did you mean {near[0]}?" if near else "")
     return Violation(rule="request.unknown_field", field=shown, message=message)
