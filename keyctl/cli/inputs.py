@@ -34,8 +34,13 @@ def read_key(source: str, *, what: str) -> str:
 
         text = getpass.getpass("key: ", stream=sys.stderr)
     else:
+        raw = _read(source, _LONGEST_KEY, what=what)
+        if source == "-" and not raw:
+            raise UsageError(
+                "nothing came on stdin", hint='pipe the key in: printf %s "$KEY" | keyctl …'
+            )
         try:
-            text = _read(source, _LONGEST_KEY, what=what).decode("utf-8")
+            text = raw.decode("utf-8")
         except UnicodeDecodeError:
             raise UsageError(f"{what} is not text", hint="a key is printable ASCII") from None
         text = text.removesuffix("\n").removesuffix("\r")

@@ -6,6 +6,7 @@ from typing import Final
 from sqlalchemy import Connection
 
 from keyctl import keystring
+from keyctl.db import queries
 from keyctl.db.queries import audit, directory, listing, tiers
 from keyctl.errors import (
     ActorNotFoundError,
@@ -20,8 +21,9 @@ from keyctl.errors import (
     UserNotFoundError,
 )
 from keyctl.nearest import MOST_SEARCHED, meant
-from keyctl.records import Organization, Team, User
+from keyctl.records import Key, Organization, Team, User
 from keyctl.services.callers import OVERSEERS
+from keyctl.services.keys.find import may_see
 from keyctl.services.workspace import Workspace
 
 _Names = Callable[[Connection], Iterable[str]]
@@ -45,14 +47,30 @@ _KNOWN: Final[dict[type[NotFoundError], _Names]] = {
 
 
 def add_nearest(workspace: Workspace, error: NotFoundError) -> None:
-    """Put the nearest names before the hint of *error*, for who may see all of them."""
+    """Put the nearest names before the hint of *error*, for who may see all of them.
+
+    Of an alias that a deleted key had, say so instead, to who may see that key.
+    """
     names, given = _KNOWN.get(type(error)), error.given
-    if names is None or given is None or workspace.caller.role not in OVERSEERS:
-        return
-    if keystring.looks_secret(given):
+    if names is None or given is None or keystring.looks_secret(given):
         return
     with workspace.database.read() as connection:
+        if type(error) is KeyNotFoundError and (key := _deleted(connection, workspace, given)):
+            error.message = (
+                f"key {given!r} was deleted at {key.deleted_at:%Y-%m-%dT%H:%M:%SZ}: {key.id}"
+            )
+            error.hint = f"a deleted key answers to its id: keyctl info {key.id}"
+            return
+        if workspace.caller.role not in OVERSEERS:
+            return
         error.hint = meant(given, list(names(connection)), otherwise=error.hint or "")
+
+
+def _deleted(connection: Connection, workspace: Workspace, alias: str) -> Key | None:
+    """Return the deleted key that had this alias last, unless the caller may not see it."""
+    # Here, once for a command that failed: no index leads to the aliases of deleted keys.
+    key = queries.find_last_deleted(connection, alias)
+    return key if key is not None and may_see(workspace.caller, key) else None
 
 
 def owners_named(workspace: Workspace, word: str) -> list[tuple[str, str]]:

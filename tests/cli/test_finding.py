@@ -219,3 +219,56 @@ class TestManyKeys:
 
         assert result.exit_code == 130
         assert len(json.loads(result.stdout)["keys"]) == 2
+
+
+class TestAnAliasThatIsGone:
+    def test_names_the_deleted_key_that_had_it_last(self, inside: Inside) -> None:
+        """Its id, and when it ended."""
+        inside("generate", "--alias", "old", check=True)
+        inside("delete", "old", check=True)
+        inside("generate", "--alias", "old", check=True)
+        ended = inside("delete", "old", "-o", "json", check=True).json["results"][0]["key_id"]
+        at = inside("info", ended, "-o", "json", check=True).json["updated_at"]
+
+        for command in (("info", "old"), ("update", "old", "--max-budget", "1"), ("rotate", "old")):
+            done = inside(*command)
+            assert (done.exit_code, done.stderr.splitlines()) == (
+                3,
+                [
+                    f"error: key 'old' was deleted at {at[:19]}Z: {ended}",
+                    f"hint: a deleted key answers to its id: keyctl info {ended}",
+                ],
+            )
+
+    def test_says_nothing_to_who_may_not_see_that_key(self, cli: Cli) -> None:
+        """As if there had never been one."""
+        for user in ("ann", "bob"):
+            cli("user", "create", user, check=True)
+        anns = cli.key("--user", "ann")
+        cli.key("--user", "bob", "--alias", "old")
+        cli("delete", "old", check=True)
+
+        asked = [cli("info", name, environment={"KEYCTL_API_KEY": anns}) for name in ("old", "new")]
+
+        assert [done.exit_code for done in asked] == [3, 3]
+        assert asked[0].stderr.replace("'old'", "'new'") == asked[1].stderr
+
+    def test_shows_the_pattern_that_finds_a_part_of_one(self, inside: Inside) -> None:
+        """As it is to be typed."""
+        inside("generate", "--alias", "checkout", check=True)
+
+        done = inside("list", "--alias", "heck")
+
+        assert done.exit_code == 3
+        assert done.stderr.splitlines()[-1].endswith(": keyctl list --alias '*heck*'")
+
+
+def test_verify_says_that_nothing_came(cli: Cli) -> None:
+    """An unset variable in a pipe is no malformed key."""
+    done = cli("verify", "-", input="")
+
+    assert (done.exit_code, done.stdout, done.stderr.splitlines()[0]) == (
+        2,
+        "",
+        "error: nothing came on stdin",
+    )

@@ -53,6 +53,13 @@ def find_key_by_alias(connection: Connection, alias: str, *, lock: bool = False)
     return rows.one(connection, query.with_for_update() if lock else query, keys, Key.of)
 
 
+def find_last_deleted(connection: Connection, alias: str) -> Key | None:
+    """Return the deleted key that had this alias last."""
+    query = select(keys).where(keys.c.key_alias == alias, keys.c.deleted_at.is_not(None))
+    last = query.order_by(keys.c.deleted_at.desc(), keys.c.id).limit(1)
+    return rows.one(connection, last, keys, Key.of)
+
+
 def ids_by_alias(connection: Connection, alias: str) -> list[str]:
     """Return the ids of every key that has this alias, archived or not."""
     query = select(keys.c.id).where(keys.c.key_alias == alias).order_by(keys.c.created_at)

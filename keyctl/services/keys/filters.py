@@ -1,5 +1,6 @@
 """Refuse a filter that names what does not exist: an empty answer would read as success."""
 
+import shlex
 from dataclasses import replace
 
 from sqlalchemy import Connection
@@ -74,9 +75,14 @@ def _require_alias(connection: Connection, wanted: KeyFilter) -> None:
     if listing.has_keys(connection, wanted, "key_alias", deleted=True):
         if wanted.state == "deleted":
             return
-        hint = f"a deleted key had it: keyctl list --state deleted --alias {wanted.key_alias}"
-    else:
-        hint = "keyctl list shows them; with * in it, it is a pattern"
+        name = shlex.quote(wanted.key_alias or "")
+        raise KeyNotFoundError(
+            f"there is no key {wanted.key_alias!r} any more",
+            hint=f"a deleted key had it: keyctl list --state deleted --alias {name}",
+        )
+    pattern = shlex.quote(f"*{wanted.key_alias}*")
     raise KeyNotFoundError(
-        f"there is no key {wanted.key_alias!r}", hint=hint, given=wanted.key_alias
+        f"there is no key {wanted.key_alias!r}",
+        hint=f"a part of an alias finds it: keyctl list --alias {pattern}",
+        given=wanted.key_alias,
     )
