@@ -122,6 +122,7 @@ def _effective() -> dict[str, Any]:
     properties = {
         "works": {"type": "boolean"},
         "reason": text,
+        "remedy": {"type": "string"},
         "until": INSTANT,
         "models": {"type": "array", "items": object_of({**owner, **names}, ["of", "id", "models"])},
         **{

@@ -91,6 +91,8 @@ def _whole(view: dict[str, Any]) -> list[Fact]:
     ]
     effect = view["effective"]
     found.append(Fact("works", "yes" if effect["works"] else f"no: {effect['reason']}"))
+    if "remedy" in effect:
+        found.append(Fact("remedy", effect["remedy"]))
     found += [Fact("left", _left(item)) for item in effect["budgets"]]
     return found
 
@@ -103,6 +105,7 @@ def _for_eyes(view: dict[str, Any], now: datetime) -> list[Fact]:
         Fact("key", view["key_id"], "cyan"),
         Fact("alias", view["key_alias"] or ""),
         Fact("state", f"{state}{works}", "red" if works else screen.STATES.get(state, "")),
+        Fact("remedy", effect.get("remedy", "")),
         *(
             Fact(label, view[name] or "")
             for label, name in (

@@ -61,6 +61,21 @@ class TestKeptKeys:
             ],
         )
 
+    def test_info_says_what_helps(self, cli: Cli, left: tuple[str, str]) -> None:
+        """On the page, and in JSON beside the reason."""
+        key_id, _ = left
+        remedy = f"its user was deleted; keyctl update {key_id} --user NEW"
+
+        page = cli("info", key_id, check=True).stdout
+        effect = cli("info", key_id, "-o", "json", check=True).json["effective"]
+
+        assert f"works: no: user_blocked\nremedy: {remedy}\n" in page
+        assert (effect["works"], effect["reason"], effect["remedy"]) == (
+            False,
+            "user_blocked",
+            remedy,
+        )
+
     def test_its_secrets_can_be_ended(self, cli: Cli) -> None:
         """A leaked old secret dies, whoever the key was of."""
         cli("user", "create", ZOE, check=True)

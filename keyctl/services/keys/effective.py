@@ -40,6 +40,7 @@ def effective(
     return {
         "works": reason is None,
         "reason": reason,
+        **_remedy(reason, found),
         "until": key.expires,
         "models": [
             {"of": _WORDS[table], "id": record.id, "models": record.models}
@@ -49,6 +50,14 @@ def effective(
         **{name: _smallest(found, name) for name in _RATES},
         "budgets": [_left(item, now) for item in budgets],
     }
+
+
+def _remedy(reason: str | None, found: Presented) -> dict[str, str]:
+    """Return what lets the key of a deleted user work again: its reason is that of a blocked one."""
+    gone = found.user is not None and found.user.deleted_at is not None
+    if reason != "user_blocked" or not gone:
+        return {}
+    return {"remedy": f"its user was deleted; keyctl update {found.key.id} --user NEW"}
 
 
 def _presented(connection: Connection, secrets: list[Secret], *, now: datetime) -> Presented | None:
