@@ -102,7 +102,13 @@ def add_to(app: typer.Typer) -> None:
             if session.output in ("json", "jsonl"):
                 return events, following
             rows = [{**event, "changes": told(event["before"], event["after"])} for event in events]
-            return [row for row in rows if not for_people or _is_news(row, finished)], following
+            if for_people:
+                rows = [row for row in rows if _is_news(row, finished)]
+            # A step that is folded in leaves room for another row.
+            if len(rows) < limit and following is not None:
+                more, following = fetch(following, limit - len(rows))
+                rows += more
+            return rows, following
 
         show_list(session, EVENTS, page, fetch)
 

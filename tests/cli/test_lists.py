@@ -91,6 +91,15 @@ class TestOnATerminal:
         assert what == ["key_updated", key_id]
         assert shown.stderr.splitlines()[0] == "hidden: kind, changes; -o wide shows all"
 
+    def test_a_step_that_is_folded_in_leaves_room_for_another_row(self, filled: Inside) -> None:
+        """Three rows are asked for and three shown, though each key was staged before it was made."""
+        lines = uncoloured(
+            filled("audit", "list", "--limit", "3", terminal=120).stdout
+        ).splitlines()
+
+        actions = [re.findall("key_(?:staged|generated|blocked)", line)[0] for line in lines[1:]]
+        assert actions == ["key_blocked", "key_generated", "key_generated"]
+
     def test_a_state_is_a_colour_and_a_word(self, filled: Inside) -> None:
         """Who sees no colours reads the word."""
         shown = filled("list", terminal=120).stdout
