@@ -1,6 +1,7 @@
 """Publish the JSON Schemas of requests and answers, and the table of rules."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from pydantic import BaseModel
@@ -253,6 +254,28 @@ def many_response() -> dict[str, Any]:
     return {**object_of(properties, ["keys", "failed"]), "$defs": made["$defs"]}
 
 
+def owners_response(noun: str) -> dict[str, Any]:
+    """Return the schema of what `team|user|org create --from -o json` print."""
+    made = ANSWERS[f"{noun}-response"]()
+    id_ = {"team": "team_id", "user": "user_id", "org": "organization_id"}[noun]
+    failed = {"place": {"type": "string"}, id_: {"type": "string"}, "error": ERROR}
+    properties = {
+        f"{noun}s": {"type": "array", "items": made},
+        "failed": {"type": "array", "items": object_of(failed, list(failed))},
+    }
+    return object_of(properties, list(properties))
+
+
+def owner_verdicts_response() -> dict[str, Any]:
+    """Return the schema of what `team|user|org create --dry-run -o json` print."""
+    text = {"type": "string"}
+    ids = dict.fromkeys(("team_id", "user_id", "organization_id"), text)
+    reasons = {"type": "array", "items": text}
+    row = {"place": text, **ids, "allowed": {"type": "boolean"}, "reasons": reasons}
+    rows = {"type": "array", "items": object_of(row, ["place", "allowed", "reasons"])}
+    return object_of({"allowed": {"type": "boolean"}, "rows": rows}, ["allowed", "rows"])
+
+
 def results_response() -> dict[str, Any]:
     """Return the schema of what `block|unblock|delete|revoke -o json` print."""
     row = object_of(
@@ -287,6 +310,8 @@ SCHEMAS: Final[dict[str, Callable[[], dict[str, Any]]]] = {
     "info-response": info_response,
     "list-response": list_response,
     "many-response": many_response,
+    **{f"{noun}s-response": partial(owners_response, noun) for noun in ("team", "user", "org")},
+    "owner-verdicts-response": owner_verdicts_response,
     "results-response": results_response,
     "audit-list-response": audit_list_response,
     "verify-response": verify_response,

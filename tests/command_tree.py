@@ -23,6 +23,12 @@ LIFE: Final = """
     user create ann --max-budget 50                 -> user-response
     user create bob                                 -> user-response
     user update bob --email bob@example.com         -> user-response
+    user create --from {people} --dry-run           -> owner-verdicts-response 4
+    user create --from {people}                     -> users-response 9
+    org create --from {orgs} --dry-run              -> owner-verdicts-response
+    org create --from {orgs}                        -> orgs-response
+    team create --from {teams} --dry-run            -> owner-verdicts-response
+    team create --from {teams}                      -> teams-response
     org add-member acme ann                         -> member-response
     org add-member acme bob --role org_admin        -> member-response
     org remove-member acme bob                      -> member-response
@@ -138,6 +144,10 @@ def places_of(cli: Cli) -> dict[str, str]:
     )
     rows, fleet = cli.home / "rows.csv", cli.home / "fleet.yaml"
     rows.write_text("key_alias,max_budget\nrow-1,5\nrow-2,6\n")
+    lists = {name: cli.home / f"{name}.csv" for name in ("people", "orgs", "teams")}
+    lists["people"].write_text("user_id,max_budget\nann,5\neve,6\n")
+    lists["orgs"].write_text("organization_id,members\nlisted,ann:org_admin;eve\n")
+    lists["teams"].write_text("team_id,organization_id,members\nfirst,listed,eve:admin\nlast,,\n")
     fleet.write_text(
         "version: 1\norganizations: {other: {}}\nteams: {spare: {}}\n"
         "keys: {made: {max_budget: 3, deliver: file}}\n"
@@ -147,6 +157,7 @@ def places_of(cli: Cli) -> dict[str, str]:
     return {
         "dump": str(dump),
         "rows": str(rows),
+        **{name: str(path) for name, path in lists.items()},
         "fleet": str(fleet),
         "backup": str(cli.home / "backup"),
         "copy": str(cli.home / "copy.db"),

@@ -140,11 +140,34 @@ def _declare(group: typer.Typer, noun: str) -> None:
     one = f"{'an' if word[0] == 'o' else 'a'} {word}"
     members = " its members," if noun in _ROLES else ""
 
-    @command(group, "create", fields=fields, words=f"Create {one}.")
+    @command(
+        group,
+        "create",
+        fields=fields,
+        outputs=("auto", "json", "jsonl", "table"),
+        words=f"Create {one}, or with --from one for each row of a list.",
+    )
     def create(
-        session: Session, document: dict[str, Any], id_: Id, policy: PolicyOption = None
+        session: Session,
+        document: dict[str, Any],
+        id_: Annotated[str | None, typer.Argument(metavar="ID", help="The id you choose.")] = None,
+        policy: PolicyOption = None,
+        source: Annotated[
+            str | None,
+            typer.Option("--from", help="One for each row: FILE.csv, FILE.jsonl, or -."),
+        ] = None,
+        dry_run: Annotated[
+            bool, typer.Option("--dry-run", help="Say whether it could be; write nothing.")
+        ] = False,
     ) -> None:
-        _change(session, noun, id_, document, policy, create=True)
+        from keyctl.cli import ownerlists
+
+        ownerlists.require_one(id_, source)
+        body, kind = _body(noun, document, policy), _kind(noun)
+        if source is not None:
+            ownerlists.create_rows(session, kind, noun, source, body, fields, dry_run=dry_run)
+        else:
+            _create(session, noun, str(id_), body, dry_run=dry_run)
 
     @command(
         group,
@@ -163,7 +186,7 @@ def _declare(group: typer.Typer, noun: str) -> None:
         keys: LeftKeys = None,
     ) -> None:
         document |= cleared(fields, clear)
-        _change(session, noun, id_, document, policy, create=False, keys=keys)
+        _update(session, noun, id_, _body(noun, document, policy), keys=keys)
 
     @command(
         group,
@@ -318,18 +341,8 @@ def _kind(noun: str) -> Any:
     return {"team": Team, "user": User, "org": Organization}[noun]
 
 
-def _change(
-    session: Session,
-    noun: str,
-    id_: str,
-    document: dict[str, Any],
-    policy: str | None,
-    *,
-    create: bool,
-    keys: str | None = None,
-) -> None:
-    from keyctl.principals import principal_values
-
+def _body(noun: str, document: dict[str, Any], policy: str | None) -> dict[str, Any]:
+    """Return what the options say, with the policy's document."""
     body = dict(document)
     for name in ("model_tpm_limit", "model_rpm_limit"):
         if isinstance(limits := body.get(name), dict):
@@ -338,10 +351,31 @@ def _change(
         if noun == "user":
             raise UsageError("a user has no policy", hint="set it on a team or an organization")
         body["policy"] = inputs.read_document(policy, what="the policy")
+    return body
+
+
+def _create(session: Session, noun: str, id_: str, body: dict[str, Any], *, dry_run: bool) -> None:
+    from keyctl.cli import ownerlists
+    from keyctl.principals import principal_values
+
     service, kind = _service(session, noun)
     values = principal_values(kind, id_, body)
-    if create:
-        show_record(session, service.create(kind, id_, values))
+    if dry_run:
+        ownerlists.judge_one(session, kind, id_, values)
+        return
+    view = service.create(kind, id_, values)
+    if session.output == "jsonl":
+        session.console.lines([view])
     else:
-        left = _left_keys(noun == "user", keys)
-        show_record(session, service.update(kind, id_, values, keys=left))
+        show_record(session, view)
+
+
+def _update(
+    session: Session, noun: str, id_: str, body: dict[str, Any], *, keys: str | None
+) -> None:
+    from keyctl.principals import principal_values
+
+    service, kind = _service(session, noun)
+    values = principal_values(kind, id_, body)
+    left = _left_keys(noun == "user", keys)
+    show_record(session, service.update(kind, id_, values, keys=left))

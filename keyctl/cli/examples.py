@@ -53,6 +53,7 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     "budget reset": ("keyctl budget reset --due --quiet",),
     "team create": (
         "keyctl team create web --max-budget 500 --budget-duration monthly --model 'gpt-4*'",
+        "keyctl team create --from teams.csv --org acme -o jsonl",
     ),
     "team update": ("keyctl team update web --max-budget 800",),
     "team info": ("keyctl team info web",),
@@ -60,7 +61,10 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     "team delete": ("keyctl team delete web --dry-run",),
     "team add-member": ("keyctl team add-member web alice@example.com --role admin",),
     "team remove-member": ("keyctl team remove-member web alice@example.com",),
-    "user create": ("keyctl user create alice@example.com --max-budget 20",),
+    "user create": (
+        "keyctl user create alice@example.com --max-budget 20",
+        "keyctl user create --from people.csv --dry-run",
+    ),
     "user update": ("keyctl user update alice@example.com --role proxy_admin_viewer",),
     "user info": ("keyctl user info alice@example.com",),
     "user list": ("keyctl user list --sort -spend --limit 10",),

@@ -23,14 +23,14 @@ OF_COMMAND: Final[dict[str, tuple[str, ...]]] = {
     "budget delete": ("deleted-response",),
     "budget reset": ("budget-reset-response",),
     **{
-        f"{noun} {verb}": (name.format(noun=noun),)
+        f"{noun} {verb}": tuple(name.format(noun=noun) for name in names)
         for noun in ("team", "user", "org")
-        for verb, name in (
-            ("create", "{noun}-response"),
-            ("update", "{noun}-response"),
-            ("info", "{noun}-info-response"),
-            ("list", "{noun}-list-response"),
-            ("delete", "deleted-response"),
+        for verb, names in (
+            ("create", ("{noun}-response", "{noun}s-response", "owner-verdicts-response")),
+            ("update", ("{noun}-response",)),
+            ("info", ("{noun}-info-response",)),
+            ("list", ("{noun}-list-response",)),
+            ("delete", ("deleted-response",)),
         )
     },
     "team add-member": ("member-response",),

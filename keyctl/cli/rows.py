@@ -1,32 +1,27 @@
-"""Make a key for each row of a list: generate --from, a CSV file or JSON lines."""
+"""Make a key for each row of a list: generate --from."""
 
-import csv
-import io
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import typer
 
-from keyctl import jsontext, money
+from keyctl import jsontext
 from keyctl.cli import fields, screen
 from keyctl.cli.apply import folder_sink
 from keyctl.cli.bulk import BatchDocument, error_row
+from keyctl.cli.lists import read_bodies
 from keyctl.cli.progress import counted
 from keyctl.cli.session import Session
-from keyctl.errors import BatchError, ExitCode, KeyctlError, UsageError
+from keyctl.errors import BatchError, ExitCode, KeyctlError
 
 if TYPE_CHECKING:
     from keyctl.services.issue.generate_each import Done
     from keyctl.services.issue.generate_rows import JudgedRow
     from keyctl.sinks.base import Parcel, Sink, Target
 
-MOST_ROWS: Final = 100_000
-_LARGEST: Final = 256 * 1024 * 1024
-_KINDS: Final = {item.field: item.kind for item in fields.GENERATE}
-_TRUTH: Final = {"true": True, "false": False, "yes": True, "no": False, "1": True, "0": False}
+_KINDS: Final = {"service_account": "flag", **{item.field: item.kind for item in fields.GENERATE}}
 
 
 def generate_rows(
@@ -50,7 +45,8 @@ def generate_rows(
     known = ("auto", "json", "jsonl", "table") if dry_run else ("auto", "json", "jsonl", "key")
     session.require_output(known, what="--from with --dry-run" if dry_run else "--from")
     engine.check_overrides(overrides)
-    bodies = [(place, {**document, **body}) for place, body in read_bodies(source)]
+    listed = read_bodies(source, _KINDS, schema="generate-request")
+    bodies = [(place, {**document, **body}) for place, body in listed]
     service = RowsService(session.workspace, overrides)
     judged = service.judge(read_rows(bodies))
     if dry_run:
@@ -81,102 +77,6 @@ def generate_rows(
         raise BatchError(
             f"{report.refused} of {len(judged)} keys were not made", hint="the lines say why"
         )
-
-
-def read_bodies(source: str) -> list[tuple[str, dict[str, Any]]]:
-    """Return the request body of each row, with its place such as ``keys.csv:3``.
-
-    Raises:
-        UsageError: The list cannot be read, is empty, or is too long.
-        MalformedRequestError: A line is no JSON object.
-    """
-    text = _text(source)
-    as_json = source.endswith((".jsonl", ".json")) or text.lstrip().startswith("{")
-    rows = list(_json_lines(source, text) if as_json else _csv_rows(source, text))
-    if not rows:
-        raise UsageError(f"{source} holds no rows", hint="a line of names, and a line for each key")
-    if len(rows) > MOST_ROWS:
-        raise UsageError(f"at most {MOST_ROWS} keys are made at once", hint="make several lists")
-    return rows
-
-
-def _text(source: str) -> str:
-    try:
-        if source == "-":
-            data = sys.stdin.buffer.read(_LARGEST)
-        else:
-            with Path(source).open("rb") as file:
-                data = file.read(_LARGEST)
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise UsageError(f"{source} is not UTF-8 text", hint="save it as UTF-8") from None
-    except OSError as error:
-        raise UsageError(
-            f"{source} cannot be read: {error.strerror}", hint="check the path"
-        ) from error
-
-
-def _json_lines(source: str, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    for number, line in enumerate(text.splitlines(), start=1):
-        if line.strip():
-            place = f"{source}:{number}"
-            yield place, jsontext.load_document(line, what=place)
-
-
-def _csv_rows(source: str, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    reader = csv.reader(io.StringIO(text), strict=True)
-    try:
-        names = [name.strip() for name in next(reader, [])]
-        if len(set(names)) != len(names) or "" in names:
-            raise UsageError(
-                f"{source}:1: each column has a name of its own", hint="name each once"
-            )
-        for cells in reader:
-            if not any(cells):
-                continue
-            place = f"{source}:{reader.line_num}"
-            if len(cells) != len(names):
-                raise UsageError(
-                    f"{place}: there are {len(cells)} cells for {len(names)} columns",
-                    hint="put a cell with commas in quotes",
-                )
-            yield (
-                place,
-                {
-                    name: _value(place, name, cell.strip())
-                    for name, cell in zip(names, cells, strict=True)
-                    if cell.strip()
-                },
-            )
-    except csv.Error as error:
-        raise UsageError(
-            f"{source}:{reader.line_num}: is not CSV: {error}",
-            hint="quote cells with quotes in them",
-        ) from error
-
-
-def _value(place: str, name: str, cell: str) -> Any:
-    """Return a cell as its field's value: lists with commas between, everything deeper as JSON."""
-    kind = "flag" if name == "service_account" else _KINDS.get(name)
-    try:
-        if cell[0] in "[{":
-            return jsontext.load_value(cell, what=f"{place}: {name}")
-        if kind == "money":
-            return money.dollars(money.parse_money(cell))
-        if kind == "number":
-            return int(cell)
-        if kind == "list":
-            return [part.strip() for part in cell.split(",")]
-        if kind == "flag":
-            return _TRUTH[cell.lower()]
-    except KeyctlError as error:
-        raise UsageError(f"{place}: {name}: {error.message}", hint=error.hint) from None
-    except (ValueError, KeyError):
-        what = "true or false" if kind == "flag" else "a whole number"
-        raise UsageError(
-            f"{place}: {name}: {cell!r} is not {what}", hint="see keyctl schema generate-request"
-        ) from None
-    return cell
 
 
 def _show_verdicts(session: Session, judged: "Sequence[JudgedRow]") -> None:

@@ -60,26 +60,14 @@ class DirectoryService:
         with administering(
             self.workspace, f"create a {word}", f"{word}_create_denied", word, object_id
         ) as unit:
-            caller = unit.caller
             _check_named(unit.connection, values)
-            record = kind(
-                id=object_id,
-                created_at=unit.now,
-                created_by=caller.actor,
-                updated_at=unit.now,
-                updated_by=caller.actor,
-                **values,
-            )
-            record = with_period(record, None, unit.now)
+            record = new_owner(unit, kind, object_id, values)
             try:
                 created = directory.create(unit.connection, record)
             except ConstraintError:
                 created = False  # somebody else was faster
             if not created:
-                raise ObjectTakenError(
-                    f"{word} {object_id!r} exists already",
-                    hint=f"keyctl {COMMAND[kind]} update {object_id} changes it",
-                )
+                raise taken(kind, object_id)
             if kind is User:
                 refuse_revival(unit.connection, object_id)
             unit.record(f"{word}_created", word, object_id, after=row_of(record))
@@ -286,6 +274,27 @@ def _members_with_limits(connection: Connection, team_id: str) -> list[dict[str,
         is_limited = any(view[name] is not None for name in views.MEMBER_LIMITS)
         shown.append(view if is_limited else {"user_id": member.user_id, "role": member.role})
     return shown
+
+
+def new_owner(unit: Unit, kind: type[P], object_id: str, values: Mapping[str, Any]) -> P:
+    """Return a new team, user or organization, made now by the caller."""
+    record = kind(
+        id=object_id,
+        created_at=unit.now,
+        created_by=unit.caller.actor,
+        updated_at=unit.now,
+        updated_by=unit.caller.actor,
+        **values,
+    )
+    return with_period(record, None, unit.now)
+
+
+def taken(kind: type[Principal], object_id: str) -> ObjectTakenError:
+    """Return the error for an id that a live one has."""
+    return ObjectTakenError(
+        f"{WORD[kind]} {object_id!r} exists already",
+        hint=f"keyctl {COMMAND[kind]} update {object_id} changes it",
+    )
 
 
 def _check_named(connection: Connection, values: Mapping[str, Any]) -> None:

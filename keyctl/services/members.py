@@ -15,7 +15,7 @@ from keyctl.errors import DeniedError, MemberNotFoundError, ObjectTakenError
 from keyctl.policy import engine, members
 from keyctl.policy.members import PLAIN
 from keyctl.purses import member_purse
-from keyctl.records import Member, Organization, Team, User
+from keyctl.records import Member, Organization, Principal, Team, User
 from keyctl.services import denials
 from keyctl.services.callers import check_route
 from keyctl.services.leaving import What, settle
@@ -61,19 +61,7 @@ class MemberService:
             if before is not None and role in PLAIN:
                 place = (kind, object_id)
                 left = settle(unit, self.workspace.settings, user_id, place=place, keys=keys)
-            after: dict[str, Any] = {"role": role}
-            if before is None:
-                after["created_at"] = unit.now
-                directory.add_member(unit.connection, kind, object_id, user_id, after)
-            else:
-                directory.change_role(unit.connection, kind, object_id, user_id, role)
-            unit.record(
-                f"{word}_member_added" if before is None else f"{word}_member_updated",
-                word,
-                object_id,
-                before=None if before is None else {"user_id": user_id, "role": before},
-                after={"user_id": user_id, **after},
-            )
+            write_role(unit, kind, object_id, user_id, role, before=before)
         return {
             f"{word}_id": object_id,
             "user_id": user_id,
@@ -181,6 +169,32 @@ class MemberService:
             require_administrator(unit.caller, record)
             require(unit.connection, User, user_id, lock=True)
             yield unit, directory.member_role(unit.connection, kind, object_id, user_id)
+
+
+def write_role(
+    unit: Unit,
+    kind: type[Principal],
+    object_id: str,
+    user_id: str,
+    role: str,
+    *,
+    before: str | None,
+) -> None:
+    """Make a user a member, or give one whose role was *before* another, and note the event."""
+    word = WORD[kind]
+    values: dict[str, Any] = {"role": role}
+    if before is None:
+        values["created_at"] = unit.now
+        directory.add_member(unit.connection, kind, object_id, user_id, values)
+    else:
+        directory.change_role(unit.connection, kind, object_id, user_id, role)
+    unit.record(
+        f"{word}_member_added" if before is None else f"{word}_member_updated",
+        word,
+        object_id,
+        before=None if before is None else {"user_id": user_id, "role": before},
+        after={"user_id": user_id, **values},
+    )
 
 
 def with_values(member: Member, values: Mapping[str, Any], now: datetime) -> Member:

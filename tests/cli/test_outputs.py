@@ -22,6 +22,10 @@ WAYS = {
     "generate --from rows.csv": MANY,
     "generate --from rows.csv --out-dir {new}": MANY,
     "generate --from rows.csv --dry-run": OF_SEVERAL,
+    "user create {new}": OF_SEVERAL,
+    "user create {new} --dry-run": OF_SEVERAL,
+    "user create --from people.csv": OF_SEVERAL,
+    "user create --from people.csv --dry-run": OF_SEVERAL,
     "rotate a": ALL,
     "rotate a --out-file {new}": ALL - {"github"},
     "rotate b --dry-run": OF_SEVERAL,
@@ -54,6 +58,7 @@ def test_every_form_works_or_is_refused_by_name(
     for output in sorted(ALL):
         rows = f"key_alias\nx-{output}\ny-{output}\n"
         Path("rows.csv").write_text(rows)
+        Path("people.csv").write_text(f"user_id\nx-{output}\ny-{output}\n")
         arguments = way.format(new=f"new-{output}")
         if "--deliver file" in arguments and arguments.startswith("generate"):
             arguments += f" --alias {output}"

@@ -65,6 +65,7 @@ INSTEAD = {
     ("generate", "--rotation-interval"): "--auto-rotate",
     ("generate", "--count"): "--alias x-{n}",
     ("spend", "--add"): "one",
+    **{(f"{noun} create", "--from"): "" for noun in ("team", "user", "org")},
     ("apply", "--plan"): "",
     ("import litellm", "--drop"): "--source-file dump.json --reason x",
     ("import litellm", "--override"): "--source-file dump.json --reason x",

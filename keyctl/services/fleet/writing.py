@@ -78,7 +78,6 @@ def _write_owners(unit: Unit, changes: Iterable[OwnerChange]) -> None:
 
 
 def _write_members(unit: Unit, change: OwnerChange, kind: type[Principal]) -> None:
-    word = WORD[kind]
     for known, member in change.members.values():
         if known is None:
             members.write_new(unit, member)
@@ -87,19 +86,7 @@ def _write_members(unit: Unit, change: OwnerChange, kind: type[Principal]) -> No
     for user, (before, role) in change.roles.items():
         if user in change.members:
             continue  # written whole, its role too
-        values: dict[str, Any] = {"role": role}
-        if before is None:
-            values["created_at"] = unit.now
-            directory.add_member(unit.connection, kind, change.object_id, user, values)
-        else:
-            directory.change_role(unit.connection, kind, change.object_id, user, role)
-        unit.record(
-            f"{word}_member_added" if before is None else f"{word}_member_updated",
-            word,
-            change.object_id,
-            before=None if before is None else {"user_id": user, "role": before},
-            after={"user_id": user, **values},
-        )
+        members.write_role(unit, kind, change.object_id, user, role, before=before)
 
 
 def _end_owner(unit: Unit, change: OwnerChange) -> None:

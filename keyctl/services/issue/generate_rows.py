@@ -28,6 +28,7 @@ from keyctl.services.delivery.sinks import named_sink, target_of
 from keyctl.services.issue.generate_each import Job
 from keyctl.services.issue.order import new_key_id
 from keyctl.services.issue.takeover import alias_taken
+from keyctl.services.placed import Placed, refuse_placed
 from keyctl.services.workspace import Workspace
 from keyctl.sinks.base import Sink, Target
 
@@ -180,9 +181,11 @@ class RowsService:
         if broken:
             with denials.recorded(self.workspace, "key_denied", "key"):
                 raise engine.refuse(broken)
-        for item in judged:
-            if item.error is not None and not isinstance(item.error, AliasTakenError):
-                raise item.error
+        refuse_placed(
+            Placed(place=item.row.place, error=item.error)
+            for item in judged
+            if item.error is not None and not isinstance(item.error, AliasTakenError)
+        )
 
 
 def _judged(row: Row, judge: NewKeys, taken: set[str | None]) -> JudgedRow:

@@ -1,0 +1,105 @@
+"""`create --from` as people type it: CSV of every make, JSON lines, stdin, and what is wrong with a list."""
+
+import json
+
+import pytest
+from harness import Cli
+from inside import Inside
+
+pytestmark = pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+
+
+def test_a_list_of_people_makes_users_and_keys(inside: Inside, cli: Cli) -> None:
+    """One list for both: what is of keys only is left out of the users, with a word."""
+    people = cli.home / "people.csv"
+    people.write_bytes(
+        b"\xef\xbb\xbfuser_id,key_alias,max_budget\r\nada,ada,20\r\n\r\neve,eve,30\r\n"
+    )
+
+    keys = inside("generate", "--from", str(people), "-o", "json")
+    users = inside("user", "create", "--from", str(people), "-o", "json")
+    again = inside("generate", "--from", str(people), "-o", "json")
+
+    assert (keys.exit_code, keys.stdout) == (3, "")
+    refused = json.loads(keys.stderr)["error"]
+    assert [item["message"] for item in refused["violations"]] == [
+        f"{people}:2: there is no user 'ada'",
+        f"{people}:4: there is no user 'eve'",
+    ]
+    assert "keyctl user create --from FILE" in refused["hint"]
+    made = [(user["user_id"], user["max_budget"]) for user in users.json["users"]]
+    assert (users.exit_code, made, users.json["failed"]) == (0, [("ada", 20), ("eve", 30)], [])
+    assert users.stderr == "warning: left out, as they say something of keys only: key_alias\n"
+    assert [key["user_id"] for key in again.json["keys"]] == ["ada", "eve"]
+
+
+def test_json_lines_come_by_stdin_and_the_rest_is_done(inside: Inside, cli: Cli) -> None:
+    """A line for each, on stdout or stderr; options say what rows leave out; exit 9 where one is refused."""
+    inside("user", "create", "ada", check=True)
+    rows = '{"user_id": "ada"}\n{"user_id": "eve", "models": ["gpt-4o"]}\n'
+
+    result = cli("user", "create", "--from", "-", "--max-budget", "5", input=rows)
+
+    assert (result.exit_code, result.stdout) == (9, "eve: created\n")
+    assert "refused: -:1: ada: user 'ada' exists already\n" in result.stderr
+    view = inside("user", "info", "eve", "-o", "json").json
+    assert (view["models"], view["max_budget"]) == (["gpt-4o"], 5)
+
+
+def test_dry_runs_write_nothing(inside: Inside, cli: Cli) -> None:
+    """What could be made and what could not, of a list and of one; exit 4 where one could not."""
+    teams = cli.home / "teams.csv"
+    teams.write_text("team_id,members\nweb,ghost\nops,\n")
+    inside("team", "create", "old", check=True)
+    before = inside("audit", "head", check=True).stdout
+
+    listed = inside("team", "create", "--from", str(teams), "--dry-run")
+    one = inside("team", "create", "new", "--dry-run")
+    taken = inside("team", "create", "old", "--dry-run", "-o", "json")
+
+    assert listed.exit_code == 4
+    assert listed.stdout.splitlines() == [
+        f"{teams}:2: could not create team web",
+        "  there is no user 'ghost'",
+        f"{teams}:3: would create team ops",
+    ]
+    assert (one.exit_code, one.stdout) == (0, "new: would create team new\n")
+    assert (taken.exit_code, taken.json["allowed"]) == (4, False)
+    assert inside("audit", "head", check=True).stdout == before
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("user_id;email\nada;a@b.c\n", "separated by ;? save it with commas"),
+        ("user_id\temail\nada\ta@b.c\n", "separated by tabs? save it with commas"),
+        ('user_id\n"a\nb"\n', "people.csv:3: user_id: must be"),
+        ("user_id,metadata\na,{b}\n", "people.csv:2: metadata: it is not JSON"),
+        ("user_id,max_budget,blocked\na,much,x\nb,5,maybe\nc\n", "(and 3 more)"),
+        ("user_id,max_budgt\na,1\nb,2\n", "people.csv:3"),
+        ("user_id\na\na\n", "people.csv:3: 'a' is named 2 times"),
+        ("email\na@b.c\n", "user_id: is missing"),
+        ("user_id\n", "holds no rows"),
+        ("user_id,user_id\na,b\n", "each column has a name of its own"),
+    ],
+)
+def test_what_is_wrong_with_a_list(inside: Inside, cli: Cli, text: str, said: str) -> None:
+    """Exit 2, every fault with its line, and nothing made."""
+    people = cli.home / "people.csv"
+    people.write_text(text)
+
+    result = inside("user", "create", "--from", str(people))
+
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert said in result.stderr
+    assert inside("user", "list", "-o", "json", check=True).json["users"] == []
+
+
+def test_an_id_or_a_list(inside: Inside) -> None:
+    """Not both, and one of them; the hint says which to leave out."""
+    both = inside("org", "create", "acme", "--from", "orgs.csv")
+    neither = inside("org", "create")
+
+    assert (both.exit_code, neither.exit_code) == (2, 2)
+    assert "leave out acme" in both.stderr
+    assert "--from FILE" in neither.stderr
