@@ -67,7 +67,8 @@ def create_rows(
         session.console.note(f"{screen.count(len(done) - refused, word)} made, {refused} not")
     if refused:
         raise BatchError(
-            f"{refused} of {len(rows)} {word}s were not made", hint="the lines say why"
+            f"{refused} of {screen.count(len(rows), word)} {screen.were(refused)} not made",
+            hint="the lines say why",
         )
 
 

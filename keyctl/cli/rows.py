@@ -75,7 +75,9 @@ def generate_rows(
         session.console.note(f"{screen.count(report.made, 'key')} made, {report.refused} not")
     if report.refused:
         raise BatchError(
-            f"{report.refused} of {len(judged)} keys were not made", hint="the lines say why"
+            f"{report.refused} of {screen.count(len(judged), 'key')}"
+            f" {screen.were(report.refused)} not made",
+            hint="the lines say why",
         )
 
 

@@ -41,7 +41,12 @@ def test_json_lines_come_by_stdin_and_the_rest_is_done(inside: Inside, cli: Cli)
     result = cli("user", "create", "--from", "-", "--max-budget", "5", input=rows)
 
     assert (result.exit_code, result.stdout) == (9, "eve: created\n")
-    assert "refused: -:1: ada: user 'ada' exists already\n" in result.stderr
+    assert result.stderr.splitlines() == [
+        "refused: -:1: ada: user 'ada' exists already",
+        "1 user made, 1 not",
+        "error: 1 of 2 users was not made",
+        "hint: the lines say why",
+    ]
     view = inside("user", "info", "eve", "-o", "json").json
     assert (view["models"], view["max_budget"]) == (["gpt-4o"], 5)
 
