@@ -157,7 +157,11 @@ class Console:
             text = jsontext.dumps(error_document(error))  # redacted before it was JSON
         else:
             lines = [f"error: {one_line(error.message)}"]
-            if len(error.violations) > 1 or error.exit_code in _TELL_EACH:
+            if _says_all(error):
+                # One line, and in it what would be allowed: said twice, people look for the difference.
+                (broken,) = error.violations
+                lines = [f"error: denied by {broken.rule}: {one_line(told(broken))}"]
+            elif len(error.violations) > 1 or error.exit_code in _TELL_EACH:
                 lines += [f"  {item.rule}: {one_line(told(item))}" for item in error.violations]
             if error.hint:
                 lines.append(f"hint: {one_line(error.hint)}")
@@ -165,6 +169,12 @@ class Console:
         sys.stderr.write(text + "\n")
         sys.stderr.flush()
         return int(error.exit_code)
+
+
+def _says_all(error: KeyctlError) -> bool:
+    """Tell whether the message of a denial is its only violation."""
+    whole = [f"denied by {item.rule}: {item.field}: {item.message}" for item in error.violations]
+    return whole == [error.message]
 
 
 def error_document(error: KeyctlError) -> dict[str, Any]:

@@ -132,7 +132,8 @@ class Session:
         broken = list(dict.fromkeys(item.rule for item in error.violations))
         if broken and self.workspace.caller.is_admin and overridable.issuperset(broken):
             options = " ".join(f"--override {rule}" for rule in broken)
-            error.hint = f"{options} --reason TEXT overrides it, on record; {error.hint or ''}"
+            overrides = f"an admin overrides it, on record, with {options} --reason TEXT"
+            error.hint = "; ".join(filter(None, (error.hint, overrides)))
 
     def _send_events(self) -> dict[str, str]:
         """Send what the command put into the outbox; return what was not sent and why.

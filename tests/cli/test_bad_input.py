@@ -376,3 +376,16 @@ class TestNoCommand:
         result = cli(*group, environment={"KEYCTL_OUTPUT": "json"})
 
         assert (result.exit_code, result.stdout, result.error["code"]) == (2, "", "usage")
+
+
+def test_a_single_broken_rule_is_told_in_one_line_with_its_bound(cli: Cli) -> None:
+    """What would be allowed stands beside the rule; what an admin may override comes last."""
+    cli("team", "create", "web", "--max-budget", "100", check=True)
+
+    result = cli("generate", "--team", "web", "--max-budget", "1000")
+
+    assert result.stderr.splitlines() == [
+        "error: denied by team.max_budget: max_budget: is above what is allowed (allowed: 100)",
+        "hint: keyctl schema rules explains each rule; --dry-run shows the whole verdict; an admin"
+        " overrides it, on record, with --override team.max_budget --reason TEXT",
+    ]
