@@ -58,7 +58,11 @@ def on_terminal(
 
 
 def still(text: str) -> str:
-    """Return *text* without what goes on while one program ends and another one begins."""
+    """Return *text* without what goes on while one program ends and another one begins.
+
+    And without the dim of stderr's line, which is a terminal's only in one of the two.
+    """
+    text = re.sub(r"\x1b\[2m(hidden: .*)\x1b\[0m", r"\1", text)
     return re.sub(r" +", " ", re.sub(r"\b\d+ s ago", "N s ago", text))
 
 

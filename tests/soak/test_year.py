@@ -150,9 +150,9 @@ class TestTheInstalledProgram:
             "--budget-duration", "monthly",
         )  # fmt: skip
         assert "rotated" not in at("2031-01-30 23:00:00", "rotate", "--due", "-o", "jsonl")
-        assert '"rotated"' in at("2031-01-31 00:00:01", "rotate", "--due", "-o", "jsonl")
-        assert "key_expiring" not in at("2031-02-03 00:00:00", "remind", "-o", "jsonl")
+        assert '"rotated"' in at("2031-01-31 00:10:00", "rotate", "--due", "-o", "jsonl")
+        assert "key_expiring" not in at("2031-02-02 23:00:00", "remind", "-o", "jsonl")
         assert "key_expiring" in at("2031-02-04 00:00:00", "remind", "-o", "jsonl")
         assert "key_expiring" not in at("2031-02-05 00:00:00", "remind", "-o", "jsonl")
-        assert "key_expired" in at("2031-02-10 00:00:01", "remind", "-o", "jsonl")
+        assert "key_expired" in at("2031-02-10 00:10:00", "remind", "-o", "jsonl")
         assert set(REMINDERS) >= {"key_expired", "key_expiring"}
