@@ -26,6 +26,7 @@ from keyctl.records import Organization, Team
 from keyctl.services.budgets import BudgetService
 from keyctl.services.members import MemberService
 
+_OF_RIGHTS = {"may_issue", "key_type", "allowed_routes", "expires", "duration"}
 COALITION = ("tina", "ada", "olga", "cilla", "sam", "otto", "noel")
 
 
@@ -83,9 +84,8 @@ class WithAnHonestAdmin(Coalition):
         ):
             ids = [str(held.key_string)[3:15] for held in self.held if held.key_id == key]
             elements, rights = self.secrets(ids)
-            self.give(
-                (elements, rights if "may_issue" in limits or "key_type" in limits else set())
-            )
+            # What says as whom one may act, and until when: an admin may give more of that too.
+            self.give((elements, rights if _OF_RIGHTS & limits.keys() else set()))
 
     @rule(
         data=st.data(),
