@@ -6,11 +6,11 @@ import sqlite3
 from dataclasses import replace
 from pathlib import Path
 
-import pexpect
 import pytest
-from harness import KEYCTL, Cli
+from harness import Cli
 from litellm_tables import LiteLLM, digest, key
 from migrating import OLD, OLDER, RunImport, count, environment, results, stored
+from terminal import shown_to_end, spawn
 
 from keyctl.db.litellm_source import opened
 from keyctl.db.queries import directory
@@ -134,23 +134,13 @@ class TestTheCommand:
     def test_a_bar_on_a_terminal(self, cli: Cli, litellm: LiteLLM) -> None:
         """A person sees how far it is, what fails as it fails, and the table at the end."""
         litellm.add("keys", key(OLD), key(OLDER, max_budget=-1.0))
-        child = pexpect.spawn(
-            KEYCTL[0],
-            [*KEYCTL[1:], "import", "litellm"],
-            env={**cli.environment, **environment(litellm), "TERM": "xterm", "COLUMNS": "200"},
-            cwd=str(cli.home),
-            encoding="utf-8",
-            timeout=60,
-            dimensions=(50, 200),
-        )
+        more = {**environment(litellm), "COLUMNS": "200"}
 
-        child.expect(pexpect.EOF)
-        child.close()
+        shown, status = shown_to_end(spawn(cli, "import", "litellm", columns=200, **more))
 
-        assert child.exitstatus == 9
-        assert child.before is not None
+        assert status == 9
         for text in ("importing keys", "max_budget: -1.0 dollars is out of range", "organization"):
-            assert text in child.before
+            assert text in shown
 
     @pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
     def test_a_password_is_refused_and_not_repeated(self, cli: Cli) -> None:

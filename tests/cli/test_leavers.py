@@ -1,8 +1,8 @@
 """What becomes of keys whose user is deleted: said before, said after, and never revived unasked."""
 
-import pexpect
 import pytest
-from harness import KEYCTL, Cli
+from harness import Cli
+from terminal import shown_to_end, spawn
 
 ZOE = "zoe@example.com"
 
@@ -207,22 +207,13 @@ class TestBefore:
 
     def test_a_terminal_is_asked_with_their_names(self, cli: Cli) -> None:
         """Who says no hears that nothing was changed."""
-        child = pexpect.spawn(
-            KEYCTL[0],
-            [*KEYCTL[1:], "user", "delete", ZOE, "--keys", "delete"],
-            env={**cli.environment, "TERM": "xterm"},
-            cwd=str(cli.home),
-            dimensions=(40, 120),
-            encoding="utf-8",
-            timeout=60,
-        )
+        child = spawn(cli, "user", "delete", ZOE, "--keys", "delete", columns=120)
         child.expect(
             r"delete user zoe@example\.com and delete 2 keys \((one, two|two, one)\)\? \[y/N\]"
         )
         child.sendline("n")
         child.expect("nothing was changed")
-        child.expect(pexpect.EOF)
-        child.close()
+        _, status = shown_to_end(child)
 
-        assert child.exitstatus == 130
+        assert status == 130
         assert cli("user", "info", ZOE).exit_code == 0

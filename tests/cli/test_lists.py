@@ -7,6 +7,7 @@ import re
 
 import pytest
 from inside import Inside
+from terminal import uncoloured
 
 from keyctl.services import callers
 
@@ -40,11 +41,6 @@ def _filled(inside: Inside) -> Inside:
     inside("generate", "--alias", "plain", check=True)
     inside("block", "plain", check=True)
     return inside
-
-
-def uncoloured(text: str) -> str:
-    """Return *text* without escape sequences."""
-    return re.sub(r"\x1b\[[0-9;]*m", "", text)
 
 
 class TestOnATerminal:

@@ -9,11 +9,11 @@ from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 
-import pexpect
 import pytest
 from clock import Clock
-from harness import KEYCTL, Cli
+from harness import Cli
 from inside import Inside
+from terminal import on_terminal
 
 from keyctl.db import database
 from keyctl.services import callers
@@ -128,18 +128,7 @@ def test_a_real_terminal_shows_the_same(
 ) -> None:
     """What this process shows is what a terminal gets from a process of its own."""
     monkeypatch.undo()
-    child = pexpect.spawn(
-        KEYCTL[0],
-        [*KEYCTL[1:], "team", "info", "web"],
-        env={**cli.environment, "TERM": "xterm"},
-        cwd=str(cli.home),
-        dimensions=(40, columns),
-        encoding="utf-8",
-        timeout=60,
-    )
-    child.expect(pexpect.EOF)
-    child.close()
 
-    assert (child.before or "").replace("\r\n", "\n") == world(
-        "team", "info", "web", terminal=columns, check=True
-    ).stdout
+    shown = on_terminal(cli, "team", "info", "web", columns=columns)
+
+    assert shown == world("team", "info", "web", terminal=columns, check=True).stdout

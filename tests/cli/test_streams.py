@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pexpect
 import pytest
-from harness import KEYCTL, Cli
+from harness import Cli
+from terminal import on_terminal, spawn, uncoloured
 
 pytestmark = pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
 
@@ -84,7 +85,9 @@ class TestOnATerminal:
     @pytest.mark.parametrize("columns", [40, 80, 200])
     def test_the_panel_shows_the_key_once_on_one_line(self, cli: Cli, columns: int) -> None:
         """Whatever the width, the key is neither cut nor wrapped, and it says that it is shown once."""
-        output = on_terminal(cli, ["generate", "--alias", "a", "--max-budget", "50"], columns)
+        output = uncoloured(
+            on_terminal(cli, "generate", "--alias", "a", "--max-budget", "50", columns=columns)
+        )
 
         keys = [line.strip() for line in output.splitlines() if "sk-" in line]
         assert len(keys) == 1
@@ -95,7 +98,7 @@ class TestOnATerminal:
     def test_a_key_is_asked_for_without_an_echo(self, cli: Cli) -> None:
         """verify asks on a terminal, and what is typed does not appear."""
         key = cli.key()
-        child = spawn(cli, ["verify"], 80)
+        child = spawn(cli, "verify", columns=80)
         child.expect("key: ")
         child.sendline(key)
         child.expect(pexpect.EOF)
@@ -106,7 +109,7 @@ class TestOnATerminal:
 
     def test_an_interrupt_is_130(self, cli: Cli) -> None:
         """Ctrl-C at the prompt is exit 130."""
-        child = spawn(cli, ["verify"], 80)
+        child = spawn(cli, "verify", columns=80)
         child.expect("key: ")
         child.sendintr()
         child.expect(pexpect.EOF)
@@ -117,7 +120,7 @@ class TestOnATerminal:
     def test_several_keys_are_asked_about(self, cli: Cli) -> None:
         """delete of many asks on a terminal, and no is no."""
         cli("generate", "--count", "2", "--alias", "ci-{n}", check=True)
-        child = spawn(cli, ["delete", "ci-1", "ci-2"], 80)
+        child = spawn(cli, "delete", "ci-1", "ci-2", columns=80)
         child.expect("delete 2 keys")
         child.sendline("n")
         child.expect(pexpect.EOF)
@@ -127,42 +130,13 @@ class TestOnATerminal:
         assert len(cli("list", "-o", "json", check=True).json["keys"]) == 2
 
 
-def spawn(cli: Cli, arguments: list[str], columns: int) -> "pexpect.spawn[str]":
-    """Start keyctl on a terminal of this width."""
-    return pexpect.spawn(
-        KEYCTL[0],
-        [*KEYCTL[1:], *arguments],
-        env={**cli.environment, "TERM": "xterm"},
-        cwd=str(cli.home),
-        dimensions=(40, columns),
-        encoding="utf-8",
-        timeout=30,
-    )
-
-
-def on_terminal(cli: Cli, arguments: list[str], columns: int) -> str:
-    """Return what keyctl shows on a terminal of this width, without its colours."""
-    child = spawn(cli, arguments, columns)
-    child.expect(pexpect.EOF)
-    child.close()
-    assert child.exitstatus == 0, child.before
-    return strip_colours(child.before or "")
-
-
-def strip_colours(text: str) -> str:
-    """Return *text* without escape sequences."""
-    import re
-
-    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
-
-
 class TestThePanelOfARotation:
     def test_says_what_info_says_and_until_when_the_old_secret_works(self, cli: Cli) -> None:
         """Its budget and end are the key's own, and the old secret's end is named."""
         cli(*("generate", "--alias", "a", "--max-budget", "20", "--duration", "30d"), check=True)
         key = cli("info", "a", "-o", "json", check=True).json
 
-        shown = on_terminal(cli, ["rotate", "a"], 80)
+        shown = uncoloured(on_terminal(cli, "rotate", "a", columns=80))
 
         old = cli("info", "a", "-o", "json", check=True).json["secrets"][1]
         until = old["not_after"].replace("T", " ")[:19]
@@ -176,7 +150,7 @@ class TestThePanelOfARotation:
         cli("generate", "--alias", "a", check=True)
         first = cli("info", "a", "-o", "json", check=True).json["secrets"][0]["id"]
 
-        shown = on_terminal(cli, ["rotate", "a", "--grace", "none"], 80)
+        shown = uncoloured(on_terminal(cli, "rotate", "a", "--grace", "none", columns=80))
         told = cli("rotate", "a", "--grace", "none", check=True).stderr
         answer = cli("rotate", "a", "--grace", "none", "-o", "json", check=True).json
 
@@ -188,7 +162,9 @@ class TestThePanelOfARotation:
         """The path is in the panel, the key is not."""
         cli("generate", "--alias", "a", check=True)
 
-        shown = on_terminal(cli, ["rotate", "a", "--out-file", str(tmp_path / "k")], 160)
+        shown = uncoloured(
+            on_terminal(cli, "rotate", "a", "--out-file", str(tmp_path / "k"), columns=160)
+        )
 
         assert f"delivered to  {tmp_path / 'k'}" in shown
         assert (tmp_path / "k").read_text().strip() not in shown
@@ -204,7 +180,7 @@ class TestACopyThatIsDone:
         copied = cli("db", "copy", "--target-url", target, check=True)
 
         for answer, status, state in (("n", 130, "moved"), ("y", 0, "current")):
-            child = spawn(cli, ["db", "copy", "--abort"], 100)
+            child = spawn(cli, "db", "copy", "--abort", columns=100)
             child.expect("Open this one again")
             child.sendline(answer)
             child.expect(pexpect.EOF)

@@ -2,12 +2,11 @@
 
 import os
 import re
-from collections.abc import Mapping
 
-import pexpect
 import pytest
-from harness import KEYCTL, Cli
+from harness import Cli
 from inside import Inside
+from terminal import on_terminal, uncoloured
 
 pytestmark = pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
 
@@ -38,25 +37,6 @@ LOOKS: dict[str, tuple[int, dict[str, str]]] = {
 ALL = bool(os.environ.get("KEYCTL_ALL_TERMINALS"))
 
 
-def on_terminal(
-    cli: Cli, arguments: tuple[str, ...], columns: int, extra: Mapping[str, str]
-) -> str:
-    """Return what the program, in a process of its own, writes to a terminal of this width."""
-    child = pexpect.spawn(
-        KEYCTL[0],
-        [*KEYCTL[1:], *arguments],
-        env={**cli.environment, "TERM": "xterm", **extra},
-        cwd=str(cli.home),
-        dimensions=(40, columns),
-        encoding="utf-8",
-        timeout=60,
-    )
-    child.expect(pexpect.EOF)
-    child.close()
-    assert child.exitstatus == 0, child.before
-    return (child.before or "").replace("\r\n", "\n")
-
-
 def still(text: str) -> str:
     """Return *text* without what goes on while one program ends and another one begins.
 
@@ -84,9 +64,9 @@ def test_every_list_and_page_is_what_its_file_shows(cli: Cli, inside: Inside, lo
     columns, extra = LOOKS[look]
     pages = PAGES if ALL else PAGES[list(LOOKS).index(look) :: len(LOOKS)]
     for page in pages:
-        shown = on_terminal(cli, page, columns, extra)
+        shown = on_terminal(cli, *page, columns=columns, **extra)
         inner = inside(*page, terminal=columns, environment=extra, check=True)
 
         assert still(shown) == still(inner.stdout + inner.stderr), (page, look)
-        longest = max(len(re.sub(r"\x1b\[[0-9;]*m", "", line)) for line in shown.splitlines())
+        longest = max(len(uncoloured(line)) for line in shown.splitlines())
         assert longest <= columns or page[-1] == "wide" or page[0] != "list", (page, longest)
