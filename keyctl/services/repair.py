@@ -166,5 +166,5 @@ def _problem(key: Key) -> str:
 
 def _command(key: Key) -> str:
     if key.confirmed_at is None:
-        return "run the same keyctl generate again"
+        return "run the same command again"
     return f"keyctl rotate {key.id}"

@@ -39,17 +39,7 @@ class TierService:
             with self._administering("create", tier_id) as unit:
                 if tiers.find_tier(unit.connection, tier_id) is not None:
                     raise taken
-                tier = Tier(
-                    id=tier_id,
-                    created_at=unit.now,
-                    created_by=unit.caller.actor,
-                    updated_at=unit.now,
-                    updated_by=unit.caller.actor,
-                    budget_anchor_at=unit.now,
-                    **values,
-                )
-                tiers.write_tier(unit.connection, tier)
-                unit.record("budget_created", "budget", tier_id, after=row_of(tier))
+                tier = make_tier(unit, tier_id, values)
         except ConstraintError:
             raise taken from None  # somebody else was faster
         return _answer(tier, unit)
@@ -130,6 +120,22 @@ class TierService:
     def _administering(self, verb: str, tier_id: str) -> AbstractContextManager[Unit]:
         action = f"budget_{verb}_denied"
         return administering(self.workspace, f"{verb} a budget", action, "budget", tier_id)
+
+
+def make_tier(unit: Unit, tier_id: str, values: Mapping[str, Any]) -> Tier:
+    """Write a tier that is not there yet, with its event, and return it."""
+    tier = Tier(
+        id=tier_id,
+        created_at=unit.now,
+        created_by=unit.caller.actor,
+        updated_at=unit.now,
+        updated_by=unit.caller.actor,
+        budget_anchor_at=unit.now,
+        **values,
+    )
+    tiers.write_tier(unit.connection, tier)
+    unit.record("budget_created", "budget", tier_id, after=row_of(tier))
+    return tier
 
 
 def require_tier(connection: Connection, tier_id: str, *, lock: bool = False) -> Tier:

@@ -10,7 +10,6 @@ from sqlalchemy import (
     Connection,
     Text,
     and_,
-    case,
     func,
     literal,
     or_,
@@ -25,6 +24,7 @@ from keyctl import jsontext
 from keyctl.db import rows
 from keyctl.db.failures import is_unreadable
 from keyctl.db.queries.patterns import lists, matches, mentions
+from keyctl.db.queries.standing import state_of
 from keyctl.db.queries.visible import Visible, is_visible
 from keyctl.db.tables import claims, keys, organizations, secrets, teams, users
 from keyctl.errors import UnreadableRowError
@@ -98,14 +98,9 @@ def list_fields(
     a row cannot be read; `list_keys` says which.
     """
     chosen = ("id", "created_at", *(name for name in names if name not in ("id", "created_at")))
-    state = case(
-        (keys.c.deleted_at.is_not(None), "deleted"),
-        (keys.c.confirmed_at.is_(None), "pending"),
-        (keys.c.blocked, "blocked"),
-        (keys.c.expires <= now, "expired"),
-        else_="active",
+    query = select(*(keys.c[name] for name in chosen), state_of(now)).where(
+        *_conditions(wanted, now)
     )
-    query = select(*(keys.c[name] for name in chosen), state).where(*_conditions(wanted, now))
     if after is not None:
         query = query.where(tuple_(keys.c.created_at, keys.c.id) < tuple_(*_page_key(after)))
     query = query.order_by(keys.c.created_at.desc(), keys.c.id.desc()).limit(limit)

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, Table, and_, case, func, literal, or_, select
+from sqlalchemy import ColumnElement, Connection, Table, and_, case, func, literal, or_, select
 
 from keyctl.db.queries.visible import Visible, is_visible
 from keyctl.db.tables import keys, organizations, outbox, teams, users
@@ -16,15 +16,20 @@ _BUDGETS: Final[tuple[tuple[str, Table, str], ...]] = (
 )
 
 
-def count_keys(connection: Connection, *, now: datetime) -> dict[str, int]:
-    """Return how many keys are in each state."""
-    state = case(
+def state_of(now: datetime) -> ColumnElement[str]:
+    """Return the expression for a key's state, as `lifecycle.key_state` tells it of a record."""
+    return case(
         (keys.c.deleted_at.is_not(None), "deleted"),
         (keys.c.confirmed_at.is_(None), "pending"),
         (keys.c.blocked, "blocked"),
         (keys.c.expires <= now, "expired"),
         else_="active",
     )
+
+
+def count_keys(connection: Connection, *, now: datetime) -> dict[str, int]:
+    """Return how many keys are in each state."""
+    state = state_of(now)
     query = select(state, func.count()).select_from(keys).group_by(state)
     return {row[0]: row[1] for row in connection.execute(query)}
 

@@ -14,7 +14,7 @@ from keyctl.litellm import inventory
 from keyctl.litellm.owners import MappedMember, MappedOwner, map_organization, map_team, map_user
 from keyctl.litellm.values import Row, decoded
 from keyctl.purses import Terms, member_purse
-from keyctl.records import Organization, Principal, Team, Tier, User
+from keyctl.records import Organization, Principal, Team, User
 from keyctl.services import access_groups
 from keyctl.services.import_litellm.report import (
     Begin,
@@ -28,6 +28,7 @@ from keyctl.services.import_litellm.report import (
     owner_name,
 )
 from keyctl.services.owners import WORD
+from keyctl.services.tiers import make_tier
 from keyctl.services.transaction import Unit, row_of, told_columns
 
 _BATCH: Final = 500
@@ -220,17 +221,7 @@ def _keep_tier(unit: Unit, tier_id: str | None, columns: dict[str, Any]) -> None
     """Make the tier that holds what a user or a member has here by a tier only; one that is here is left alone."""
     if not columns or tier_id is None or tiers.find_tier(unit.connection, tier_id) is not None:
         return
-    tier = Tier(
-        id=tier_id,
-        created_at=unit.now,
-        created_by=unit.caller.actor,
-        updated_at=unit.now,
-        updated_by=unit.caller.actor,
-        budget_anchor_at=unit.now,
-        **columns,
-    )
-    tiers.write_tier(unit.connection, tier)
-    unit.record("budget_created", "budget", tier_id, after=row_of(tier))
+    make_tier(unit, tier_id, columns)
 
 
 def _limits_of(unit: Unit, team_id: str, member: MappedMember) -> dict[str, Any]:
