@@ -3,7 +3,7 @@
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -211,7 +211,7 @@ class Database:
         """Return the schema revision, None for a database that keyctl was not installed in."""
         if self.path is not None and not self.path.exists():
             return None
-        with translated(self.address, variable=self._variable), self.engine.connect() as connection:
+        with self.translated(), self.engine.connect() as connection:
             return current_revision(connection)
 
     def upgrade(self) -> tuple[str | None, str]:
@@ -228,7 +228,7 @@ class Database:
         before = self.revision()
         if before is not None and (before > HEAD or move_of(before) is not None):
             check_writable(before)
-        with translated(self.address, variable=self._variable):
+        with self.translated():
             if before is None:
                 with self.engine.connect().execution_options(**READ) as connection:
                     refuse_foreign(connection, self.shown)
@@ -239,11 +239,15 @@ class Database:
                 self.upgraded_from = before
         return before, HEAD
 
+    def translated(self) -> AbstractContextManager[None]:
+        """Tell driver errors of a block as this database's; `read`, `write` and `recording` do so."""
+        return translated(self.address, variable=self._variable)
+
     @contextmanager
     def _translated(self) -> Iterator[None]:
         """Translate the block's errors; after one of the database the next try connects anew."""
         try:
-            with translated(self.address, variable=self._variable):
+            with self.translated():
                 yield
         except SchemaError:
             raise

@@ -18,7 +18,6 @@ from sqlalchemy import (
     select,
     tuple_,
 )
-from sqlalchemy.exc import OperationalError
 
 from keyctl.db.database import Database
 from keyctl.db.tables import audit_head, metadata
@@ -106,7 +105,8 @@ def is_passed(source: Connection, target: Database) -> bool:
 
 
 def copy_table(
-    source: Connection,
+    reading: Connection,
+    source: Database,
     target: Database,
     table: Table,
     *,
@@ -115,16 +115,17 @@ def copy_table(
 ) -> Contents:
     """Copy what *target* does not have yet, chunk by chunk, and return the source's contents.
 
+    *reading* is a transaction of *source*.
     *marked* is the mark of the target; *step* is told how many rows were read.
     """
-    if is_passed(source, target):
-        return _pass_table(source, target, table, marked=marked, step=step)
+    if is_passed(reading, target):
+        return _pass_table(reading, source, target, table, marked=marked, step=step)
     contents = Contents()
     with target.write(marked=marked) as connection:
         if table.name == audit_head.name:
             connection.execute(delete(table))  # every new database has one
         has_rows = connection.execute(select(table).limit(1)).first() is not None
-    with closing(_chunks(source, table)) as chunks:
+    with closing(_chunks(reading, table)) as chunks:
         for chunk in chunks:
             contents = contents.with_rows(chunk)
             with target.write(marked=marked) as connection:
@@ -158,7 +159,8 @@ def contents_of(
 
 
 def _pass_table(
-    source: Connection,
+    reading: Connection,
+    source: Database,
     target: Database,
     table: Table,
     *,
@@ -171,7 +173,7 @@ def _pass_table(
     if table.name == audit_head.name:
         with target.write(marked=marked) as connection:
             connection.execute(delete(table))  # every new database has one
-    passing.pass_rows(source, target, table, marked=marked, heard=heard.hear)
+    passing.pass_rows(reading, source, target, table, marked=marked, heard=heard.hear)
     return heard.contents
 
 
@@ -199,24 +201,9 @@ def _insert(connection: Connection, table: Table, rows: Sequence[Sequence[Any]])
     if not rows:
         return
     if connection.dialect.name == "postgresql":
-        _insert_by_copy(connection, table, rows)
+        from keyctl.db import passing  # noqa: PLC0415  # only where PostgreSQL is
+
+        passing.insert_rows(connection, table, rows)
         return
     names = table.c.keys()
     connection.execute(insert(table), [dict(zip(names, row, strict=True)) for row in rows])
-
-
-def _insert_by_copy(connection: Connection, table: Table, rows: Sequence[Sequence[Any]]) -> None:
-    """Insert by COPY, which is several times as fast as INSERT."""
-    from psycopg import Error, sql  # noqa: PLC0415  # only where PostgreSQL is
-
-    statement = sql.SQL("COPY {} ({}) FROM STDIN").format(
-        sql.Identifier(table.name),
-        sql.SQL(", ").join(sql.Identifier(column.name) for column in table.c),
-    )
-    driver: Any = connection.connection.dbapi_connection
-    try:
-        with driver.cursor() as cursor, cursor.copy(statement) as copy:
-            for row in rows:
-                copy.write_row(tuple(row))
-    except Error as error:
-        raise OperationalError("COPY", None, error) from error

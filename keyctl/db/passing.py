@@ -1,6 +1,6 @@
-"""Pass rows from one PostgreSQL to another as COPY writes them, without looking into them."""
+"""Write rows by COPY, and pass them so from one PostgreSQL to another without looking into them."""
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from itertools import chain, islice
 from select import select
@@ -22,10 +22,20 @@ _BYTES: Final = 4 * 1024 * 1024
 # So often in a transaction: a commit takes as long as some thousand rows.
 PARTS: Final = 20
 _ALL: Final = sql.SQL("")
+_WRITE: Final = "COPY {table} ({columns}) FROM STDIN"
+
+
+def insert_rows(connection: Connection, table: Table, found: Sequence[Sequence[Any]]) -> None:
+    """Insert rows, which takes a fraction of the time of an INSERT."""
+    driver: Any = connection.connection.dbapi_connection
+    with _translated(), driver.cursor() as cursor, cursor.copy(_statement(_WRITE, table)) as copy:
+        for row in found:
+            copy.write_row(tuple(row))
 
 
 def pass_rows(
-    source: Connection,
+    reading: Connection,
+    source: Database,
     target: Database,
     table: Table,
     *,
@@ -35,15 +45,17 @@ def pass_rows(
     """Write what *target* does not have yet, in order, some rows a transaction.
 
     What a killed run wrote is the beginning: every transaction of it was of the rows that came next.
+    *reading* is a transaction of *source*.
     *heard* is told of all rows, those that are there already too, as `written` yields them.
     """
     with target.write(marked=marked) as connection:
         last = _last(connection, table)
     if last is not None:
-        for part, count in written(source, table, _up_to(table, last)):
+        for part, count in written(reading, table, _up_to(table, last)):
             heard(part, count)
-    form = _statement("COPY {table} ({columns}) FROM STDIN", table)
-    with closing(written(source, table, _ALL if last is None else _behind(table, last))) as parts:
+    form = _statement(_WRITE, table)
+    new = _ALL if last is None else _behind(table, last)
+    with closing(_read(reading, source, table, new)) as parts:
         for first in parts:
             with (
                 target.write(marked=marked) as connection,
@@ -55,6 +67,14 @@ def pass_rows(
                 for part, count in chain([first], islice(parts, PARTS - 1)):
                     copy.write(part)
                     heard(part, count)
+
+
+def _read(
+    reading: Connection, source: Database, table: Table, where: sql.Composable
+) -> Generator[tuple[bytes, int]]:
+    """Yield what `written` does; whoever asks for it writes to another database meanwhile."""
+    with source.translated(), closing(written(reading, table, where)) as parts:
+        yield from parts
 
 
 def written(
@@ -100,7 +120,8 @@ def _rows_of(driver: Any, command: bytes) -> Generator[memoryview]:
                 is_over = True
     finally:
         if not is_over:
-            driver.cancel()
+            with suppress(Error):
+                driver.cancel()
             with suppress(Error):
                 while pgconn.get_copy_data(0)[0] > 0:
                     pass
@@ -130,7 +151,8 @@ def _last(connection: Connection, table: Table) -> tuple[Any, ...] | None:
     """Return the primary key of the last row that is there."""
     query = "SELECT {keys} FROM {table} ORDER BY {keys_backwards} LIMIT 1"
     driver: Any = connection.connection.dbapi_connection
-    row: tuple[Any, ...] | None = driver.execute(_statement(query, table)).fetchone()
+    with _translated():
+        row: tuple[Any, ...] | None = driver.execute(_statement(query, table)).fetchone()
     return row
 
 

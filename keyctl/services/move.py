@@ -167,11 +167,13 @@ class MoveService:
     def _fill(self, target: Database, move: Move, step: Step) -> dict[str, int]:
         marked = Move("filling", move.id).mark
         found: dict[str, moving.Contents] = {}
-        with self.workspace.database.read(snapshot=True) as connection:
+        source = self.workspace.database
+        with source.read(snapshot=True) as connection:
             passed = moving.is_passed(connection, target)
             for table in moving.TABLES:
                 found[table.name] = moving.copy_table(
                     connection,
+                    source,
                     target,
                     table,
                     marked=marked,

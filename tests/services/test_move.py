@@ -1,12 +1,15 @@
 """A database is moved whole, between SQLite and PostgreSQL, and nobody writes to two of them."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
+from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import psycopg
 import pytest
 from databases import administered, at
 from sqlalchemy import text
@@ -16,7 +19,14 @@ from keyctl.db import moving, passing
 from keyctl.db.database import Database
 from keyctl.db.queries import audit
 from keyctl.db.schema import HEAD
-from keyctl.errors import BeingMovedError, ConflictError, CorruptedError, UsageError
+from keyctl.errors import (
+    BeingMovedError,
+    BusyError,
+    ConflictError,
+    CorruptedError,
+    KeyctlError,
+    UsageError,
+)
 from keyctl.requests import GenerateRequest
 from keyctl.services.issue.generate import GenerateService
 from keyctl.services.issue.order import Order
@@ -28,6 +38,18 @@ from keyctl.services.workspace import Workspace
 
 def quiet(_what: str, _rows: int) -> None:
     """Take the news of each step."""
+
+
+# The server ends the connection, or what the connection is at work on.
+ENDED = "pg_terminate_backend(pid, 5000)"
+CANCELLED = "pg_cancel_backend(pid)"
+
+
+def disturb(postgres_url: str, database: Database, how: str = ENDED) -> None:
+    """End what is connected to a PostgreSQL database, or what it does."""
+    name = database.address.url.database
+    with administered(postgres_url) as execute:
+        execute(f"SELECT {how} FROM pg_stat_activity WHERE datname = '{name}'")
 
 
 KINDS = {"sqlite": "postgresql", "postgresql": "sqlite"}
@@ -163,9 +185,9 @@ class TestACopy:
         copied = moving.copy_table  # a fault in what no command reaches
 
         def tampered(
-            source: Any, target: Database, table: Any, *, marked: str, step: Any
+            reading: Any, source: Any, target: Database, table: Any, *, marked: str, step: Any
         ) -> moving.Contents:
-            contents = copied(source, target, table, marked=marked, step=step)
+            contents = copied(reading, source, target, table, marked=marked, step=step)
             if table.name == "keys":
                 with target.write(marked=marked) as connection:
                     connection.execute(text("UPDATE keys SET spend = spend + 1"))
@@ -176,6 +198,105 @@ class TestACopy:
             MoveService(world.workspace).copy(target, step=quiet)
         with pytest.raises(BeingMovedError), target.read():
             pass
+
+
+class TestAnOutage:
+    """Is told as of the side that has it, and the same command goes on after it."""
+
+    @pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
+    @pytest.mark.parametrize(
+        ("into", "how"), [("postgresql", CANCELLED), ("postgresql", ENDED), ("sqlite", ENDED)]
+    )
+    def test_of_the_source(
+        self, world: World, target: Database, how: str, postgres_url: str, monkeypatch: Any
+    ) -> None:
+        """Between two parts of a table, while the target is written."""
+        monkeypatch.setattr(passing, "ROWS", 1)
+        monkeypatch.setattr(moving, "CHUNK", 1)
+        workspace = world.workspace
+        for number in range(6):
+            issued(workspace, key_alias=f"k{number}")
+        # More than waits on the way: the server must still have rows when it goes.
+        with workspace.database.write() as connection:
+            connection.execute(
+                text("UPDATE keys SET metadata = '{\"a\": \"' || repeat('x', 4000000) || '\"}'")
+            )
+
+        def disturbed(what: str, _rows: int) -> None:
+            if what == "keys":
+                disturb(postgres_url, workspace.database, how)
+
+        service = MoveService(workspace)
+        with pytest.raises(KeyctlError) as caught:
+            service.copy(target, step=disturbed)
+        told = f"{caught.value} {caught.value.hint}"
+        assert caught.value.exit_code in (6, 7)
+        assert workspace.database.shown in told
+        assert target.shown not in told
+        assert service.copy(target, step=quiet)["rows"]["keys"] == 6
+
+    @pytest.mark.parametrize("into", ["postgresql"])
+    @pytest.mark.parametrize("kind", sorted(KINDS), indirect=True)
+    def test_of_the_target(
+        self, world: World, target: Database, postgres_url: str, monkeypatch: Any
+    ) -> None:
+        """Between two parts of a table, while the source is read."""
+        monkeypatch.setattr(passing, "ROWS", 1)
+        monkeypatch.setattr(moving, "CHUNK", 1)
+        workspace = world.workspace
+        for number in range(6):
+            issued(workspace, key_alias=f"k{number}")
+
+        def disturbed(what: str, _rows: int) -> None:
+            if what == "keys":
+                disturb(postgres_url, target)
+
+        service = MoveService(workspace)
+        with pytest.raises(KeyctlError) as caught:
+            service.copy(target, step=disturbed)
+        told = f"{caught.value} {caught.value.hint}"
+        assert caught.value.exit_code == 6
+        assert target.shown in told
+        assert workspace.database.shown not in told
+        assert service.copy(target, step=quiet)["rows"]["keys"] == 6
+
+    @pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
+    @pytest.mark.parametrize("into", ["postgresql"])
+    def test_before_the_first_part(self, world: World, target: Database) -> None:
+        """A table of the target that somebody else has locked does not tell its last row."""
+        issued(world.workspace, key_alias="a")
+        url = target.address.url
+        hurried = Database(
+            url.render_as_string(hide_password=False), patience=timedelta(milliseconds=500)
+        )
+        plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
+        with psycopg.connect(plain) as other:
+
+            def lock(what: str, _rows: int) -> None:
+                if what == "teams":
+                    other.execute("LOCK TABLE keys")
+
+            with pytest.raises(BusyError) as caught:
+                MoveService(world.workspace).copy(hurried, step=lock)
+        hurried.engine.dispose()
+        assert target.shown in str(caught.value)
+
+    @pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
+    def test_of_who_would_end_the_reading(self, world: World, monkeypatch: Any) -> None:
+        """A server that takes no request to cancel is read to its end, and can be asked again."""
+        monkeypatch.setattr(passing, "ROWS", 1)
+        issued(world.workspace, key_alias="a")
+        issued(world.workspace, key_alias="b")
+
+        def refused(_self: Any) -> None:
+            raise psycopg.OperationalError("too many connections")
+
+        monkeypatch.setattr(psycopg.Connection, "cancel", refused)
+        (keys,) = (table for table in moving.TABLES if table.name == "keys")
+        with world.workspace.database.read() as connection:
+            with closing(passing.written(connection, keys)) as parts:
+                next(parts)
+            assert connection.execute(text("SELECT count(*) FROM keys")).scalar_one() == 2
 
 
 class TestWhatIsRefused:
