@@ -1,5 +1,6 @@
 """Write a file beside the one that it will replace, and remove what killed runs left so."""
 
+import errno
 import fcntl
 import os
 import stat
@@ -48,7 +49,8 @@ def begun(target: Path) -> Iterator[Part]:
         with suppress(OSError):
             fcntl.flock(part.handle, fcntl.LOCK_EX)
         if part.named and os.fstat(part.handle).st_nlink == 0:
-            raise FileNotFoundError(f"{path} was taken for the rest of a killed run")
+            what = "its part was taken for the rest of a killed run"
+            raise FileNotFoundError(errno.ENOENT, what, str(path))
         yield part
     finally:
         if part.named:

@@ -1,12 +1,16 @@
 """What a killed run left half written goes with the next delivery; what a living run writes stays."""
 
+import errno
 import fcntl
 import os
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from keyctl.keystring import mint
 from keyctl.sinks import parts
-from keyctl.sinks.base import Parcel
+from keyctl.sinks.base import NotTakenError, Parcel
 from keyctl.sinks.file import FileSink
 
 
@@ -49,3 +53,24 @@ def test_a_part_is_locked_until_it_is_in_place(tmp_path: Path) -> None:
         assert part.path.exists()
     os.close(folder)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_part_that_is_removed_before_it_is_locked_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is put in place, and the error says why."""
+
+    opened = os.open
+
+    def named(path: Any, flags: int, *mode: int, **options: Any) -> int:
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            raise OSError(errno.EOPNOTSUPP, "not on this file system")
+        return opened(path, flags, *mode, **options)
+
+    def locked(handle: int, _operation: int) -> None:
+        os.unlink(os.readlink(f"/proc/self/fd/{handle}"))
+
+    monkeypatch.setattr(os, "open", named)
+    monkeypatch.setattr(fcntl, "flock", locked)
+    with pytest.raises(NotTakenError, match=r"ci: its part was taken for the rest of a killed run"):
+        deliver(tmp_path / "ci")
