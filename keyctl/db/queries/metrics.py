@@ -8,6 +8,7 @@ from typing import Final
 from sqlalchemy import Connection, Table, and_, case, exists, func, or_, select
 
 from keyctl.db.queries.reminders import is_overdue
+from keyctl.db.queries.standing import state_of
 from keyctl.db.tables import claims, keys, organizations, outbox, secrets, teams, users
 
 _BUDGETS: Final[dict[str, Table]] = {
@@ -29,17 +30,11 @@ class Used:
 
 
 def count_keys(connection: Connection, *, now: datetime) -> dict[tuple[str, str], int]:
-    """Return how many keys there are by state, as `lifecycle.key_state` tells, and by team.
+    """Return how many keys there are by state and by team.
 
     A key without a team counts under the empty name.
     """
-    state = case(
-        (keys.c.deleted_at.is_not(None), "deleted"),
-        (keys.c.confirmed_at.is_(None), "pending"),
-        (keys.c.blocked.is_(True), "blocked"),
-        (keys.c.expires <= now, "expired"),
-        else_="active",
-    ).label("state")
+    state = state_of(now).label("state")
     team = func.coalesce(keys.c.team_id, "").label("team")
     query = select(state, team, func.count()).group_by(state, team)
     return {(row[0], row[1]): row[2] for row in connection.execute(query)}

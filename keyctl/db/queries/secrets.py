@@ -6,7 +6,6 @@ from itertools import islice
 from typing import Any, Final
 
 from sqlalchemy import (
-    Boolean,
     ColumnElement,
     Connection,
     Select,
@@ -34,10 +33,6 @@ from keyctl.records import (
 )
 
 _PAGE: Final = 500
-# What the database fills in where a new secret's row does not say.
-_UNSAID: Final = {
-    column.name: False if isinstance(column.type, Boolean) else None for column in secrets.c
-}
 
 
 def secrets_of(connection: Connection, *key_ids: str) -> list[Secret]:
