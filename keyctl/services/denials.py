@@ -4,7 +4,7 @@ The action is that of the command which was refused: `key_unblock_denied`, `team
 A refused `generate` is `key_denied`, as it has been from the first version on.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -81,7 +81,7 @@ def record_stranger(
     It is on record under the key that it was a secret of, else under the public id that it
     carries, else (no string of the generated form) under nothing.
     """
-    object_id = key_id or ("" if secret_id is None else f"sk-{secret_id}")
+    object_id = key_id or ("" if secret_id is None else f"{keystring.PREFIX}{secret_id}")
     after = None if secret_id is None else {"secret_id": secret_id}
     attempt = Attempt("caller_denied", "key", object_id)
     _where_possible(
@@ -98,15 +98,29 @@ def _room_for_strangers(unit: Unit, key_id: str | None) -> int:
 
     Whoever repeats a string that is no key would else fill the trail.  Each known key has its own
     number in an hour, so that nobody hides a real one behind a flood.  All others share one: of
-    the newest events so many, which needs no scan and leaves every honest event its place.
+    the newest events so many, which needs no scan and leaves every honest event its place.  Where
+    that many are there, and none says that no more are recorded, one more does.
     """
     since = unit.now - _PERIOD
     if key_id is not None:
         wanted = Conditions(key_ids=[key_id], actions=["caller_denied"], since=since)
         return MOST_OF_A_KEY - len(audit.find_events(unit.connection, wanted, limit=MOST_OF_A_KEY))
     newest = audit.find_events(unit.connection, Conditions(since=since), limit=2 * MOST_STRANGERS)
-    refused = [event for event in newest if event["action"] == "caller_denied"]
-    return MOST_STRANGERS - len(refused)
+    refused = [event for event in newest if _is_of_a_stranger(event)]
+    if any(str(event["reason"]).endswith(_NO_MORE) for event in refused):
+        return MOST_STRANGERS - len(refused)
+    return max(MOST_STRANGERS - len(refused), 1)
+
+
+def _is_of_a_stranger(event: Mapping[str, Any]) -> bool:
+    """Tell whether it is a refused caller's who is on record under no known key.
+
+    Who was refused a place broke a rule, which is on record with it; a stranger breaks none.
+    """
+    object_id = str(event["object_id"])
+    is_unknown = not object_id or object_id.startswith(keystring.PREFIX)
+    broke_a_rule = '"violations"' in str(event["after"])
+    return event["action"] == "caller_denied" and is_unknown and not broke_a_rule
 
 
 def record_restriction(workspace: Workspace, error: RestrictedError) -> None:

@@ -12,13 +12,19 @@ from clock import Clock
 from world import CALLERS, Hand, World
 
 from keyctl.config.settings import Settings
-from keyctl.errors import CallerDeniedError, DeniedError, PolicyDeniedError
+from keyctl.errors import (
+    CallerDeniedError,
+    DeniedError,
+    PolicyDeniedError,
+    RestrictedError,
+    Violation,
+)
 from keyctl.records import Organization, Principal, Team
 from keyctl.requests import GenerateRequest
 from keyctl.services import callers
 from keyctl.services.audit import AuditService, EventFilter
 from keyctl.services.budgets import BudgetService
-from keyctl.services.denials import MOST_OF_A_KEY
+from keyctl.services.denials import MOST_OF_A_KEY, record_restriction
 from keyctl.services.directory import DirectoryService
 from keyctl.services.events.sender import DeliverOrder
 from keyctl.services.events.service import EventService
@@ -257,3 +263,51 @@ class TestStrangers:
 
         recorded = denials(world.workspace)
         assert (len(recorded), recorded[-1]) == (5, ("caller_denied", "key", ended.key_id))
+
+    def test_nobody_hides_behind_known_keys(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Refusals of keys that have ended leave the strings that are none their whole number."""
+        monkeypatch.setattr("keyctl.services.denials.MOST_STRANGERS", 4)
+        hand = Hand()
+        GenerateService(world.workspace).generate(order(key_alias="gone"), hand)
+        EndingService(world.workspace).delete(["gone"])
+
+        for _ in range(5):
+            self.refused(world.workspace, hand.held)
+        for _ in range(6):
+            self.refused(world.workspace, "no key at all")
+
+        strangers = [item for item in denials(world.workspace) if not item[2]]
+        (last,) = AuditService(world.workspace).page(EventFilter(), limit=1)[0]
+        assert len(strangers) == 4
+        assert last["reason"].endswith("; more of these within the hour are not recorded")
+
+    def test_nor_behind_places_that_are_nobodys_to_choose(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """They go on record without a number, and take none of the strangers'."""
+        monkeypatch.setattr("keyctl.services.denials.MOST_STRANGERS", 4)
+        place = Violation(rule="caller.restricted", field="--out-file", message="is not yours")
+        for _ in range(3):
+            record_restriction(world.workspace, RestrictedError("no", violations=[place]))
+        for _ in range(6):
+            self.refused(world.workspace, "no key at all")
+
+        assert len(denials(world.workspace)) == 7
+        (last,) = AuditService(world.workspace).page(EventFilter(), limit=1)[0]
+        assert last["reason"].endswith("; more of these within the hour are not recorded")
+
+    def test_that_no_more_are_recorded_is_said_once_in_any_case(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Two at the same time may each be the last but one: then one more says it."""
+        for _ in range(5):
+            self.refused(world.workspace, "no key at all")
+        monkeypatch.setattr("keyctl.services.denials.MOST_STRANGERS", 4)
+        for _ in range(3):
+            self.refused(world.workspace, "no key at all")
+
+        assert len(denials(world.workspace)) == 6
+        (last,) = AuditService(world.workspace).page(EventFilter(), limit=1)[0]
+        assert last["reason"].endswith("; more of these within the hour are not recorded")
