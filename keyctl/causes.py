@@ -36,17 +36,15 @@ _WORDS: Final = {
 _VERIFIED: Final = "verify_message"
 # Where a client keeps what its error came from, besides Python itself.
 _INNER: Final = "reason"
-_KEYCTL: Final = str(Path(__file__).parent)
-_PYTHON: Final = str(Path(os.__file__).parent)
+_KEYCTL: Final = f"{Path(__file__).parent}{os.sep}"
+_PYTHON: Final = f"{Path(os.__file__).parent}{os.sep}"
+# In Python's own folder, and what somebody installed.
+_INSTALLED: Final = tuple(f"{_PYTHON}{name}{os.sep}" for name in ("site-packages", "dist-packages"))
 
 
 def cause(error: BaseException) -> str:
     """Return why *error* came, from what lies at its bottom: who raised it may have wrapped it twice."""
-    for found in _chain(error):
-        words = _words(found)
-        if words is not None:
-            return words
-    return f"its client failed: {_spelled(error)}"
+    return _why(error) or f"its client failed: {_spelled(error)}"
 
 
 def cause_in_code(error: BaseException) -> str:
@@ -58,11 +56,15 @@ def cause_in_code(error: BaseException) -> str:
     if isinstance(error, SystemExit):
         return "it ended the program"
     place = _place(error.__traceback__)
-    words = next((said for found in _chain(error) if (said := _words(found))), None)
     if isinstance(error, AttributeError) and place is None and error.name:
         return f"its module has no {error.name!r}"
-    what = words or f"it raised {type(error).__name__}"
+    what = _why(error) or f"it raised {type(error).__name__}"
     return what if place is None else f"{what} ({place})"
+
+
+def _why(error: BaseException) -> str | None:
+    """Return the words for the first of what *error* came from that has some."""
+    return next((words for found in _chain(error) if (words := _words(found))), None)
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
@@ -112,7 +114,7 @@ def _place(trace: TracebackType | None) -> str | None:
         file = trace.tb_frame.f_code.co_filename
         if file.startswith(_KEYCTL):
             place = None
-        elif not file.startswith((_PYTHON, "<")):
+        elif not file.startswith((_PYTHON, "<")) or file.startswith(_INSTALLED):
             place = f"{Path(file).name}, line {trace.tb_lineno}"
         trace = trace.tb_next
     return place

@@ -1,6 +1,7 @@
 """Causes are said in words: no class of a client, and nothing of what was sent."""
 
 import http.client
+import os
 import smtplib
 import socket
 import ssl
@@ -8,9 +9,11 @@ import sys
 import urllib.error
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from keyctl import causes
 from keyctl.causes import cause, cause_in_code
 from keyctl.sinks.python import imported
 
@@ -101,6 +104,28 @@ def test_a_function_of_the_configuration_is_told_where_it_failed(
     monkeypatch.delitem(sys.modules, "guard", raising=False)
 
     assert cause_in_code(failure(lambda: call("guard:f"))) == words
+
+
+FOLDER = Path(os.__file__).parent
+FILES: list[tuple[str, str]] = [
+    (
+        f"{Path(causes.__file__).parent}_guard.py",
+        "it raised AttributeError (keyctl_guard.py, line 2)",
+    ),
+    (f"{FOLDER}_guard/guard.py", "it raised AttributeError (guard.py, line 2)"),
+    (f"{FOLDER}/site-packages/guard.py", "it raised AttributeError (guard.py, line 2)"),
+    (f"{FOLDER}/dist-packages/guard/hook.py", "it raised AttributeError (hook.py, line 2)"),
+    (f"{Path(causes.__file__).parent}/guard.py", "its module has no 'x'"),
+]
+
+
+@pytest.mark.parametrize(("file", "words"), FILES)
+def test_code_beside_keyctl_and_python_is_the_persons_own(file: str, words: str) -> None:
+    """What is installed, and a name that begins as keyctl's does, is told with its line."""
+    names: dict[str, Any] = {}
+    exec(compile("def f():\n    return object.x\n", file, "exec"), names)  # noqa: S102  # as if there
+
+    assert cause_in_code(failure(names["f"])) == words
 
 
 def call(path: str) -> None:
