@@ -151,8 +151,8 @@ class BulkService:
         staged = [item for item in written if isinstance(item, StagedKey)]
         handed = delivery.hand_over([Load(staged=staged, deliver=lambda: deliver(made))])
         outcomes = handed.unless_broken()
-        for refusal in handed.refusals:
-            raise refusal
+        if handed.refusals:
+            raise handed.refusals[0]
         lost = [key_id for key_id, item in outcomes.items() if isinstance(item, KeyctlError)]
         if lost:
             raise DeliveryError(
