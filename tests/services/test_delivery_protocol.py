@@ -2,14 +2,17 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
 
 import pytest
+from clock import Clock
 from world import CALLERS, Hand, World, order_of
 
 from keyctl.db import queries
-from keyctl.errors import AliasTakenError, DeliveryError, KeyctlError
+from keyctl.errors import AliasTakenError, CorruptedError, DeliveryError, KeyctlError
 from keyctl.services.authorize.new_keys import NewKey
-from keyctl.services.delivery import run_lock
+from keyctl.services.delivery import protocol, run_lock
 from keyctl.services.delivery.protocol import Delivery
 from keyctl.services.issue.generate_each import EachService, Job
 from keyctl.services.issue.generate_many import BulkService, Made
@@ -17,6 +20,8 @@ from keyctl.services.issue.minting import minted
 from keyctl.services.issue.new_key import NewKeyRows
 from keyctl.services.issue.order import new_key_id
 from keyctl.services.keys.end import EndingService
+from keyctl.services.rotate.due import GROUP, DueOrder, DueService
+from keyctl.services.rotate.due_keys import DueLine
 from keyctl.services.workspace import Workspace
 from keyctl.sinks.base import NotTakenError, Parcel, Target, UnknownError
 
@@ -201,3 +206,27 @@ class TestHandOver:
             f" before they could be confirmed: {ids[1]}"
         )
         assert claims(world) == 0
+
+
+class TestARotationRunThatReadsBack:
+    def test_has_told_of_every_key_before(
+        self, world: World, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What is wrong with one secret hides none of the lines of the keys beside it."""
+        box = {"type": "file", "path": f"{tmp_path}/{{key_id}}"}
+        world.change({"settings": {"sinks": {"box": box}, "default_sink": "box"}})
+        for _ in range(GROUP + 1):
+            world.make({"auto_rotate": True, "rotation_interval": "1h"})
+        clock.advance(timedelta(hours=2))
+
+        def wrong(*_: object) -> None:
+            raise CorruptedError("a secret is not stored as it was written")
+
+        monkeypatch.setattr(protocol, "check_written", wrong)
+        monkeypatch.setattr("keyctl.services.rotate.due._CHECKED_AT_ONCE", GROUP)
+        lines: list[DueLine] = []
+
+        with pytest.raises(CorruptedError):
+            lines.extend(DueService(world.workspace).rotate_due(DueOrder()))
+
+        assert [line.result for line in lines] == ["rotated"] * GROUP

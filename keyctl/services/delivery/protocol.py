@@ -195,14 +195,14 @@ def until_done(
 class Delivery(Generic[S]):
     """One run's way through the protocol.
 
-    What was written is read back on a new connection when `checked_at_once` secrets are: those
-    connections are dear.
+    What was confirmed is read back at the end of `hand_over`, or with `reads_later` when whoever
+    runs it calls `read_back`: new connections are dear.
     """
 
     workspace: Workspace
     run: Run
     rows: Rows[S]
-    checked_at_once: int = 1
+    reads_later: bool = False
     _unread: "list[Confirmed[S]]" = field(default_factory=list)
 
     # --- transaction 1
@@ -305,7 +305,7 @@ class Delivery(Generic[S]):
                 refusals.append(self.rows.refusal(load.staged, fault, cause))
                 outcomes.update((item.key_id, refusals[-1]) for item in load.staged)
         self._unread += [item for item in outcomes.values() if isinstance(item, Confirmed)]
-        if len(self._unread) >= self.checked_at_once:
+        if not self.reads_later:
             self.read_back()
         return Handed(outcomes=outcomes, refusals=refusals, broken=broken)
 
@@ -341,16 +341,18 @@ class Delivery(Generic[S]):
         ended = [*arrived, *(item for load, _, _ in failed for item in load.staged)]
         self.run.claimed.difference_update(item.key_id for item in ended)
 
-    def read_back(self) -> None:
+    def read_back(self, *, at_least: int = 1) -> None:
         """Compare what was confirmed with what the database holds, on a new connection.
+
+        Only if *at_least* so many secrets were not compared yet.
 
         Raises:
             CorruptedError: It is not what was written.
             UnconfirmedError: The database stayed away.
         """
-        unread, self._unread = self._unread, []
-        if not unread:
+        if len(self._unread) < at_least:
             return
+        unread, self._unread = self._unread, []
         written = [
             Written(secrets=[item.staged.secret], events=[*item.staged.heads, *item.heads])
             for item in unread

@@ -71,7 +71,7 @@ class DueService:
                 workspace=self.workspace,
                 run=run,
                 rows=RotationRows(self.workspace),
-                checked_at_once=_CHECKED_AT_ONCE,
+                reads_later=True,
             )
             yield from _DueRun(
                 order=order, end=end, due=due, delivery=delivery, hashes=hashes
@@ -180,6 +180,8 @@ class _DueRun:
         yield from (lines[item.key.id] for item in group if item.key.id in lines)
         if handed.broken is not None and not isinstance(handed.broken, KeyctlError):
             raise handed.broken
+        # After the lines: what is wrong with one secret must not hide what became of the others.
+        self.delivery.read_back(at_least=_CHECKED_AT_ONCE)
 
     def _stage(
         self, group: Sequence[Claimed], lines: dict[str, DueLine]
