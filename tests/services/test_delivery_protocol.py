@@ -1,6 +1,7 @@
 """The delivery protocol: each key of a run ends as its own sink answered, whatever became of others."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -10,7 +11,7 @@ from clock import Clock
 from world import CALLERS, Hand, World, order_of
 
 from keyctl.db import queries
-from keyctl.errors import AliasTakenError, CorruptedError, DeliveryError, KeyctlError
+from keyctl.errors import AliasTakenError, BusyError, CorruptedError, DeliveryError, KeyctlError
 from keyctl.services.authorize.new_keys import NewKey
 from keyctl.services.delivery import protocol, run_lock
 from keyctl.services.delivery.protocol import Delivery
@@ -20,8 +21,10 @@ from keyctl.services.issue.minting import minted
 from keyctl.services.issue.new_key import NewKeyRows
 from keyctl.services.issue.order import new_key_id
 from keyctl.services.keys.end import EndingService
+from keyctl.services.repair import CheckService
 from keyctl.services.rotate.due import GROUP, DueOrder, DueService
 from keyctl.services.rotate.due_keys import DueLine
+from keyctl.services.transaction import Unit, writing
 from keyctl.services.workspace import Workspace
 from keyctl.sinks.base import NotTakenError, Parcel, Target, UnknownError
 
@@ -206,6 +209,74 @@ class TestHandOver:
             f" before they could be confirmed: {ids[1]}"
         )
         assert claims(world) == 0
+
+
+class TestADatabaseThatIsAwayForTheTakingBack:
+    """What a sink refused is never confirmed, however long its claim outlives the refusal."""
+
+    @pytest.fixture(name="busy")
+    def _busy(self, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+        """Let the database be busy when what failed is taken back: as often as the list says."""
+        times = [1]
+
+        @contextmanager
+        def sometimes(workspace: Workspace, *, to_finish: bool = False) -> Iterator[Unit]:
+            if to_finish and times[0]:
+                times[0] -= 1
+                raise BusyError("the database is busy")
+            with writing(workspace, to_finish=to_finish) as unit:
+                yield unit
+
+        monkeypatch.setattr(protocol, "writing", sometimes)
+        monkeypatch.setattr("keyctl.services.issue.generate_each.batch_size", lambda _: 2)
+        return times
+
+    def test_the_next_transaction_takes_it_back(self, world: World, busy: list[int]) -> None:
+        wanted = jobs(NotTakenError("full"), NotTakenError("full"), None, None)
+
+        done = list(EachService(world.workspace).generate(wanted))
+
+        works, gone = (True, "active"), (False, "revoked")
+        assert busy == [0]
+        assert states(world, [job.key_id for job in wanted]) == [gone, gone, works, works]
+        assert [item.error is None for item in done] == [False, False, True, True]
+        assert claims(world) == 0
+
+    def test_so_does_one_in_which_nothing_arrived(self, world: World, busy: list[int]) -> None:
+        wanted = jobs(*[NotTakenError("full")] * 4)
+
+        list(EachService(world.workspace).generate(wanted))
+
+        assert busy == [0]
+        assert states(world, [job.key_id for job in wanted]) == [(False, "revoked")] * 4
+        assert claims(world) == 0
+
+    def test_what_the_last_one_leaves_is_found(self, world: World, busy: list[int]) -> None:
+        """The lock file of the run stays: it proves that the claims are dead."""
+        wanted = jobs(None, None, NotTakenError("full"), NotTakenError("full"))
+
+        list(EachService(world.workspace).generate(wanted))
+
+        works, pending = (True, "active"), (True, "staged")
+        assert states(world, [job.key_id for job in wanted]) == [works, works, pending, pending]
+        left = CheckService(world.workspace).check()["left"]
+        assert sorted(item["key_id"] for item in left) == sorted(job.key_id for job in wanted[2:])
+
+    def test_a_claim_alone_confirms_nothing(self, world: World) -> None:
+        """Two hand-overs of one run: each confirms its own keys."""
+        first, second = jobs(None, None)
+        service = EachService(world.workspace)
+        rows = NewKeyRows(workspace=world.workspace)
+        with run_lock.begun(world.workspace.runs_folder) as run:
+            delivery = Delivery(workspace=world.workspace, run=run, rows=rows)
+            (keys,) = minted(world.workspace, 2, 2)
+            pairs = list(zip((first, second), keys, strict=True))
+            staged = delivery.stage(lambda unit, _: service.write(unit, pairs, run))
+            assert not isinstance(staged[1], KeyctlError)
+            delivery.hand_over([delivery.to_sink(staged[1], {}, second.sink)])
+
+        found = states(world, [first.key_id, second.key_id])
+        assert (found, claims(world)) == ([(True, "staged"), (True, "active")], 1)
 
 
 class TestARotationRunThatReadsBack:

@@ -80,9 +80,16 @@ def release_claim(connection: Connection, key_id: str, run_id: str) -> bool:
     return done.rowcount == 1
 
 
-def release_claims(connection: Connection, run_id: str) -> None:
-    """Remove all claims of the run."""
-    connection.execute(delete(claims).where(claims.c.run_id == run_id))
+def release_claims(
+    connection: Connection, run_id: str, key_ids: Collection[str], *, batch: int = 500
+) -> None:
+    """Remove the run's own claims on these keys, in batches."""
+    ordered = sorted(key_ids)
+    for start in range(0, len(ordered), batch):
+        some = ordered[start : start + batch]
+        connection.execute(
+            delete(claims).where(claims.c.run_id == run_id, claims.c.key_id.in_(some))
+        )
 
 
 def delete_claim(connection: Connection, *key_ids: str) -> None:

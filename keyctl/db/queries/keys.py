@@ -148,12 +148,29 @@ def update_keys(connection: Connection, changes: Mapping[str, Mapping[str, Any]]
         connection.execute(query.values(values), changed)
 
 
-def confirm_keys(connection: Connection, run_id: str, *, at: datetime) -> set[str]:
-    """Make each secret active that this run staged for a key on which it still has a claim.
+def confirm_keys(
+    connection: Connection,
+    run_id: str,
+    key_ids: Collection[str],
+    *,
+    at: datetime,
+    batch: int = 500,
+) -> set[str]:
+    """Make the secret active that this run staged for each of these keys, if its claim is there.
 
-    Returns the ids of these keys.
+    Returns the ids of the keys that were confirmed.  It asks in batches.
     """
-    claimed = select(claims.c.key_id).where(claims.c.run_id == run_id)
+    ordered = sorted(key_ids)
+    found: set[str] = set()
+    for start in range(0, len(ordered), batch):
+        found |= _confirm_some(connection, run_id, ordered[start : start + batch], at=at)
+    return found
+
+
+def _confirm_some(
+    connection: Connection, run_id: str, key_ids: Sequence[str], *, at: datetime
+) -> set[str]:
+    claimed = select(claims.c.key_id).where(claims.c.run_id == run_id, claims.c.key_id.in_(key_ids))
     mine = (secrets.c.run_id == run_id, secrets.c.key_id.in_(claimed))
     expires = select(keys.c.expires).where(keys.c.id == secrets.c.key_id).scalar_subquery()
     confirmed = (

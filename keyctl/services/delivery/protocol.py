@@ -204,6 +204,8 @@ class Delivery(Generic[S]):
     rows: Rows[S]
     reads_later: bool = False
     _unread: "list[Confirmed[S]]" = field(default_factory=list)
+    # What could not be taken back because the database was away: the next hand-over does it.
+    _left: "list[_Failed[S]]" = field(default_factory=list)
 
     # --- transaction 1
 
@@ -291,7 +293,7 @@ class Delivery(Generic[S]):
                     )
                 )
                 self._forget(staged, failed)
-            elif failed:
+            elif failed or self._left:
                 self._take_back(failed)
         except DeniedError as error:
             failed = [*failed, *((load, Fault.DENIED, error) for load in arrived)]
@@ -323,23 +325,27 @@ class Delivery(Generic[S]):
     def _take_back(self, failed: Sequence[_Failed[S]]) -> None:
         """Take back what did not arrive, if the database is there.
 
-        If it is away too, the lock file that stays behind tells that the claims are dead.
+        If it is away too, the next hand-over does it.  After the last one, the lock file that
+        stays behind tells that the claims are dead.
         """
         try:
             with writing(self.workspace, to_finish=True) as unit:
                 self._undo(unit, failed)
         except (DatabaseError, BusyError):
+            self._left += failed
             return
         self._forget((), failed)
 
     def _undo(self, unit: Unit, failed: Sequence[_Failed[S]]) -> None:
-        for load, fault, error in failed:
+        for load, fault, error in [*self._left, *failed]:
             for item in load.staged:
                 self.rows.take_back(unit, item, self.run, fault, why=str(error))
 
     def _forget(self, arrived: Sequence[S], failed: Sequence[_Failed[S]]) -> None:
-        ended = [*arrived, *(item for load, _, _ in failed for item in load.staged)]
+        undone = [*self._left, *failed]
+        ended = [*arrived, *(item for load, _, _ in undone for item in load.staged)]
         self.run.claimed.difference_update(item.key_id for item in ended)
+        self._left.clear()
 
     def read_back(self, *, at_least: int = 1) -> None:
         """Compare what was confirmed with what the database holds, on a new connection.

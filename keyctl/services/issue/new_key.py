@@ -42,7 +42,8 @@ class NewKeyRows:
         self, unit: Unit, staged: Sequence[StagedKey], run: Run
     ) -> Iterator[KeyctlError | None]:
         """Confirm every key that this run still has its claim on; yield of the others why not."""
-        known = self._locked(unit, [item.key_id for item in staged])
+        key_ids = [item.key_id for item in staged]
+        known = self._locked(unit, key_ids)
         claimed = queries.keys_claimed_by(unit.connection, run.id)
         # Keys of a uniform batch are one verdict's: what is right for the first is for all.
         judged = {
@@ -52,8 +53,9 @@ class NewKeyRows:
         }
         for key in judged.values():
             refuse_lost(unit, self.workspace.settings, key, "generate")
-        mine = queries.confirm_keys(unit.connection, run.id, at=unit.now)
-        queries.release_claims(unit.connection, run.id)
+        # These and no others: the run may have a claim on what a sink refused.
+        mine = queries.confirm_keys(unit.connection, run.id, key_ids, at=unit.now)
+        queries.release_claims(unit.connection, run.id, key_ids)
         self._finish(unit, [item for item in staged if item.key_id in mine], run)
         lost = [item.secret.id for item in staged if item.key_id not in mine]
         secrets = queries.secrets_by_id(unit.connection, lost) if lost else {}
