@@ -22,6 +22,7 @@ from sqlalchemy import (
     Select,
     Table,
     Text,
+    and_,
     cast,
     create_engine,
     func,
@@ -30,11 +31,12 @@ from sqlalchemy import (
     select,
 )
 
+from keyctl import jsontext
 from keyctl.db.engines import SNAPSHOT, engine_of
 from keyctl.db.failures import translated
 from keyctl.db.urls import DatabaseAddress, parse_url
 from keyctl.db.watch import Watch
-from keyctl.errors import DatabaseError
+from keyctl.errors import DatabaseError, MalformedRequestError
 
 _CHUNK: Final = 1000
 _TABLES: Final = {
@@ -49,6 +51,15 @@ _TABLES: Final = {
     "permissions": "LiteLLM_ObjectPermissionTable",
     "groups": "LiteLLM_AccessGroupTable",
 }
+# Of the budget row of a member.
+_AMOUNTS: Final = (
+    "max_budget",
+    "soft_budget",
+    "tpm_limit",
+    "rpm_limit",
+    "tpd_limit",
+    "max_parallel_requests",
+)
 # Nobody's business here, so it is not even read.
 _UNREAD: Final = frozenset({"password"})
 _VARIABLE: Final = "KEYCTL_SOURCE_URL"
@@ -103,10 +114,21 @@ class LitellmDatabase:
                 yield row
 
     def teams(self) -> Iterator[Row]:
-        """Yield the teams, each with those members that a budget of their own limits, and that budget."""
+        """Yield the teams, each with the members that a budget row says something of, and that row.
+
+        With them comes the row for all members that have no amount of their own, if the team has one:
+        then each member that has spent something is there too.
+        """
         stream = self._stream("teams", "team_id")
         while rows := list(islice(stream, _CHUNK)):
-            limited = self._limited_members([row["team_id"] for row in rows])
+            named = [{"budget_id": _default_budget_id(row.get("metadata"))} for row in rows]
+            self._attach(named, "budgets", "budget_id", "row")
+            for row, default in zip(rows, named, strict=True):
+                row["default_member_budget"] = default["row"]
+            limited = self._limited_members(
+                [row["team_id"] for row in rows],
+                [row["team_id"] for row in rows if row["default_member_budget"]],
+            )
             for row in rows:
                 row["limited_members"] = limited.get(row["team_id"], [])
                 yield row
@@ -167,18 +189,24 @@ class LitellmDatabase:
             found.setdefault(row[column], []).append(dict(row))
         return found
 
-    def _limited_members(self, team_ids: Sequence[str]) -> dict[Any, list[Row]]:
-        """Return the members whose own budget row limits anything; one that is missing may have."""
+    def _limited_members(
+        self, team_ids: Sequence[str], defaulting: Sequence[str]
+    ) -> dict[Any, list[Row]]:
+        """Return the members whose own budget row says something, and all of the teams *defaulting*.
+
+        One that is missing may have said something.
+        """
         members, budgets = self._columns("team_members"), self._columns("budgets")
         if members is None or "budget_id" not in members:
             return {}
         spend = [members.spend] if "spend" in members else []
         query = select(members.team_id, members.user_id, members.budget_id, *spend).where(
-            members.team_id.in_(team_ids), members.budget_id.is_not(None)
+            members.team_id.in_(team_ids)
         )
-        if budgets is not None:
-            names = ("max_budget", "tpm_limit", "rpm_limit", "tpd_limit", "max_parallel_requests")
-            limits = [budgets[name].is_not(None) for name in names if name in budgets]
+        if budgets is None:
+            query = query.where(members.budget_id.is_not(None))
+        else:
+            said = [budgets[name].is_not(None) for name in _AMOUNTS if name in budgets]
             documents = [
                 cast(budgets[name], Text).not_in(["{}", "[]", "null"])
                 for name in ("model_max_budget", "allowed_models")
@@ -188,7 +216,15 @@ class LitellmDatabase:
                 self._tables["team_members"],
                 self._tables["budgets"],
                 members.budget_id == budgets.budget_id,
-            ).where(or_(budgets.budget_id.is_(None), *limits, *documents))
+            ).where(
+                or_(
+                    and_(
+                        members.budget_id.is_not(None),
+                        or_(budgets.budget_id.is_(None), *said, *documents),
+                    ),
+                    members.team_id.in_(defaulting),
+                )
+            )
         rows = [dict(row) for row in self._connection.execute(query).mappings()]
         self._attach(rows, "budgets", "budget_id", "litellm_budget_table")
         found: dict[Any, list[Row]] = {}
@@ -236,3 +272,12 @@ def _engine(address: DatabaseAddress) -> Engine:
 def _is_told(kind: Any) -> bool:
     """Tell whether a column of this type is read as text."""
     return isinstance(kind, (JSON, DateTime)) and not isinstance(kind, ARRAY)
+
+
+def _default_budget_id(metadata: Any) -> Any:
+    """Return which budget row limits the members of a team that have none of their own, by its `metadata`."""
+    try:
+        document = jsontext.load_value(metadata or "null", what="metadata")
+    except MalformedRequestError:
+        return None  # the row will be refused for it
+    return document.get("team_member_budget_id") if isinstance(document, dict) else None

@@ -11,6 +11,13 @@ from keyctl import nearest
 from keyctl.errors import UnmappableRowError, UsageError
 from keyctl.litellm.values import EMPTY, Row, names
 
+# What of a linked budget row is taken over.
+_BUDGET: Final = names(
+    "budget_id max_budget tpm_limit rpm_limit budget_duration budget_reset_at created_at created_by"
+    " updated_at updated_by"
+)
+# What becomes a tier here; it is left behind where it is named.
+_IN_TIERS: Final = ("max_parallel_requests", "model_max_budget", "tpd_limit")
 # Taken over, or replaced by what keyctl keeps in its place.
 _HOUSED: Final[dict[str, frozenset[str]]] = {
     "key": names(
@@ -26,22 +33,20 @@ _HOUSED: Final[dict[str, frozenset[str]]] = {
     "user": names(
         "user_id user_role user_email max_budget spend models metadata tpm_limit"
         " rpm_limit budget_duration budget_reset_at created_at updated_at teams"
-    ),
+    )
+    | {*_IN_TIERS},
     "team": names(
         "team_id team_alias organization_id admins members members_with_roles metadata max_budget"
         " spend models max_parallel_requests tpm_limit rpm_limit budget_duration budget_reset_at"
-        " blocked created_at updated_at team_member_permissions limited_members access_group_ids"
+        " blocked created_at updated_at team_member_permissions limited_members default_member_budget"
+        " access_group_ids"
     ),
     "organization": names(
         "organization_id organization_alias budget_id metadata models spend created_at created_by"
         " updated_at updated_by litellm_budget_table members"
     ),
+    "member": _BUDGET | {*_IN_TIERS},
 }
-# What of a linked budget row is taken over.
-_BUDGET: Final = names(
-    "budget_id max_budget tpm_limit rpm_limit budget_duration budget_reset_at created_at created_by"
-    " updated_at updated_by"
-)
 _HOUSED_BUDGET: Final = {
     "key": _BUDGET | {"soft_budget", "tpd_limit", "model_max_budget"},
     "organization": _BUDGET,
@@ -88,8 +93,6 @@ _REFERENCES: Final[dict[str, dict[str, str]]] = {
     },
     "organization": {"budget_id": "litellm_budget_table"},
 }
-# What becomes a tier here; it is left behind where it is named, as when it refused the row.
-_IN_TIERS: Final = ("max_parallel_requests", "model_max_budget", "tpd_limit")
 DROPPABLE: Final = tuple(
     sorted(
         f"{kind}.{column}"
@@ -101,7 +104,8 @@ DROPPABLE: Final = tuple(
 # In `metadata`, where they would be inert here: counted.  `logging` names callbacks and holds
 # their credentials, which belong neither into a key's row nor into its audit events.
 LOGGING: Final = "logging"
-_INERT: Final = (LOGGING, "temp_budget_increase", "temp_budget_expiry")
+# Whom a team's default budget limits there has it here as their own; who is added later has none.
+_INERT: Final = (LOGGING, "team_member_budget_id", "temp_budget_increase", "temp_budget_expiry")
 # What was counted over a life; nothing was counted where it is zero.
 _STATISTICS: Final = ("total_spend", "model_spend")
 
@@ -122,12 +126,15 @@ def check_droppable(names: Collection[str]) -> None:
             )
 
 
-def lost(kind: str, row: Row) -> list[str]:
-    """Return the columns of *row* that say something and have no home, as ``key.project_id``."""
+def lost(kind: str, row: Row, dropped: Collection[str] = ()) -> list[str]:
+    """Return the columns of *row* that say something and have no home, as ``key.project_id``.
+
+    What is *dropped* has none, whatever it is.
+    """
     found = [
         f"{kind}.{name}"
         for name, value in row.items()
-        if name not in _HOUSED[kind] and _says(name, value)
+        if (name not in _HOUSED[kind] or f"{kind}.{name}" in dropped) and _says(name, value)
     ]
     restricting = RESTRICTING[kind]
     named = [name for name in restricting if "." in name and _says(name, _at(row, name))]

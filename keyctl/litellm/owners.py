@@ -1,19 +1,16 @@
-"""Map rows of LiteLLM's users, organizations and teams, and who belongs to them.  Pure."""
+"""Map rows of LiteLLM's users, organizations and teams.  Pure."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from typing import Any, Final, get_args
 
-from keyctl import money
-from keyctl.errors import KeyctlError, UnmappableRowError
-from keyctl.litellm.inventory import RESTRICTING, refuse_restricted, refuse_unless_dropped
+from keyctl.errors import UnmappableRowError
+from keyctl.litellm.inventory import refuse_restricted
 from keyctl.litellm.keys import created_by, without_misfits
-from keyctl.litellm.spending import budget_of, period, tier_of
+from keyctl.litellm.members import MappedMember, organization_members, team_members
+from keyctl.litellm.spending import budget_of, period, tier_name, tier_of
 from keyctl.litellm.values import (
-    EMPTY,
     Row,
-    decoded,
     dollars,
     length,
     names,
@@ -31,26 +28,6 @@ _LEAST: Final = "internal_user_viewer"
 _LIMITS: Final = ("tpm_limit", "rpm_limit")
 _PER_MODEL: Final = ("model_tpm_limit", "model_rpm_limit")
 _PERMISSIONS: Final = get_args(MemberPermission)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MappedMember:
-    """A membership: its role here, or why there is none, or what refuses it.
-
-    `limits` are the columns of a member whom a budget of their own limits, `spend` is what of it is
-    spent in nano-dollars, and `reset_at` when its period ends.  `tier` is what else limits them, which
-    is kept under the name `tier_id`.
-    """
-
-    user_id: str
-    role: str | None = None
-    limits: dict[str, Any] = field(default_factory=dict)
-    spend: int = 0
-    reset_at: datetime | None = None
-    tier_id: str | None = None
-    tier: dict[str, Any] = field(default_factory=dict)
-    skipped: str | None = None
-    refusal: KeyctlError | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,12 +82,7 @@ def map_organization(row: Row, *, dropped: Collection[str] = ()) -> MappedOwner:
         "name": row.get("organization_alias"),
         "metadata": metadata,
     }
-    members = [
-        _organization_member(item, dropped)
-        for item in row.get("members", ())
-        if item.get("user_id")
-    ]
-    object_id = row.get("organization_id")
+    object_id, members = row.get("organization_id"), organization_members(row)
     return _owner(Organization, row, object_id, document, budget, changes, members)
 
 
@@ -135,7 +107,7 @@ def map_team(row: Row, *, dropped: Collection[str] = ()) -> MappedOwner:
         "metadata": metadata,
         "policy": _policy(row, changes),
     }
-    members = _team_members(row, dropped, changes)
+    members = team_members(row, dropped, changes)
     return _owner(Team, row, row.get("team_id"), document, row, changes, members)
 
 
@@ -209,82 +181,3 @@ def _policy(row: Row, changes: list[str]) -> dict[str, Any] | None:
         strange = ", ".join(sorted(set(asked) - set(known)))[:200]
         changes.append(f"team_member_permissions not granted here: {strange}")
     return {"team_member_permissions": known} if known else None
-
-
-def _team_members(row: Row, dropped: Collection[str], changes: list[str]) -> list[MappedMember]:
-    found: dict[str, MappedMember] = {}
-    entries = row.get("members_with_roles") or []
-    if not isinstance(entries, list):
-        raise UnmappableRowError("members_with_roles is not a list")
-    limited = {item.get("user_id"): item for item in row.get("limited_members", ())}
-    for item in entries:
-        user_id = item.get("user_id") if isinstance(item, dict) else None
-        if not isinstance(user_id, str) or not user_id:
-            # LiteLLM matches members by id only.
-            changes.append("a member without a user_id is nobody: left out")
-            continue
-        role = "admin" if item.get("role") == "admin" else "user"
-        found[user_id] = _team_member(user_id, role, limited.get(user_id), dropped, changes)
-    return list(found.values())
-
-
-def _team_member(
-    user_id: str, role: str, limited: Row | None, dropped: Collection[str], changes: list[str]
-) -> MappedMember:
-    """Return a member of a team, with the budget that limits them there."""
-    if limited is None:
-        return MappedMember(user_id=user_id, role=role)
-    try:
-        budget = limited.get("litellm_budget_table")
-        if not isinstance(budget, dict):
-            refuse_unless_dropped("member.budget_id", dropped)
-            return MappedMember(user_id=user_id, role=role)
-        budget = decoded(budget)
-        for name in RESTRICTING["member"]:
-            if name != "budget_id" and budget.get(name) not in EMPTY:
-                refuse_unless_dropped(f"member.{name}", dropped)
-        amount = dollars("max_budget", budget.get("max_budget"))
-        tier_id = tier_name(f"budget {limited.get('budget_id')}")
-        tier = tier_of("member", budget, tier_id, changes, dropped)
-        limits = {
-            **pick(budget, _LIMITS),
-            "budget_id": tier_id if tier else None,
-            "max_budget": None if amount is None else money.to_nano(amount),
-            "budget_duration": length("budget_duration", budget.get("budget_duration"), changes),
-        }
-        spend = decoded({"spend": limited.get("spend")})["spend"]
-        return MappedMember(
-            user_id=user_id,
-            role=role,
-            limits=without_empty(limits),
-            spend=spent(spend),
-            reset_at=budget.get("budget_reset_at"),
-            tier_id=tier_id if tier else None,
-            tier=tier,
-        )
-    except KeyctlError as error:
-        return MappedMember(user_id=user_id, refusal=error)
-
-
-def tier_name(origin: str) -> str:
-    """Return the id of the tier that is made of a row there."""
-    return f"litellm {origin}"[:255]
-
-
-def _organization_member(item: Row, dropped: Collection[str]) -> MappedMember:
-    user_id, role = str(item["user_id"]), item.get("user_role") or _DEFAULT
-    if role not in ("org_admin", _DEFAULT):
-        return MappedMember(
-            user_id=user_id, skipped=f"role {str(role)[:40]!r} has no equal in an organization"
-        )
-    return _limited(user_id, str(role), limited=bool(item.get("budget_id")), dropped=dropped)
-
-
-def _limited(user_id: str, role: str, *, limited: bool, dropped: Collection[str]) -> MappedMember:
-    """Return the membership, unless a budget of its own limits it and there is no home for one."""
-    if limited:
-        try:
-            refuse_unless_dropped("member.budget_id", dropped)
-        except UnmappableRowError as error:
-            return MappedMember(user_id=user_id, refusal=error)
-    return MappedMember(user_id=user_id, role=role)

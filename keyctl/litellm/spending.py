@@ -48,6 +48,11 @@ def spending(row: Row, budget: Row, changes: list[str]) -> dict[str, Any]:
     return found
 
 
+def tier_name(origin: str) -> str:
+    """Return the id of the tier that is made of a row there."""
+    return f"litellm {origin}"[:255]
+
+
 def tier_of(
     kind: str, row: Row, tier_id: str, changes: list[str], dropped: Collection[str]
 ) -> dict[str, Any]:

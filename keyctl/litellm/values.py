@@ -143,8 +143,9 @@ def length(name: str, value: Any, changes: list[str]) -> str | None:
         durations.parse_period(read)
     except InvalidDurationError as error:
         raise UnmappableRowError(f"{name}: {error.message}", hint=error.hint) from None
-    if read != text:
-        changes.append(f"{name} {text!r} is read as {read}")
+    told = f"{name} {text!r} is read as {read}"
+    if read != text and told not in changes:
+        changes.append(told)
     return read
 
 

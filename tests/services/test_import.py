@@ -386,6 +386,7 @@ class TestOwners:
 
         assert results(lines)["member", "imported"] == 2
         assert results(lines)["user", "imported"] == 2
+        assert [name for line in lines for name in line.lost] == []
         with workspace.database.read() as connection:
             told = {tier.id: tier for tier in tiers.list_tiers(connection, after=None, limit=9)}
             named = connection.execute(
@@ -404,7 +405,7 @@ class TestOwners:
         assert told["litellm user ada"].max_parallel_requests == 2
 
     def test_a_member_limited_by_more_than_that_is_refused_until_it_is_dropped(
-        self, litellm: LiteLLM, run: RunImport
+        self, workspace: Workspace, litellm: LiteLLM, run: RunImport
     ) -> None:
         """`--drop` works on the next run too, although the team and the user are here by then."""
         litellm.add("budgets", {"budget_id": "b", "allowed_models": ["gpt-4o"]})
@@ -420,8 +421,105 @@ class TestOwners:
             if line.object_type == "member"
         ]
 
-        assert [line.result for line in refused] == ["failed"]
-        assert [line.result for line in dropped] == ["imported"]
+        lost = ["member.allowed_models"]
+        assert [(line.result, list(line.lost)) for line in refused] == [("failed", lost)]
+        assert [(line.result, list(line.lost)) for line in dropped] == [("imported", lost)]
+        last = events(workspace)[-1]
+        assert (last.action, last.reason) == ("team_member_imported", "agreed")
+        assert json.loads(last.after)["dropped"] == lost
+
+    def test_a_budget_for_whoever_has_none_is_each_members_own(
+        self, workspace: Workspace, litellm: LiteLLM, run: RunImport
+    ) -> None:
+        """What a team allows each member without an amount, with what is spent of it; not those who join here."""
+        litellm.add(
+            "budgets",
+            {"budget_id": "all", "max_budget": 2.0, "budget_duration": "30d"},
+            {"budget_id": "own", "max_budget": 1.0},
+            {"budget_id": "rates", "rpm_limit": 3},
+        )
+        users = ["ada", "bob", "cid", "dan"]
+        litellm.add("users", *({"user_id": name} for name in users))
+        litellm.add(
+            "teams",
+            {
+                "team_id": "web",
+                "metadata": {"team_member_budget_id": "all"},
+                "members_with_roles": [{"user_id": name} for name in users],
+            },
+        )
+        litellm.add(
+            "team_members",
+            {"team_id": "web", "user_id": "ada", "budget_id": "own"},
+            {"team_id": "web", "user_id": "bob", "budget_id": "rates"},
+            {"team_id": "web", "user_id": "cid", "spend": 0.5},
+        )
+
+        lines = run()
+
+        assert results(lines)["member", "imported"] == 4
+        assert [line.lost for line in lines if line.object_type == "team"] == [
+            ["team.metadata.team_member_budget_id"]
+        ]
+        with workspace.database.read() as connection:
+            query = text(
+                "SELECT user_id, max_budget, budget_duration, rpm_limit FROM team_members"
+                " ORDER BY user_id"
+            )
+            assert [tuple(row) for row in connection.execute(query)] == [
+                ("ada", 10**9, None, None),
+                ("bob", 2 * 10**9, "30d", 3),
+                ("cid", 2 * 10**9, "30d", None),
+                ("dan", 2 * 10**9, "30d", None),
+            ]
+            spent = text("SELECT spend FROM meters WHERE meter = 'member:cid'")
+            assert connection.execute(spent).scalar() == 500_000_000
+
+    def test_a_budget_in_an_organization_is_told_and_refuses_nobody(
+        self, workspace: Workspace, litellm: LiteLLM, run: RunImport
+    ) -> None:
+        """LiteLLM checks it nowhere, and keyctl has no field for it."""
+        litellm.add("budgets", {"budget_id": "b", "max_budget": 1.0})
+        litellm.add("users", {"user_id": "ada"})
+        litellm.add("organizations", {"organization_id": "acme"})
+        litellm.add(
+            "members",
+            {
+                "organization_id": "acme",
+                "user_id": "ada",
+                "user_role": "org_admin",
+                "budget_id": "b",
+            },
+        )
+
+        (member,) = [line for line in run() if line.object_type == "member"]
+
+        assert (member.result, list(member.lost)) == ("imported", ["member.budget_id"])
+        with workspace.database.read() as connection:
+            assert directory.members(connection, Organization, "acme") == {"ada": "org_admin"}
+
+    @pytest.mark.parametrize(
+        ("column", "value"),
+        [
+            ("budget_limits", [{"budget_duration": "1d", "max_budget": 5}]),
+            ("model_max_budget", {"gpt-4o": {"budget_limit": 5, "time_period": "1d"}}),
+        ],
+    )
+    def test_what_a_team_has_no_field_for_refuses_it_until_it_is_dropped(
+        self, workspace: Workspace, litellm: LiteLLM, run: RunImport, column: str, value: Any
+    ) -> None:
+        """Its windows and its budgets of single models: named where they refuse and where they are given up."""
+        litellm.add("teams", {"team_id": "web", column: value})
+
+        (refused,) = run()
+        (imported,) = run(dropped=frozenset({f"team.{column}"}), reason="keys have their own")
+
+        assert (refused.result, refused.lost) == ("failed", [f"team.{column}"])
+        assert f"team.{column} restricts it there" in str(refused.reason)
+        assert (imported.result, imported.lost) == ("imported", [f"team.{column}"])
+        last = events(workspace)[-1]
+        assert (last.action, last.reason) == ("team_imported", "keys have their own")
+        assert json.loads(last.after)["dropped"] == [f"team.{column}"]
 
     def test_groups_of_models_come_along(
         self, database_url: str, litellm: LiteLLM, run: RunImport

@@ -10,7 +10,8 @@ from keyctl.errors import KeyctlError, UnmappableRowError, UsageError
 from keyctl.litellm import inventory, values
 from keyctl.litellm.dump import Dump
 from keyctl.litellm.keys import MappedKey, digest_of, map_key
-from keyctl.litellm.owners import MappedMember, map_organization, map_team, map_user
+from keyctl.litellm.members import MappedMember
+from keyctl.litellm.owners import map_organization, map_team, map_user
 from keyctl.policy.models import is_allowed
 from keyctl.policy.resolve import given_values
 
@@ -337,7 +338,7 @@ class TestOwners:
             "members": [
                 {"user_id": "ada", "user_role": "org_admin"},
                 {"user_id": "eve", "user_role": "internal_user_viewer"},
-                {"user_id": "bob", "user_role": None},
+                {"user_id": "bob", "user_role": None, "budget_id": "b"},
             ],
         }
 
@@ -350,11 +351,63 @@ class TestOwners:
             "tpm_limit": 8,
             "spend": 0,
         }
-        assert [(item.user_id, item.role) for item in organization.members] == [
-            ("ada", "org_admin"),
-            ("eve", None),
-            ("bob", "internal_user"),
+        assert [(item.user_id, item.role, item.lost) for item in organization.members] == [
+            ("ada", "org_admin", ()),
+            ("eve", None, ()),
+            ("bob", "internal_user", ("member.budget_id",)),
         ]
+
+    @pytest.mark.parametrize(
+        ("own", "default", "limits", "tier"),
+        [
+            ({}, {"max_budget": 2.0, "rpm_limit": 3}, {"max_budget": 2 * 10**9}, {}),
+            ({"max_budget": 1.0}, {"max_budget": 2.0}, {"max_budget": 10**9}, {}),
+            ({"rpm_limit": 3}, {"max_budget": -1.0}, {"rpm_limit": 3}, {}),
+            ({}, {"max_budget": float("inf")}, {}, {}),
+            ({}, {"model_max_budget": {"o1": {"max_budget": 1}}}, {}, {"litellm budget d": {"o1"}}),
+            (
+                {"tpd_limit": 9},
+                {"model_max_budget": {"o1": {"max_budget": 1}}},
+                {},
+                {"litellm budget b d": {"o1"}},
+            ),
+            (
+                {"model_max_budget": {"o3": {"max_budget": 1}}},
+                {"model_max_budget": {"o1": {"max_budget": 1}}},
+                {},
+                {"litellm budget b": {"o3"}},
+            ),
+        ],
+    )
+    def test_a_teams_default_budget(
+        self,
+        own: dict[str, Any],
+        default: dict[str, Any],
+        limits: dict[str, Any],
+        tier: dict[str, set[str]],
+    ) -> None:
+        """It serves what the member's own budget row does not say, as LiteLLM reads it."""
+        row = {
+            "team_id": "web",
+            "members_with_roles": [{"user_id": "ada"}],
+            "default_member_budget": {"budget_id": "d", **default},
+            "limited_members": [
+                {
+                    "user_id": "ada",
+                    "budget_id": "b",
+                    "litellm_budget_table": {"budget_id": "b", **own},
+                }
+            ],
+        }
+
+        (member,) = map_team(values.decoded(row)).members
+
+        assert member.refusal is None
+        assert {name: item for name, item in member.limits.items() if name != "budget_id"} == limits
+        of_models = (
+            {str(member.tier_id): set(member.tier["model_max_budget"])} if member.tier else {}
+        )
+        assert of_models == tier
 
     @pytest.mark.parametrize("column", inventory.RESTRICTING["team"])
     def test_a_teams_restrictions_refuse_it(self, column: str) -> None:

@@ -11,7 +11,8 @@ from keyctl.db import queries
 from keyctl.db.queries import audit, directory, tiers
 from keyctl.errors import KeyctlError, OrganizationNotFoundError
 from keyctl.litellm import inventory
-from keyctl.litellm.owners import MappedMember, MappedOwner, map_organization, map_team, map_user
+from keyctl.litellm.members import MappedMember
+from keyctl.litellm.owners import MappedOwner, map_organization, map_team, map_user
 from keyctl.litellm.values import Row, decoded
 from keyctl.purses import Terms, member_purse
 from keyctl.records import Organization, Principal, Team, User
@@ -119,7 +120,7 @@ class OwnerImport:
         lost: list[str] = []
         try:
             whole = decoded(row)
-            lost = inventory.lost(word, whole)
+            lost = inventory.lost(word, whole, self.order.dropped)
             mapped = map_row(whole, dropped=self.order.dropped)
             organization_id = mapped.columns.get("organization_id")
             if organization_id is not None and organization_id not in organizations:
@@ -146,12 +147,12 @@ class OwnerImport:
             columns["budget_anchor_at"] = unit.now
             columns["budget_reset_at"] = durations.next_reset(period, anchor=unit.now, now=unit.now)
         record = kind(updated_at=unit.now, updated_by=actor, **columns)
-        dropped = [name for name in line.lost if name in self.order.dropped]
+        dropped = self._dropped(line.lost)
         unit.record(
             f"{WORD[kind]}_imported",
             WORD[kind],
             record.id,
-            after={**row_of(record), **({"dropped": dropped} if dropped else {})},
+            after={**row_of(record), **dropped},
             reason=self.order.reason if dropped else None,
         )
         return record
@@ -200,7 +201,7 @@ class OwnerImport:
         if is_known:
             return ImportLine(object_type="member", source=source, result="present")
         if member.refusal is not None:
-            return failed("member", source, member.refusal)
+            return failed("member", source, member.refusal, lost=member.lost)
         if member.role is None or user_id not in users:
             reason = member.skipped or "user_not_found"
             return ImportLine(object_type="member", source=source, result="skipped", reason=reason)
@@ -208,13 +209,20 @@ class OwnerImport:
         limits = _limits_of(unit, object_id, member)
         values = {"role": member.role, "created_at": unit.now, **limits}
         directory.add_member(unit.connection, kind, object_id, user_id, values)
+        dropped = self._dropped(member.lost)
         unit.record(
             f"{word}_member_imported",
             word,
             object_id,
-            after={"user_id": user_id, **told_columns(values)},
+            after={"user_id": user_id, **told_columns(values), **dropped},
+            reason=self.order.reason if dropped else None,
         )
-        return ImportLine(object_type="member", source=source, result="imported")
+        return ImportLine(object_type="member", source=source, result="imported", lost=member.lost)
+
+    def _dropped(self, lost: Sequence[str]) -> dict[str, list[str]]:
+        """Return what of a row is given up by name, for its event."""
+        dropped = [name for name in lost if name in self.order.dropped]
+        return {"dropped": dropped} if dropped else {}
 
 
 def _keep_tier(unit: Unit, tier_id: str | None, columns: dict[str, Any]) -> None:
