@@ -25,6 +25,16 @@ from keyctl.services.transaction import Unit, anchor, told_columns, writing
 from keyctl.services.workspace import Workspace
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Membership:
+    """Both sides of a membership, locked, and the user's role there, None for no member."""
+
+    unit: Unit
+    record: Principal
+    user: User
+    role: str | None
+
+
 @dataclass(frozen=True, slots=True)
 class MemberService:
     """Changes members of teams and organizations.  Every change is one transaction."""
@@ -51,17 +61,18 @@ class MemberService:
         """
         left = []
         word = WORD[kind]
-        with self._membership("add", kind, object_id, user_id) as (unit, before):
-            if before == role:
+        with self._membership("add", kind, object_id, user_id) as membership:
+            unit = membership.unit
+            if membership.role == role:
                 raise ObjectTakenError(
                     f"user {user_id!r} is {role} of {word} {object_id!r} already",
                     hint="nothing to do",
                 )
-            _check(unit, kind, object_id, user_id, before, role)
-            if before is not None and role in PLAIN:
+            _check(membership, role)
+            if membership.role is not None and role in PLAIN:
                 place = (kind, object_id)
                 left = settle(unit, self.workspace.settings, user_id, place=place, keys=keys)
-            write_role(unit, kind, object_id, user_id, role, before=before)
+            write_role(unit, kind, object_id, user_id, role, before=membership.role)
         return {
             f"{word}_id": object_id,
             "user_id": user_id,
@@ -80,13 +91,14 @@ class MemberService:
             KeysLeftError: The member has some there, and *keys* says nothing.
         """
         word = WORD[kind]
-        with self._membership("remove", kind, object_id, user_id) as (unit, before):
+        with self._membership("remove", kind, object_id, user_id) as membership:
+            unit, before = membership.unit, membership.role
             if before is None:
                 raise MemberNotFoundError(
                     f"user {user_id!r} is not a member of {word} {object_id!r}",
                     hint=f"keyctl {COMMAND[kind]} info {object_id} lists the members",
                 )
-            _check(unit, kind, object_id, user_id, before, None)
+            _check(membership, None)
             place = (kind, object_id)
             left = settle(unit, self.workspace.settings, user_id, place=place, keys=keys)
             directory.remove_member(unit.connection, kind, object_id, user_id)
@@ -156,8 +168,8 @@ class MemberService:
     @contextmanager
     def _membership(
         self, verb: str, kind: type[P], object_id: str, user_id: str
-    ) -> Iterator[tuple[Unit, str | None]]:
-        """Lock both sides and yield the user's role as it is."""
+    ) -> Iterator[_Membership]:
+        """Lock both sides and yield them, with the user's role as it is."""
         word = WORD[kind]
         action = f"{word}_member_{verb}_denied"
         with (
@@ -167,8 +179,9 @@ class MemberService:
             check_route(unit.caller, action)
             record = require(unit.connection, kind, object_id, lock=True)
             require_administrator(unit.caller, record)
-            require(unit.connection, User, user_id, lock=True)
-            yield unit, directory.member_role(unit.connection, kind, object_id, user_id)
+            user = require(unit.connection, User, user_id, lock=True)
+            role = directory.member_role(unit.connection, kind, object_id, user_id)
+            yield _Membership(unit=unit, record=record, user=user, role=role)
 
 
 def write_role(
@@ -221,26 +234,20 @@ def write_change(unit: Unit, before: Member, after: Member) -> None:
     )
 
 
-def _check(
-    unit: Unit,
-    kind: type[P],
-    object_id: str,
-    user_id: str,
-    before: str | None,
-    role: str | None,
-) -> None:
+def _check(membership: _Membership, role: str | None) -> None:
     """Refuse a change of members that is for admins, or for those of the organization.
 
     Raises:
         PolicyDeniedError: It is, and the caller is neither.
     """
-    record = require(unit.connection, kind, object_id)
-    user = require(unit.connection, User, user_id)
+    unit, record, user = membership.unit, membership.record, membership.user
     organization_id = record.organization_id if isinstance(record, Team) else None
     belongs = organization_id is None or None is not directory.member_role(
-        unit.connection, Organization, organization_id, user_id
+        unit.connection, Organization, organization_id, user.id
     )
-    violations = members.check(unit.caller, record, user, before=before, role=role, belongs=belongs)
+    violations = members.check(
+        unit.caller, record, user, before=membership.role, role=role, belongs=belongs
+    )
     if violations:
         raise engine.refuse(violations)
 
