@@ -314,13 +314,9 @@ def _declare_update_member(group: typer.Typer) -> None:
         values = member_values(user, document | cleared(_MEMBER, clear))
         if not values:
             raise UsageError("nothing is to change", hint="give a limit, --role or --clear")
-        left = _left_keys(True, keys)
-        members, kind = _members(session, "team")
-        role = values.pop("role", None)
-        if role is not None and members.role(team, user) != role:
-            # A role is more than a limit: it follows the rules of add-member.
-            members.add(kind, team, user, role, keys=left)
-        show_record(session, members.update(team, user, values))
+        members, _ = _members(session, "team")
+        role, left = values.pop("role", None), _left_keys(True, keys)
+        show_record(session, members.update(team, user, values, role=role, keys=left))
 
 
 def _service(session: Session, noun: str) -> Any:

@@ -6,8 +6,6 @@ from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection
-
 from keyctl import money, views
 from keyctl.db import queries
 from keyctl.db.queries import directory
@@ -59,7 +57,6 @@ class MemberService:
             ObjectTakenError: The user is a member with that role already.
             KeysLeftError: The member has some there, and *keys* says nothing.
         """
-        left = []
         word = WORD[kind]
         with self._membership("add", kind, object_id, user_id) as membership:
             unit = membership.unit
@@ -68,11 +65,7 @@ class MemberService:
                     f"user {user_id!r} is {role} of {word} {object_id!r} already",
                     hint="nothing to do",
                 )
-            _check(membership, role)
-            if membership.role is not None and role in PLAIN:
-                place = (kind, object_id)
-                left = settle(unit, self.workspace.settings, user_id, place=place, keys=keys)
-            write_role(unit, kind, object_id, user_id, role, before=membership.role)
+            left = self._give_role(membership, role, keys)
         return {
             f"{word}_id": object_id,
             "user_id": user_id,
@@ -111,47 +104,45 @@ class MemberService:
         view = {f"{word}_id": object_id, "user_id": user_id, "audit": anchor(unit.heads[-1])}
         return {**view, **({"keys": left} if left else {})}
 
-    def role(self, team_id: str, user_id: str) -> str:
-        """Return the role of a member.
+    def update(
+        self,
+        team_id: str,
+        user_id: str,
+        values: Mapping[str, Any],
+        *,
+        role: str | None = None,
+        keys: What | None = None,
+    ) -> dict[str, Any]:
+        """Change what *values* name of a member, and its role, and return the member as it is now.
 
-        Raises:
-            NotFoundError: There is no such membership.
-        """
-        with self.workspace.database.read() as connection:
-            return _require_member(connection, team_id, user_id).role
-
-    def update(self, team_id: str, user_id: str, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Change what *values* name of a member, and return the member as it is now.
-
-        Who administers the team sets plain members' limits; those of who administers it are for
-        admins.
+        The role follows the rules of `add`.  Who administers the team sets the limits of those who
+        are plain members after it; the limits of who administers the team are for admins.
 
         Raises:
             NotFoundError: There is no such team, user, membership or budget.
             DeniedError: The caller may not.
+            KeysLeftError: The member gets a lower role, has keys there, and *keys* says nothing.
         """
-        action = "team_member_update_denied"
-        with (
-            denials.recorded(self.workspace, action, "team", team_id),
-            writing(self.workspace) as unit,
-        ):
-            connection, caller = unit.connection, unit.caller
-            check_route(caller, action)
-            team = require(connection, Team, team_id, lock=True)
-            require_administrator(caller, team)
-            require(connection, User, user_id, lock=True)
-            before = _require_member(connection, team_id, user_id)
-            if not caller.is_admin and before.role != "user":
+        left: list[dict[str, Any]] = []
+        with self._membership("update", Team, team_id, user_id) as membership:
+            unit = membership.unit
+            before = _require_member(unit, team_id, user_id)
+            if role is not None and role != before.role:
+                check_route(unit.caller, "team_member_add_denied")
+                left = self._give_role(membership, role, keys)
+                before = replace(before, role=role)
+            if values and not unit.caller.is_admin and before.role not in PLAIN:
                 raise DeniedError(
                     "only an admin may change the limits of who administers the team",
                     hint="ask an admin",
                 )
             if values.get("budget_id") is not None:
-                require_tier(connection, values["budget_id"], lock=True)
+                require_tier(unit.connection, values["budget_id"], lock=True)
             after = with_values(before, values, unit.now)
-            write_change(unit, before, after)
+            if values or not unit.events:
+                write_change(unit, before, after)
             purse = member_purse(team_id, user_id)
-            meters, _ = queries.find_meters(connection, [purse])
+            meters, _ = queries.find_meters(unit.connection, [purse])
         spend = meters[purse].spend if purse in meters else 0
         warnings = []
         if after.max_budget is not None and spend >= after.max_budget:
@@ -163,7 +154,21 @@ class MemberService:
             **views.member_view(after, spend=spend),
             "warnings": warnings,
             "audit": anchor(unit.heads[-1]),
+            **({"keys": left} if left else {}),
         }
+
+    def _give_role(
+        self, membership: _Membership, role: str, keys: What | None
+    ) -> list[dict[str, Any]]:
+        """Make the user a member with this role, or give the member it; return what became of the keys there."""
+        unit, record, user = membership.unit, membership.record, membership.user
+        _check(membership, role)
+        left = []
+        if membership.role is not None and role in PLAIN:
+            place = (type(record), record.id)
+            left = settle(unit, self.workspace.settings, user.id, place=place, keys=keys)
+        write_role(unit, type(record), record.id, user.id, role, before=membership.role)
+        return left
 
     @contextmanager
     def _membership(
@@ -252,8 +257,8 @@ def _check(membership: _Membership, role: str | None) -> None:
         raise engine.refuse(violations)
 
 
-def _require_member(connection: Connection, team_id: str, user_id: str) -> Member:
-    member = directory.find_member(connection, team_id, user_id)
+def _require_member(unit: Unit, team_id: str, user_id: str) -> Member:
+    member = directory.find_member(unit.connection, team_id, user_id)
     if member is None:
         raise MemberNotFoundError(
             f"user {user_id!r} is not a member of team {team_id!r}",

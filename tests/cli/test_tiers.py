@@ -135,6 +135,8 @@ class TestMembers:
         assert cli(*update, "--clear", "role").exit_code == 2
         assert cli(*update, "--max-budget", "-1").exit_code == 2
         assert cli(*update, "--rpm-limit", "-1").exit_code == 2
+        assert cli(*update, "--role", "admin", "--budget-id", "nope").exit_code == 3
+        assert members(cli) == [{"user_id": "ada", "role": "user"}]
         cli(*update, "--role", "admin", check=True)
         assert members(cli) == [{"user_id": "ada", "role": "admin"}]
 

@@ -88,6 +88,9 @@ ADMINS_ONLY: Mapping[str, Callable[[Workspace], object]] = {
         for verb in ("create", "update", "delete")
     },
     "team_member_add_denied": lambda acting: MemberService(acting).add(Team, "web", "eve", "user"),
+    "team_member_update_denied": lambda acting: MemberService(acting).update(
+        "web", "tina", {}, role="user"
+    ),
     "team_member_remove_denied": lambda acting: MemberService(acting).remove(Team, "web", "tina"),
     "organization_member_add_denied": lambda acting: MemberService(acting).add(
         Organization, "acme", "eve", "internal_user"

@@ -6,9 +6,11 @@ import pytest
 from holders import Holder, operator, refused
 from world import World
 
+from keyctl import money
 from keyctl.db.queries import KeyFilter
 from keyctl.errors import KeysLeftError
 from keyctl.records import Organization, Team, User
+from keyctl.services.audit import AuditService, EventFilter
 from keyctl.services.directory import DirectoryService
 from keyctl.services.keys.read import KeyService
 from keyctl.services.members import MemberService
@@ -40,6 +42,22 @@ def members_of(holder: Holder) -> MemberService:
 def directory_of(holder: Holder) -> DirectoryService:
     """Return the directory as the holder may change it."""
     return DirectoryService(holder.workspace)
+
+
+def events(holder: Holder) -> list[dict[str, Any]]:
+    """Return every event, the oldest first."""
+    return list(AuditService(holder.workspace).export(EventFilter()))
+
+
+def before_and_after(event: dict[str, Any]) -> tuple[Any, Any]:
+    """Return both sides of a change."""
+    return event["before"], event["after"]
+
+
+def standing_of(holder: Holder, user_id: str) -> Any:
+    """Return what the team tells of a member."""
+    view = directory_of(holder).info(Team, "web")
+    return next(item for item in view["members_with_roles"] if item["user_id"] == user_id)
 
 
 class TestATeamAdmin:
@@ -83,6 +101,65 @@ class TestAnOrganizationAdmin:
         olga = members_of(local.generate({"user_id": "olga"}))
         assert refused(olga.add, Team, "free", "ada", "user") == {"denied"}
         assert refused(olga.add, Organization, "other", "ada", "internal_user") == {"denied"}
+
+
+class TestChangingAMember:
+    """A role and limits together are one transaction: all of it, or nothing."""
+
+    def test_both_are_written_each_with_its_event(self, local: Holder) -> None:
+        before = len(events(local))
+        limits = {"max_budget": 5 * money.NANO, "rpm_limit": 3}
+        told = members_of(local).update("web", "ada", limits, role="admin")
+        assert (told["role"], told["max_budget"], told["rpm_limit"]) == ("admin", 5, 3)
+        of_role, of_limits = events(local)[before:]
+        assert {of_role["action"], of_limits["action"]} == {"team_member_updated"}
+        assert of_role["before"] == {"user_id": "ada", "role": "user"}
+        assert of_role["after"] == {"user_id": "ada", "role": "admin"}
+        told_of = [(item["role"], item["rpm_limit"]) for item in before_and_after(of_limits)]
+        assert told_of == [("admin", None), ("admin", 3)]
+        assert told["audit"]["seq"] == of_limits["seq"]
+
+    def test_an_organization_admin_gives_a_role_alone(self, local: Holder) -> None:
+        """Which is no change of a limit, so it is theirs to do as with `add-member`."""
+        olga = members_of(local.generate({"user_id": "olga"}))
+        before = len(events(local))
+        assert olga.update("web", "ada", {}, role="admin")["role"] == "admin"
+        assert [item["action"] for item in events(local)[before:]] == ["team_member_updated"]
+        assert olga.update("web", "ada", {"rpm_limit": 3}, role="user")["rpm_limit"] == 3
+
+    def test_what_is_refused_leaves_the_role(self, local: Holder) -> None:
+        """A limit of who administers the team, a tier that is not there, and keys left behind."""
+        olga = members_of(local.generate({"user_id": "olga"}))
+        assert refused(olga.update, "web", "ada", {"rpm_limit": 3}, role="admin") == {"denied"}
+        assert standing_of(local, "ada") == {"user_id": "ada", "role": "user"}
+        assert events(local)[-1]["action"] == "team_member_update_denied"
+        update = members_of(local).update
+        unknown = {"budget_id": "nope"}
+        assert refused(update, "web", "ada", unknown, role="admin") == {"budget_not_found"}
+        assert standing_of(local, "ada") == {"user_id": "ada", "role": "user"}
+        key = local.generate({"user_id": "tina", "team_id": "web"})
+        with pytest.raises(KeysLeftError, match=key.key_id):
+            update("web", "tina", {"rpm_limit": 3}, role="user")
+        assert standing_of(local, "tina") == {"user_id": "tina", "role": "admin"}
+        told = update("web", "tina", {"rpm_limit": 3}, role="user", keys="block")
+        assert [item["key_id"] for item in told["keys"]] == [key.key_id]
+        assert (told["role"], told["rpm_limit"]) == ("user", 3)
+
+    def test_follows_the_rules_of_a_role(self, local: Holder) -> None:
+        """A team admin gives none, and a key that may not add members gives none either."""
+        tina = members_of(local.generate({"user_id": "tina"}))
+        rules = {"caller.member_role"}
+        assert refused(tina.update, "web", "ada", {"rpm_limit": 3}, role="admin") == rules
+        assert events(local)[-1]["action"] == "team_member_update_denied"
+        narrow = {"user_id": "boss", "allowed_routes": ["/team/member_update"]}
+        boss = members_of(local.generate(narrow))
+        assert refused(boss.update, "web", "ada", {}, role="admin") == {"caller.route"}
+        assert boss.update("web", "ada", {"rpm_limit": 3}, role="user")["rpm_limit"] == 3
+
+    def test_tells_a_stranger_nothing_of_who_is_a_member(self, local: Holder) -> None:
+        eve = members_of(local.generate({"user_id": "eve"}))
+        for user in ("ada", "tina", "victor", "nobody"):
+            assert refused(eve.update, "web", user, {}, role="user") == {"denied"}
 
 
 class TestWhoLeaves:
