@@ -40,6 +40,7 @@ ALLOWED: dict[str, set[str]] = {
     "jsontext": {"errors"},
     "keystring": {"errors"},
     "money": {"errors"},
+    "named_files": {"errors"},
     "hashing": {"keystring"},
     "lifecycle": {"records"},
     "purses": {"durations", "errors", "money", "records"},
@@ -84,7 +85,7 @@ ALLOWED: dict[str, set[str]] = {
         "requests",
         "sinks",
     },
-    "gateway": PURE | {"db", "policy", "services"},
+    "gateway": PURE | {"db", "named_files", "policy", "services"},
     "cli": PURE
     | {
         "__init__",
@@ -94,6 +95,7 @@ ALLOWED: dict[str, set[str]] = {
         "fleetfile",
         "moments",
         "litellm",
+        "named_files",
         "policy",
         "principals",
         "requests",

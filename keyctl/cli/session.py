@@ -25,12 +25,14 @@ from keyctl.errors import (
     SecretInArgumentError,
     UsageError,
 )
+from keyctl.named_files import read_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from keyctl.config.settings import Settings
     from keyctl.db.database import Database
+    from keyctl.db.urls import DatabaseAddress
     from keyctl.moments import Sense
     from keyctl.policy.facts import Caller
     from keyctl.services.workspace import Workspace
@@ -306,7 +308,7 @@ class Session:
         if given is not None:
             return given
         if self.config_path is not None and (path := self.settings.database_url_file) is not None:
-            return _read_line(Path(path), what="database_url_file")
+            return read_line(Path(path), what="database_url_file")
         from keyctl.config.folders import data_folder
 
         return f"sqlite:///{data_folder() / 'keyctl.db'}"
@@ -321,7 +323,7 @@ class Session:
 
     def _caller_key(self) -> str | None:
         if path := _given(self.common.caller_key_file, "--caller-key-file"):
-            return _read_line(Path(path), what="--caller-key-file")
+            return read_line(Path(path), what="--caller-key-file")
         return _given(None, "", "KEYCTL_API_KEY")
 
     def _changed_by(self) -> str | None:
@@ -333,24 +335,37 @@ class Session:
         return given
 
 
-def _url(option: str | None, flag: str, variable: str, parse: "Callable[[str], Any]") -> str | None:
+def _url(
+    option: str | None, flag: str, variable: str, parse: "Callable[[str], DatabaseAddress]"
+) -> str | None:
     """Return the URL that the option, the variable, or the file it names says.
 
     Raises:
+        UsageError: It is no URL of a database.
         SecretInArgumentError: The option holds a password.
     """
     if given := _given(option, flag):
-        if parse(given).url.password:
+        if _parsed(given, flag, parse).url.password:
             raise SecretInArgumentError(
                 f"{flag} holds a password, and arguments are visible to others",
                 hint=f"set {variable} or {variable}_FILE, or use PGPASSFILE",
             )
         return given
-    if given := _given(None, "", variable):
-        return given
-    if path := _given(None, "", f"{variable}_FILE"):
-        return _read_line(Path(path), what=f"{variable}_FILE")
-    return None
+    name = variable
+    given = _given(None, "", name)
+    if given is None and (path := _given(None, "", name := f"{variable}_FILE")):
+        given = read_line(Path(path), what=name)
+    if given is not None:
+        _parsed(given, name, parse)
+    return given
+
+
+def _parsed(given: str, name: str, parse: "Callable[[str], DatabaseAddress]") -> "DatabaseAddress":
+    try:
+        return parse(given)
+    except UsageError as error:
+        # A command may be told of two databases.
+        raise UsageError(f"{name}: {error.message}", hint=error.hint) from None
 
 
 def _given(option: str | None, flag: str, variable: str | None = None) -> str | None:
@@ -378,18 +393,3 @@ def _output(option: str | None, outputs: Sequence[str]) -> str:
     preferred = os.environ.get("KEYCTL_OUTPUT") or "auto"
     require_one_of(preferred, OUTPUTS, what="output in KEYCTL_OUTPUT,")
     return option or (preferred if preferred in outputs else "auto")
-
-
-def _read_line(path: Path, *, what: str) -> str:
-    # The path is not repeated: whoever mistook the variable for another has put a password there.
-    try:
-        text = path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", None) or "it is not text"
-        raise UsageError(
-            f"{what}: the file that it names cannot be read: {why}",
-            hint="give the path of a file, and check its mode",
-        ) from error
-    if not text:
-        raise UsageError(f"{what}: the file that it names is empty", hint="check how it is written")
-    return text

@@ -21,7 +21,9 @@ from keyctl.gateway.waiting import until_done
 from keyctl.purses import PurseName
 
 _MAX_SECONDS: Final = 86_400.0
+_MIN_SECONDS: Final = {"outage_grace": 0.0}
 _MAX_COUNT: Final = 10_000_000
+UNSETTLED: Final = ("charge", "release")
 
 
 class _Gateway:
@@ -67,22 +69,22 @@ class _Gateway:
             ValueError: A length or size is out of range.
             UsageError: *database_url* is no URL of a database that keyctl can use.
         """
-        self._timeout = _seconds("timeout", timeout)
+        self._timeout = seconds("timeout", timeout)
         limits = Limits(
-            cache_ttl=_seconds("cache_ttl", cache_ttl),
+            cache_ttl=seconds("cache_ttl", cache_ttl),
             cache_size=_count("cache_size", cache_size),
-            negative_ttl=_seconds("negative_ttl", negative_ttl),
+            negative_ttl=seconds("negative_ttl", negative_ttl),
             negative_size=_count("negative_size", negative_size),
-            outage_grace=_seconds("outage_grace", outage_grace, at_least=0.0),
+            outage_grace=seconds("outage_grace", outage_grace),
             bcrypt_workers=_workers(bcrypt_workers),
         )
         terms = LeaseTerms(
-            lease=timedelta(seconds=_seconds("lease", lease)),
+            lease=timedelta(seconds=seconds("lease", lease)),
             charges_unsettled=_charges(unsettled),
             budget_rollover=budget_rollover,
         )
-        interval = _seconds("flush_interval", flush_interval)
-        patience = timedelta(seconds=_seconds("database_timeout", database_timeout))
+        interval = seconds("flush_interval", flush_interval)
+        patience = timedelta(seconds=seconds("database_timeout", database_timeout))
         database = Database(database_url, patience=patience)
         self.objects = Objects(database)
         self._core = Core(
@@ -221,10 +223,24 @@ class AsyncVerifier(_Gateway):
         await self.close()
 
 
-def _seconds(name: str, value: float, *, at_least: float = 0.001) -> float:
-    if not isfinite(value) or not at_least <= value <= _MAX_SECONDS:
-        raise ValueError(f"{name} must be {at_least:g} to {_MAX_SECONDS:g} seconds, not {value}")
+def seconds(name: str, value: float) -> float:
+    """Return the length that an option of this name is given.
+
+    Raises:
+        ValueError: It is out of range.
+    """
+    if not isfinite(value) or not _least(name) <= value <= _MAX_SECONDS:
+        raise ValueError(f"{name} must be {accepted_seconds(name)}, not {value}")
     return float(value)
+
+
+def accepted_seconds(name: str) -> str:
+    """Return in words how long the option of this name may be."""
+    return f"{_least(name):g} to {_MAX_SECONDS:g} seconds"
+
+
+def _least(name: str) -> float:
+    return _MIN_SECONDS.get(name, 0.001)
 
 
 def _workers(given: int | None) -> int:
@@ -233,7 +249,7 @@ def _workers(given: int | None) -> int:
 
 
 def _charges(unsettled: str) -> bool:
-    if unsettled not in ("charge", "release"):
+    if unsettled not in UNSETTLED:
         raise ValueError(f'unsettled must be "charge" or "release", not {unsettled!r}')
     return unsettled == "charge"
 

@@ -63,6 +63,25 @@ class TestUrls:
             environment["KEYCTL_DATABASE_URL"] = ""
         assert CANARY not in said(inside, *COMMANDS[variable], **environment)
 
+    @pytest.mark.parametrize("variable", sorted(COMMANDS))
+    def test_that_are_wrong_are_told_where_they_stand(
+        self, inside: Inside, variable: str, tmp_path: Path
+    ) -> None:
+        """In the variable, in the file that another one names, or in an option: there may be two databases."""
+        file = tmp_path / "url"
+        file.write_text(CANARY)
+        option = "--" + variable.removeprefix("KEYCTL_").lower().replace("_", "-")
+        command = COMMANDS[variable]
+        told = {
+            variable: said(inside, *command, **{variable: CANARY}),
+            option: said(inside, *command, option, CANARY),
+        }
+        if variable != "KEYCTL_DATABASE_URL":  # which every test sets, and which comes first
+            name = f"{variable}_FILE"
+            told[name] = said(inside, *command, **{name: str(file)})
+        for name, text in told.items():
+            assert f"error: {name}: the database URL is not a URL" in text
+
     def test_put_into_other_variables_are_not_repeated(self, inside: Inside) -> None:
         url = f"postgresql://u:{CANARY}@h/db"
         for variable in ("KEYCTL_CONFIG", "KEYCTL_API_KEY"):

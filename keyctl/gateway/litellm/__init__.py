@@ -15,14 +15,18 @@ its own database, nor knows who made a batch, so this package does.  Tried with 
 1.110.2.
 """
 
+import os
 import sys
 
+from keyctl.gateway import environment
 from keyctl.gateway.litellm import key_info
 from keyctl.gateway.litellm.auth import user_api_key_auth
 from keyctl.gateway.litellm.callback import logger
 
 # The proxy loads this while it starts; whoever only looks at it should not have to load the proxy.
 if (_proxy := sys.modules.get("litellm.proxy.proxy_server")) is not None and hasattr(_proxy, "app"):
+    # A proxy that does not start is seen; one that answers every request with 503 for a wrong word is not.
+    environment.check(os.environ)
     key_info.serve_on(_proxy.app)
 
 __all__ = ["logger", "user_api_key_auth"]

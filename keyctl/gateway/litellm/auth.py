@@ -7,8 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from functools import cache
-from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, cast
 
 from fastapi import Request
 from litellm.proxy._types import UserAPIKeyAuth
@@ -17,6 +16,7 @@ from litellm.proxy.common_utils.http_parsing_utils import _read_request_body
 
 from keyctl import money, routes
 from keyctl.errors import UnavailableError
+from keyctl.gateway import environment
 from keyctl.gateway.litellm import prices, refusals, requests
 from keyctl.gateway.litellm.handed_on import handed_on, is_left_to_us, parallel_left_to_us
 from keyctl.gateway.litellm.prices import Estimate, UnknownPriceError
@@ -27,17 +27,6 @@ from keyctl.gateway.verifier import AsyncVerifier
 from keyctl.records import Key, ProviderObject
 
 log = logging.getLogger("keyctl.gateway")
-
-_OPTIONS: Final = {
-    "KEYCTL_GATEWAY_CACHE_TTL": "cache_ttl",
-    "KEYCTL_GATEWAY_OUTAGE_GRACE": "outage_grace",
-    "KEYCTL_GATEWAY_FLUSH_INTERVAL": "flush_interval",
-    "KEYCTL_GATEWAY_LEASE": "lease",
-}
-_UNSETTLED: Final = "KEYCTL_GATEWAY_UNSETTLED"
-_ROLLOVER: Final = "KEYCTL_GATEWAY_BUDGET_ROLLOVER"
-_BOOLEANS: Final = {"1": True, "true": True, "0": False, "false": False}
-_UNKNOWN_COST: Final = "KEYCTL_GATEWAY_UNKNOWN_COST"
 
 under_way = UnderWay()
 
@@ -164,10 +153,10 @@ async def _reserve(
             length = int(request.headers.get("content-length") or len(str(body)))
             estimate = prices.most(models, body, key, length)
     except UnknownPriceError:
-        configured = os.environ.get(_UNKNOWN_COST)
+        configured = environment.unknown_cost(os.environ)
         if configured is None and verdict.left():
             raise refusals.unpriced(asked.model or "of this batch", verdict) from None
-        estimate = Estimate(Decimal(configured or 0))
+        estimate = Estimate(configured or Decimal())
     try:
         is_granted = await verdict.reserve(estimate.cost, tokens=estimate.tokens)
     except UnavailableError as error:
@@ -222,21 +211,5 @@ def verifier() -> AsyncVerifier:
 
     One for all, in forked workers too: it begins anew in a child by itself.
     """
-    options: dict[str, Any] = {
-        option: float(os.environ[name]) for name, option in _OPTIONS.items() if name in os.environ
-    }
-    if unsettled := os.environ.get(_UNSETTLED):
-        options["unsettled"] = unsettled
-    if rollover := os.environ.get(_ROLLOVER):
-        options["budget_rollover"] = _BOOLEANS[rollover.lower()]
-    return AsyncVerifier(_database_url(), **options)
-
-
-def _database_url() -> str:
-    """Return the URL in KEYCTL_DATABASE_URL, or in the file that KEYCTL_DATABASE_URL_FILE names."""
-    url = os.environ.get("KEYCTL_DATABASE_URL")
-    if not url and (path := os.environ.get("KEYCTL_DATABASE_URL_FILE")):
-        url = Path(path).read_text(encoding="utf-8").strip()
-    if not url:
-        raise RuntimeError("set KEYCTL_DATABASE_URL or KEYCTL_DATABASE_URL_FILE")
-    return url
+    url = environment.database_url(os.environ)
+    return AsyncVerifier(url, **environment.verifier_options(os.environ))
