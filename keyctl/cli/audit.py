@@ -101,14 +101,19 @@ def add_to(app: typer.Typer) -> None:
             events, following = service.page(wanted, after=_cursor(after), limit=limit)
             if session.output in ("json", "jsonl"):
                 return events, following
-            rows = [{**event, "changes": told(event["before"], event["after"])} for event in events]
-            if for_people:
-                rows = [row for row in rows if _is_news(row, finished)]
-            # A step that is folded in leaves room for another row.
-            if len(rows) < limit and following is not None:
-                more, following = fetch(following, limit - len(rows))
-                rows += more
-            return rows, following
+            rows: list[dict[str, Any]] = []
+            while True:
+                for event in events:
+                    if for_people and not _is_news(event, finished):
+                        continue
+                    rows.append({**event, "changes": told(event["before"], event["after"])})
+                    if len(rows) == limit:
+                        is_last = following is None and event is events[-1]
+                        return rows, None if is_last else event["seq"]
+                if following is None:
+                    return rows, None
+                # A step that is folded in leaves room for another row.
+                events, following = service.page(wanted, after=following, limit=limit)
 
         show_list(session, EVENTS, page, fetch)
 

@@ -4,9 +4,12 @@ import csv
 import io
 import json
 import re
+from pathlib import Path
+from typing import Any
 
 import pytest
 from inside import Inside
+from sqlalchemy import Engine, event
 from terminal import uncoloured
 
 from keyctl.services import callers
@@ -95,6 +98,26 @@ class TestOnATerminal:
 
         actions = [re.findall("key_(?:staged|generated|blocked)", line)[0] for line in lines[1:]]
         assert actions == ["key_blocked", "key_generated", "key_generated"]
+
+    def test_folded_steps_cost_no_question_each(self, filled: Inside, tmp_path: Path) -> None:
+        """Sixty keys of one batch were staged together; a page of them is asked for in a few statements."""
+        keys = str(tmp_path / "keys")
+        filled("generate", "--count", "60", "--out-file", keys, "-q", check=True)
+        asked = []
+
+        def note(*facts: Any) -> None:
+            if "audit_events" in facts[2]:
+                asked.append(facts[2])
+
+        event.listen(Engine, "before_cursor_execute", note)
+        try:
+            first = filled("audit", "list", "--limit", "60", terminal=120, check=True).stdout
+        finally:
+            event.remove(Engine, "before_cursor_execute", note)
+
+        assert first.count("key_generated") == 60
+        assert "key_staged" not in first
+        assert len(asked) <= 4
 
     def test_a_state_is_a_colour_and_a_word(self, filled: Inside) -> None:
         """Who sees no colours reads the word."""
