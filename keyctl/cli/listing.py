@@ -120,14 +120,12 @@ def check_whole(layout: Layout, page: Page) -> None:
     """Refuse what a list that is known whole cannot be shown by, before anything is asked or written.
 
     Raises:
-        UsageError: There is no such column, or --after is no number of a row.
+        UsageError: There is no such column, --after is no number of a row, or --sort is given too.
     """
     if page.after is not None and not (page.after.isascii() and page.after.isdecimal()):
         raise UsageError("--after takes the number of a row", hint="take it from `next`")
-    for name in () if page.columns is None else page.columns.split(","):
-        column_named(layout, name.strip(), flag="--columns")
-    if page.sort is not None:
-        column_named(layout, page.sort.removeprefix("-"), flag="--sort")
+    _chosen(layout, page, "auto")
+    _order(layout, page)
 
 
 def column_named(layout: Layout, name: str, *, flag: str) -> Column:
@@ -154,10 +152,11 @@ def fields_of(layout: Layout, page: Page, output: str) -> list[str] | None:
     """
     if output in ("json", "jsonl") and page.columns is None:
         return None
-    sorted_by = []
-    if page.sort is not None:
-        sorted_by = [column_named(layout, page.sort.removeprefix("-"), flag="--sort").name]
-    return [*(column.name for column in _chosen(layout, page, output)), *sorted_by]
+    sorted_by = _order(layout, page)
+    return [
+        *(column.name for column in _chosen(layout, page, output)),
+        *([] if sorted_by is None else [sorted_by]),
+    ]
 
 
 def _chosen(layout: Layout, page: Page, output: str) -> list[Column]:
@@ -166,6 +165,23 @@ def _chosen(layout: Layout, page: Page, output: str) -> list[Column]:
             column_named(layout, name.strip(), flag="--columns") for name in page.columns.split(",")
         ]
     return [*layout.columns, *(layout.wide if output == "wide" else ())]
+
+
+def _order(layout: Layout, page: Page) -> str | None:
+    """Return the column that a list is sorted by, None where it keeps its own order.
+
+    Raises:
+        UsageError: There is no such column, or a cursor of the list's own order is given too.
+    """
+    if page.sort is None:
+        return None
+    name = column_named(layout, page.sort.removeprefix("-"), flag="--sort").name
+    if page.after is not None:
+        raise UsageError(
+            "--sort and --after do not go together: a cursor follows the list's own order",
+            hint="give --all, or a larger --limit",
+        )
+    return name
 
 
 def _picked(rows: Sequence[Row], page: Page, chosen: Sequence[Column]) -> Sequence[Row]:
@@ -190,15 +206,10 @@ def _rows(
                 break
         cursor[0] = after
 
-    if page.sort is None:
+    name = _order(layout, page)
+    if page.sort is None or name is None:
         return pages(page.everything), lambda: cursor[0]
-    if page.after is not None:
-        raise UsageError(
-            "--sort and --after do not go together: a cursor follows the list's own order",
-            hint="give --all, or a larger --limit",
-        )
     backwards = page.sort.startswith("-")
-    name = column_named(layout, page.sort.removeprefix("-"), flag="--sort").name
     every = (row for batch in pages(everything=True) for row in batch)
     if page.everything:
         return iter([sorted(every, key=_by(name), reverse=backwards)]), lambda: None

@@ -185,6 +185,8 @@ CLOSER = (
     ("events list --after nowhere", 2, "`next`"),
     ("db check --after nowhere", 2, "`next`"),
     ("remind --after nowhere", 2, "`next`"),
+    ("remind --after 1 --sort event", 2, "--all"),
+    ("db check --repair --after 1 --sort command", 2, "--all"),
     ("audit list --diff --columns seq", 2, "-o json"),
     ("update-member web anne", 2, "keyctl --help"),
     ("team update web --policy nowhere/file", 2, "check the path"),
