@@ -142,6 +142,16 @@ class TestLimitsOfMembers:
             "small": {"max_budget": 5, "adopt": True}
         }
 
+    def test_keep_the_tier_that_an_entry_names_which_is_not_chosen(self, fleets: Fleets) -> None:
+        """--only chooses what is changed now; what the files say besides still stands."""
+        fleets.apply("budgets: {small: {max_budget: 5}}\n")
+
+        found = fleets.lines(
+            "users: {a: {budget_id: small}}\n", prune=True, only=(("budget", "small"),)
+        )
+
+        assert found == []
+
 
 def members_of(fleets: Fleets, team: str = "web") -> dict[str, Any]:
     """Return what is shown of each member of a team."""

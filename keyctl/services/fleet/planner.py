@@ -111,7 +111,7 @@ def make_plan(
             connection,
             plan,
             left_tiers,
-            named=fleet.named_tiers(),
+            named=order.fleet.named_tiers(),  # by what is not chosen now, too
             keys_ended=ended,
             actor=caller.actor,
             now=now,
