@@ -42,10 +42,13 @@ def read_bodies(
 def _text(source: str) -> str:
     try:
         if source == "-":
-            data = sys.stdin.buffer.read(_LARGEST)
+            data = sys.stdin.buffer.read(_LARGEST + 1)
         else:
             with Path(source).open("rb") as file:
-                data = file.read(_LARGEST)
+                data = file.read(_LARGEST + 1)
+        # Cut at the end of a row, what is left would be taken for the whole list.
+        if len(data) > _LARGEST:
+            raise UsageError(f"{source} is larger than 256 MiB", hint="make several lists")
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise UsageError(f"{source} is not UTF-8 text", hint="save it as UTF-8") from None
@@ -56,7 +59,8 @@ def _text(source: str) -> str:
 
 
 def _json_lines(source: str, text: str, cells: "_Cells") -> Iterator[tuple[str, dict[str, Any]]]:
-    for number, line in enumerate(text.splitlines(), start=1):
+    # Not splitlines(): a JSON string may hold U+2028 and the like as they are.
+    for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             place = f"{source}:{number}"
             try:
@@ -72,7 +76,7 @@ def _csv_rows(source: str, text: str, values: "_Cells") -> Iterator[tuple[str, d
         for mark, said in ((";", ";"), ("\t", "tabs")):
             if len(names) == 1 and mark in names[0]:
                 raise UsageError(
-                    f"{source}:1: is one column named {names[0]!r}",
+                    f"{source}:1: the first line is a single column named {names[0]!r}",
                     hint=f"separated by {said}? save it with commas",
                 )
         if len(set(names)) != len(names) or "" in names:

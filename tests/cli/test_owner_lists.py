@@ -5,6 +5,9 @@ import json
 import pytest
 from harness import Cli
 from inside import Inside
+from terminal import on_terminal, uncoloured
+
+from keyctl.cli import lists
 
 pytestmark = pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
 
@@ -108,3 +111,44 @@ def test_an_id_or_a_list(inside: Inside) -> None:
     assert (both.exit_code, neither.exit_code) == (2, 2)
     assert "leave out acme" in both.stderr
     assert "--from FILE" in neither.stderr
+
+
+def test_a_list_is_whole_or_refused(
+    inside: Inside, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A list that is too large is not cut, although it could be at the end of a row."""
+    users = cli.home / "users.csv"
+    users.write_text("user_id\nada\neve\n")
+    monkeypatch.setattr(lists, "_LARGEST", len("user_id\nada\n"))
+
+    result = inside("user", "create", "--from", str(users))
+
+    assert result.exit_code == 2
+    assert f"{users} is larger than" in result.stderr
+    assert inside("user", "list", "-o", "json").json["users"] == []
+
+
+def test_a_line_ends_where_json_lines_say(inside: Inside, cli: Cli) -> None:
+    """Other ends of lines may stand within a string."""
+    teams = cli.home / "teams.jsonl"
+    teams.write_text(
+        '{"team_id": "web", "metadata": {"note": "A\u2028B"}}\r\n{"team_id": "ops"}\n',
+        encoding="utf-8",
+    )
+
+    made = inside("team", "create", "--from", str(teams), "-o", "json", check=True).json
+
+    assert [(team["team_id"], team["metadata"]) for team in made["teams"]] == [
+        ("web", {"note": "A\u2028B"}),
+        ("ops", {}),
+    ]
+
+
+def test_a_terminal_gets_a_line_for_each(cli: Cli) -> None:
+    """No bar is in the way of what is told of each row."""
+    users = cli.home / "users.csv"
+    users.write_text("user_id\nada\neve\n")
+
+    shown = uncoloured(on_terminal(cli, "user", "create", "--from", str(users), columns=100))
+
+    assert shown.splitlines() == ["ada: created", "eve: created", "2 users made, 0 not"]
