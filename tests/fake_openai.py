@@ -31,7 +31,7 @@ class OpenAI:
     fails_next: int = 0
     fails_model: str = ""
     breaks_off: int = 0  # so many streams, in the middle
-    waits: threading.Event | None = None  # what an answer of chat waits for
+    waits: threading.Event | None = None  # what an answer of chat that is asked for now waits for
     numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     def finish(self) -> None:
@@ -126,6 +126,7 @@ def _handler(provider: OpenAI) -> type[BaseHTTPRequestHandler]:  # noqa: C901  #
 
         def _route(self, body: bytes) -> None:
             path = self.path.partition("?")[0].removeprefix("/v1")
+            waits = provider.waits  # first: whoever has seen that it was asked may take it away
             provider.asked.append(f"{self.command} {path}")
             noun, *rest = path.strip("/").split("/")
             if self.command == "POST" and provider.fails_next:
@@ -138,7 +139,7 @@ def _handler(provider: OpenAI) -> type[BaseHTTPRequestHandler]:  # noqa: C901  #
             elif noun == "responses":
                 self._responses(rest, body)
             elif noun == "chat":
-                self._chat(json.loads(body))
+                self._chat(json.loads(body), waits)
             elif noun == "mcp" and body:
                 self._mcp(json.loads(body))
             else:
@@ -228,9 +229,9 @@ def _handler(provider: OpenAI) -> type[BaseHTTPRequestHandler]:  # noqa: C901  #
             )
             self._raw(text.encode(), "text/event-stream")
 
-        def _chat(self, asked: dict[str, Any]) -> None:
-            if provider.waits is not None:
-                provider.waits.wait(20)
+        def _chat(self, asked: dict[str, Any], waits: threading.Event | None) -> None:
+            if waits is not None:
+                waits.wait(60)
             if asked["model"] == provider.fails_model:
                 self._answer({"error": {"message": "no", "type": "server_error"}}, 500)
                 return
