@@ -299,6 +299,7 @@ class Delivery(Generic[S]):
             failed = [*failed, *((load, Fault.DENIED, error) for load in arrived)]
             self._take_back(failed)
         except KeyctlError as error:  # the lock file that stays proves the claims dead
+            self._left += failed
             outcomes.update((item.key_id, error) for item in staged)
             broken = broken or error
         refusals = []

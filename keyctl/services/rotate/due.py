@@ -168,6 +168,7 @@ class _DueRun:
         """
         lines: dict[str, DueLine] = {}
         staged = self._stage(group, lines)
+        unstaged = [item.key for item in group if item.key.id in lines]
         loads = [self.delivery.to_sink(item, item.answer(), sink) for item, sink in staged]
         handed = self.delivery.hand_over(loads, is_stopped=self._is_stopped)
         for item, _ in staged:
@@ -177,7 +178,11 @@ class _DueRun:
                 lines[item.key_id] = replace(line_of(item.key, "rotated"), audit=place)
             elif outcome is not None:
                 lines[item.key_id] = self._failed(item.key, outcome)
-        yield from (lines[item.key.id] for item in group if item.key.id in lines)
+        try:
+            yield from (lines[item.key.id] for item in group if item.key.id in lines)
+        finally:
+            # Of what was handed over the delivery ends the claims, or keeps what it left undone.
+            self.due.release(unstaged)
         if handed.broken is not None and not isinstance(handed.broken, KeyctlError):
             raise handed.broken
         # After the lines: what is wrong with one secret must not hide what became of the others.
@@ -213,7 +218,7 @@ class _DueRun:
             outcomes = self.delivery.stage(lambda unit, dead: staging.write(unit, dead, every))
         except KeyctlError as error:  # such as a database that is busy: nothing is delivered
             for item, _ in checked:
-                lines[item.key.id] = self._broken(item.key, error)
+                lines[item.key.id] = _broken(item.key, error)
             return []
         staged: list[tuple[StagedRotation, Sink]] = []
         for (item, _), outcome in zip(checked, outcomes, strict=True):
@@ -226,17 +231,12 @@ class _DueRun:
     def _failed(self, key: Key, error: KeyctlError) -> DueLine:
         if isinstance(error, (BusyError, PolicyDeniedError, KeyNotFoundError)):
             # What others did to the key since it was claimed.
-            self.due.release([key])
             if isinstance(error, PolicyDeniedError) and not _is_state(error):
                 attempt = Attempt("key_rotate_denied", "key", key.id)
                 denials.record(self.delivery.workspace, attempt, error)
                 return line_of(key, "failed", error.code)
             return line_of(key, "skipped", error.code)
-        return self._broken(key, error)
-
-    def _broken(self, key: Key, error: KeyctlError) -> DueLine:
-        self.due.release([key])
-        return line_of(key, "failed", f"{error.code}: {error.message}")
+        return _broken(key, error)
 
 
 class _Hashes:
@@ -280,6 +280,10 @@ def _next_group(waiting: deque[Claimed]) -> list[Claimed]:
     ):
         group.append(waiting.popleft())
     return group
+
+
+def _broken(key: Key, error: KeyctlError) -> DueLine:
+    return line_of(key, "failed", f"{error.code}: {error.message}")
 
 
 def _is_state(error: PolicyDeniedError) -> bool:
