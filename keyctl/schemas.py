@@ -1,7 +1,6 @@
 """Publish the JSON Schemas of requests and answers, and the table of rules."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, Final
 
 from pydantic import BaseModel
@@ -10,6 +9,7 @@ from keyctl import actions, lifecycle, limits
 from keyctl.answers import ANSWERS
 from keyctl.config.settings import Settings
 from keyctl.fleetfile.schema import fleet
+from keyctl.owner_answers import MANY_OWNERS
 from keyctl.policy import authority, engine
 from keyctl.policy.documents import Policy
 from keyctl.principals import (
@@ -23,30 +23,36 @@ from keyctl.records import DEFAULT_ROUTES
 from keyctl.requests import GatewayFields, GenerateRequest, UpdateRequest
 from keyctl.shapes import (
     CHANGES,
+    CURSOR,
     DIALECT,
     ERROR,
     FILLED,
     HEAD,
     INSTANT,
+    MOMENT,
     TEXT,
-    VIOLATION,
+    TRUTH,
+    VIOLATIONS,
+    WORD,
+    WORDS,
+    Schema,
     key_properties,
     list_of,
     object_of,
+    rows,
     secrets,
+    whole,
 )
 
 # Shown of a key that names no routes itself.
-_DEFAULT_ROUTES: Final = {
-    DEFAULT_ROUTES: {"type": "array", "items": {"type": "string"}},
-}
+_DEFAULT_ROUTES: Final = {DEFAULT_ROUTES: WORDS}
 
 
-def _model(model: type[BaseModel]) -> Callable[[], dict[str, Any]]:
+def _model(model: type[BaseModel]) -> Callable[[], Schema]:
     return lambda: {"$schema": DIALECT, **model.model_json_schema()}
 
 
-def generate_response() -> dict[str, Any]:
+def generate_response() -> Schema:
     """Return the schema of what `generate -o json` prints."""
     properties = key_properties()
     required = list(properties)
@@ -56,8 +62,8 @@ def generate_response() -> dict[str, Any]:
         {
             "key": {"type": "string", "pattern": "^sk-"},
             "filled": FILLED,
-            "warnings": {"type": "array", "items": {"type": "string"}},
-            "replayed": {"type": "boolean"},
+            "warnings": WORDS,
+            "replayed": TRUTH,
             "secrets": secrets(),
             "audit": HEAD,
         }
@@ -66,7 +72,7 @@ def generate_response() -> dict[str, Any]:
     return {**object_of(properties, required), "$defs": gateway.get("$defs", {})}
 
 
-def update_response() -> dict[str, Any]:
+def update_response() -> Schema:
     """Return the schema of what `update KEY -o json` prints: the key, and what changed of it."""
     made = generate_response()
     own = dict(made["properties"])
@@ -76,7 +82,7 @@ def update_response() -> dict[str, Any]:
     return {**object_of(own, required), "$defs": made["$defs"]}
 
 
-def verdict_response() -> dict[str, Any]:
+def verdict_response() -> Schema:
     """Return the schema of what `generate|update --dry-run -o json` print of one key."""
     listed = list_response()
     record = dict(listed["properties"]["keys"]["items"])
@@ -84,16 +90,16 @@ def verdict_response() -> dict[str, Any]:
     ids = dict.fromkeys(("key_id", "token", "token_id", "key_name"), TEXT)
     record["properties"] = {**record["properties"], **ids}
     properties = {
-        "allowed": {"type": "boolean"},
-        "violations": {"type": "array", "items": VIOLATION},
+        "allowed": TRUTH,
+        "violations": VIOLATIONS,
         "record": record,
         "filled": FILLED,
-        "overridden": {"type": "array", "items": VIOLATION},
+        "overridden": VIOLATIONS,
     }
-    return {**object_of(properties, list(properties)), "$defs": listed["$defs"]}
+    return {**whole(properties), "$defs": listed["$defs"]}
 
 
-def info_response() -> dict[str, Any]:
+def info_response() -> Schema:
     """Return the schema of what `info -o json` prints."""
     properties = key_properties()
     required = [*properties, "secrets"]
@@ -104,77 +110,73 @@ def info_response() -> dict[str, Any]:
     return {**object_of(properties, [*required, "effective"]), "$defs": gateway.get("$defs", {})}
 
 
-def _effective() -> dict[str, Any]:
+def _effective() -> Schema:
     """Return the schema of what a key may do in effect: each limit with whose it is."""
-    owner = {"of": {"enum": ["key", "team", "user", "organization"]}, "id": {"type": "string"}}
-    text = {"type": ["string", "null"]}
+    owner = {"of": {"enum": ["key", "team", "user", "organization"]}, "id": WORD}
     limit = object_of({**owner, "limit": {"type": "integer"}}, ["limit", "of", "id"])
     budget = {
         **owner,
-        "what": {"type": "string"},
-        "model": text,
+        "what": WORD,
+        "model": TEXT,
         "unit": {"enum": ["dollars", "tokens"]},
         "limit": {"type": "number"},
         "left": {"type": "number"},
-        "period": text,
+        "period": TEXT,
         "resets_at": INSTANT,
     }
-    names = {"models": {"type": "array", "items": {"type": "string"}}}
     properties = {
-        "works": {"type": "boolean"},
-        "reason": text,
-        "remedy": {"type": "string"},
+        "works": TRUTH,
+        "reason": TEXT,
+        "remedy": WORD,
         "until": INSTANT,
-        "models": {"type": "array", "items": object_of({**owner, **names}, ["of", "id", "models"])},
+        "models": rows(whole({**owner, "models": WORDS})),
         **{
             name: {"anyOf": [limit, {"type": "null"}]}
             for name in ("rpm_limit", "tpm_limit", "max_parallel_requests")
         },
-        "budgets": {"type": "array", "items": object_of(budget, list(budget))},
+        "budgets": rows(whole(budget)),
     }
     return object_of(properties, ["works", "reason", "until", "models", "budgets"])
 
 
-def verify_response() -> dict[str, Any]:
+def verify_response() -> Schema:
     """Return the schema of what `verify -o json` prints."""
     reasons = (
         "malformed unknown revoked blocked expired team_blocked org_blocked user_blocked"
         " budget_exceeded"
     )
-    text = {"type": ["string", "null"]}
     properties = {
-        "valid": {"type": "boolean"},
+        "valid": TRUTH,
         "reason": {"enum": [None, *reasons.split()]},
-        **dict.fromkeys(("key_id", "key_alias", "team_id", "user_id", "secret_id"), text),
+        **dict.fromkeys(("key_id", "key_alias", "team_id", "user_id", "secret_id"), TEXT),
         "secret_state": {"enum": [None, *lifecycle.SECRET_STATES]},
         "expires": INSTANT,
     }
-    return object_of(properties, list(properties))
+    return whole(properties)
 
 
-def error_response() -> dict[str, Any]:
+def error_response() -> Schema:
     """Return the schema of the error that `-o json` prints on stderr."""
-    return object_of({"error": ERROR}, ["error"])
+    return whole({"error": ERROR})
 
 
-def event() -> dict[str, Any]:
+def event() -> Schema:
     """Return the schema of what a hook is sent: Standard Webhooks' `type`, `timestamp` and `data`."""
-    text = {"type": ["string", "null"]}
     data = {
-        "object_type": {"type": "string"},
-        "object_id": {"type": "string"},
-        "actor": {"type": "string"},
-        "changed_by": text,
-        "reason": text,
+        "object_type": WORD,
+        "object_id": WORD,
+        "actor": WORD,
+        "changed_by": TEXT,
+        "reason": TEXT,
         "seq": {"type": "integer", "minimum": 1},
         "changes": CHANGES,
         "key": {"type": "object", "properties": key_properties()},
         # Of a rotation: where its new secret went, null if it was shown.
-        "sink": text,
+        "sink": TEXT,
     }
     properties = {
         "type": {"enum": sorted(actions.ACTIONS)},
-        "timestamp": {"type": "string", "format": "date-time"},
+        "timestamp": MOMENT,
         "data": {
             "type": "object",
             "properties": data,
@@ -182,7 +184,7 @@ def event() -> dict[str, Any]:
             "additionalProperties": False,
         },
     }
-    return object_of(properties, list(properties))
+    return whole(properties)
 
 
 def rule_table() -> list[dict[str, Any]]:
@@ -235,83 +237,55 @@ def authority_table() -> list[dict[str, Any]]:
     ]
 
 
-def list_response() -> dict[str, Any]:
+def list_response() -> Schema:
     """Return the schema of what `list -o json` prints; a line of `-o jsonl` is one of its rows."""
     gateway = GatewayFields.model_json_schema()
     properties = key_properties()
     row = object_of({**properties, **gateway["properties"], **_DEFAULT_ROUTES}, list(properties))
-    return {**list_of("keys", row, ["string", "null"]), "$defs": gateway.get("$defs", {})}
+    return {**list_of("keys", row, CURSOR), "$defs": gateway.get("$defs", {})}
 
 
-def many_response() -> dict[str, Any]:
+def many_response() -> Schema:
     """Return the schema of what `generate --count -o json` prints."""
     made = generate_response()
-    failed = object_of({"key_alias": TEXT, "error": ERROR}, ["key_alias", "error"])
     properties = {
-        "keys": {"type": "array", "items": {name: made[name] for name in made if name != "$defs"}},
-        "failed": {"type": "array", "items": failed},
+        "keys": rows({name: made[name] for name in made if name != "$defs"}),
+        "failed": rows(whole({"key_alias": TEXT, "error": ERROR})),
     }
-    return {**object_of(properties, ["keys", "failed"]), "$defs": made["$defs"]}
+    return {**whole(properties), "$defs": made["$defs"]}
 
 
-def owners_response(noun: str) -> dict[str, Any]:
-    """Return the schema of what `team|user|org create --from -o json` print."""
-    made = ANSWERS[f"{noun}-response"]()
-    id_ = {"team": "team_id", "user": "user_id", "org": "organization_id"}[noun]
-    failed = {"place": {"type": "string"}, id_: {"type": "string"}, "error": ERROR}
-    properties = {
-        f"{noun}s": {"type": "array", "items": made},
-        "failed": {"type": "array", "items": object_of(failed, list(failed))},
-    }
-    return object_of(properties, list(properties))
-
-
-def owner_verdicts_response() -> dict[str, Any]:
-    """Return the schema of what `team|user|org create --dry-run -o json` print."""
-    text = {"type": "string"}
-    ids = dict.fromkeys(("team_id", "user_id", "organization_id"), text)
-    reasons = {"type": "array", "items": text}
-    row = {"place": text, **ids, "allowed": {"type": "boolean"}, "reasons": reasons}
-    rows = {"type": "array", "items": object_of(row, ["place", "allowed", "reasons"])}
-    return object_of({"allowed": {"type": "boolean"}, "rows": rows}, ["allowed", "rows"])
-
-
-def results_response() -> dict[str, Any]:
+def results_response() -> Schema:
     """Return the schema of what `block|unblock|delete|revoke -o json` print."""
     row = object_of(
         dict.fromkeys(("given", "key_id", "result", "reason"), TEXT), ["given", "result"]
     )
-    properties = {
-        "results": {"type": "array", "items": row},
-        "audit": {"type": ["object", "null"]},
-    }
-    return object_of(properties, ["results"])
+    return whole({"results": rows(row), "audit": {"type": ["object", "null"]}}, "audit")
 
 
-def audit_list_response() -> dict[str, Any]:
+def audit_list_response() -> Schema:
     """Return the schema of what `audit list -o json` prints."""
     names = ("actor", "changed_by", "action", "object_type", "object_id", "reason")
-    properties: dict[str, Any] = {
+    properties: Schema = {
         "seq": {"type": "integer"},
-        "at": {"type": "string"},
+        "at": WORD,
         **dict.fromkeys(names, TEXT),
         # Documents, or the text that is there instead where somebody tampered with them.
         "before": {"type": ["object", "string", "null"]},
         "after": {"type": ["object", "string", "null"]},
     }
-    row = {**object_of(properties, list(properties)), "additionalProperties": True}
+    row = {**whole(properties), "additionalProperties": True}
     return list_of("events", row, ["integer", "null"])
 
 
-SCHEMAS: Final[dict[str, Callable[[], dict[str, Any]]]] = {
+SCHEMAS: Final[dict[str, Callable[[], Schema]]] = {
     "generate-request": _model(GenerateRequest),
     "update-request": _model(UpdateRequest),
     "generate-response": generate_response,
     "info-response": info_response,
     "list-response": list_response,
     "many-response": many_response,
-    **{f"{noun}s-response": partial(owners_response, noun) for noun in ("team", "user", "org")},
-    "owner-verdicts-response": owner_verdicts_response,
+    **MANY_OWNERS,
     "results-response": results_response,
     "audit-list-response": audit_list_response,
     "verify-response": verify_response,

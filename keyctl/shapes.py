@@ -1,4 +1,4 @@
-"""Shape JSON Schemas: what instants, money, keys, secrets and lists look like in every answer."""
+"""Shape JSON Schemas: what words, instants, money, keys, secrets and lists look like in every answer."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -6,26 +6,34 @@ from typing import Any, Final
 from keyctl import lifecycle
 from keyctl.records import Key
 
+Schema = dict[str, Any]
+
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
+WORD: Final[Schema] = {"type": "string"}
+WORDS: Final[Schema] = {"type": "array", "items": WORD}
+NUMBER: Final[Schema] = {"type": "integer", "minimum": 0}
+TRUTH: Final[Schema] = {"type": "boolean"}
 MONEY: Final = {"type": ["number", "null"], "minimum": 0}
 TEXT: Final = {"type": ["string", "null"]}
 INSTANT: Final = {"type": ["string", "null"], "format": "date-time"}
-BY_TYPE: Final[dict[str, dict[str, Any]]] = {
-    "str": {"type": "string"},
-    "str | None": {"type": ["string", "null"]},
+# A moment that there always is.
+MOMENT: Final = {"type": "string", "format": "date-time"}
+# Where the next page of a list begins.
+CURSOR: Final = ["string", "null"]
+BY_TYPE: Final[dict[str, Schema]] = {
+    "str": WORD,
+    "str | None": TEXT,
     "int": {"type": "integer"},
     "int | None": {"type": ["integer", "null"], "minimum": 0},
-    "bool": {"type": "boolean"},
-    "datetime": {"type": "string", "format": "date-time"},
+    "bool": TRUTH,
+    "datetime": MOMENT,
     "datetime | None": INSTANT,
-    "list[str]": {"type": "array", "items": {"type": "string"}},
+    "list[str]": WORDS,
 }
-
-
 _DOLLARS: Final = ("max_budget", "soft_budget", "spend")
 
 
-def object_of(properties: dict[str, Any], required: list[str]) -> dict[str, Any]:
+def object_of(properties: Schema, required: list[str]) -> Schema:
     """Return the schema of an object that has these properties and no others."""
     return {
         "$schema": DIALECT,
@@ -36,18 +44,26 @@ def object_of(properties: dict[str, Any], required: list[str]) -> dict[str, Any]
     }
 
 
-def record_properties(
-    kind: type, *, without: Sequence[str], renamed: Mapping[str, str]
-) -> dict[str, Any]:
+def whole(properties: Schema, *optional: str) -> Schema:
+    """Return the schema of an object that has all of *properties*, but for those that are *optional*."""
+    return object_of(properties, [name for name in properties if name not in optional])
+
+
+def rows(row: Schema) -> Schema:
+    """Return the schema of an array whose items are all alike."""
+    return {"type": "array", "items": row}
+
+
+def record_properties(kind: type, *, without: Sequence[str], renamed: Mapping[str, str]) -> Schema:
     """Return the properties of a record as its view shows it: money as numbers, all but a few columns."""
-    properties: dict[str, Any] = {}
+    properties: Schema = {}
     for name, annotation in annotations(kind).items():
         if name not in without:
             properties[renamed.get(name, name)] = _shape(name, annotation)
     return properties
 
 
-def _shape(name: str, annotation: str) -> dict[str, Any]:
+def _shape(name: str, annotation: str) -> Schema:
     if name in _DOLLARS:
         return MONEY
     if name in ("may_issue", "policy"):
@@ -56,13 +72,13 @@ def _shape(name: str, annotation: str) -> dict[str, Any]:
     return BY_TYPE.get(annotation, {"type": other})
 
 
-def key_properties() -> dict[str, Any]:
+def key_properties() -> Schema:
     """Return the properties of a key, those that only a gateway reads aside."""
-    properties: dict[str, Any] = {
+    properties: Schema = {
         "key_id": {"type": "string", "pattern": "^key_[0-9A-Za-z]{20}$"},
-        "token": {"type": "string"},
-        "token_id": {"type": "string"},
-        "key_name": {"type": ["string", "null"]},
+        "token": WORD,
+        "token_id": WORD,
+        "key_name": TEXT,
         "state": {"enum": list(lifecycle.KEY_STATES)},
     }
     without = ("id", "gateway", "confirmed_at", "budget_anchor_at")
@@ -83,70 +99,46 @@ def annotations(kind: type) -> dict[str, str]:
     return found
 
 
-def secrets() -> dict[str, Any]:
+def secrets() -> Schema:
     """Return the schema of a key's secrets."""
     properties = {
-        "id": {"type": "string"},
+        "id": WORD,
         "state": {"enum": list(lifecycle.SECRET_STATES)},
-        "created_at": {"type": "string", "format": "date-time"},
+        "created_at": MOMENT,
         "not_after": INSTANT,
-        "administers": {"type": "boolean"},
-        "issued_by": {"type": ["string", "null"]},
+        "administers": TRUTH,
+        "issued_by": TEXT,
     }
-    return {
-        "type": "array",
-        "items": {
-            "type": "object",
-            "properties": properties,
-            "required": list(properties),
-            "additionalProperties": False,
-        },
-    }
+    own = whole(properties)
+    del own["$schema"]
+    return rows(own)
 
 
-def list_of(plural: str, row: dict[str, Any], cursor: list[str]) -> dict[str, Any]:
+def list_of(plural: str, row: Schema, cursor: list[str]) -> Schema:
     """Return the schema of a list: its rows, and where the next page begins."""
-    return object_of(
-        {plural: {"type": "array", "items": row}, "next": {"type": cursor}}, [plural, "next"]
-    )
+    return whole({plural: rows(row), "next": {"type": cursor}})
 
 
 # Where the chain ends: an event's number and hash.
-HEAD: Final = object_of(
-    {
-        "seq": {"type": "integer", "minimum": 0},
-        "head": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
-    },
-    ["seq", "head"],
+HEAD: Final = whole({"seq": NUMBER, "head": {"type": "string", "pattern": "^[0-9a-f]{64}$"}})
+HEAD_OR_NONE: Final[Schema] = {"anyOf": [HEAD, {"type": "null"}]}
+VIOLATION: Final = whole(
+    {"rule": WORD, "field": WORD, "message": WORD, "bound": {}, "value": {}},
 )
-VIOLATION: Final = object_of(
+VIOLATIONS: Final = rows(VIOLATION)
+ERROR: Final = whole(
     {
-        "rule": {"type": "string"},
-        "field": {"type": "string"},
-        "message": {"type": "string"},
-        "bound": {},
-        "value": {},
-    },
-    ["rule", "field", "message", "bound", "value"],
-)
-ERROR: Final = object_of(
-    {
-        "code": {"type": "string"},
+        "code": WORD,
         "exit_code": {"type": "integer"},
-        "message": {"type": "string"},
+        "message": WORD,
         "hint": TEXT,
-        "violations": {"type": "array", "items": VIOLATION},
-    },
-    ["code", "exit_code", "message", "hint", "violations"],
+        "violations": VIOLATIONS,
+    }
 )
-FILLED: Final = {
-    "type": "array",
-    "items": object_of(
-        {"field": {"type": "string"}, "value": {}, "source": {"type": "string"}},
-        ["field", "value", "source"],
-    ),
-}
+FILLED: Final = rows(whole({"field": WORD, "value": {}, "source": WORD}))
 CHANGES: Final = {
     "type": "object",
-    "additionalProperties": object_of({"before": {}, "after": {}}, ["before", "after"]),
+    "additionalProperties": whole({"before": {}, "after": {}}),
 }
+# What becomes of the keys of somebody who leaves.
+LEFT_KEYS: Final = rows(whole({"key_id": WORD, "key_alias": TEXT, "result": WORD}))

@@ -57,7 +57,8 @@ ALLOWED: dict[str, set[str]] = {
     "hooks": PURE | {"causes", "sinks"},
     "config": PURE | {"fields", "policy", "sinks"},
     "shapes": {"lifecycle", "records"},
-    "answers": {"lifecycle", "records", "shapes"},
+    "owner_answers": {"records", "shapes"},
+    "answers": {"lifecycle", "owner_answers", "shapes"},
     "schemas": {
         "actions",
         "answers",
@@ -65,6 +66,7 @@ ALLOWED: dict[str, set[str]] = {
         "fleetfile",
         "lifecycle",
         "limits",
+        "owner_answers",
         "policy",
         "principals",
         "records",
