@@ -118,7 +118,8 @@ def _asked(ask: Callable[[Any], list[str]]) -> list[str]:
     """Ask the database as the command would; nothing where that fails or takes too long."""
     with suppress(Exception), _hurried():
         from keyctl.cli.console import Console
-        from keyctl.cli.session import OUTPUTS, Common, Session
+        from keyctl.cli.given import OUTPUTS
+        from keyctl.cli.session import Common, Session
 
         nothing = Common(
             output=None,

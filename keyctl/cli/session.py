@@ -9,12 +9,12 @@ from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import typer
 
-from keyctl.cli.choices import require_one_of
 from keyctl.cli.console import JSON_MODES, Console
+from keyctl.cli.given import output_of, text_of, url_of
 from keyctl.errors import (
     BatchError,
     CorruptedError,
@@ -22,23 +22,16 @@ from keyctl.errors import (
     NotFoundError,
     PolicyDeniedError,
     RestrictedError,
-    SecretInArgumentError,
     UsageError,
 )
 from keyctl.named_files import read_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from keyctl.config.settings import Settings
     from keyctl.db.database import Database
-    from keyctl.db.urls import DatabaseAddress
     from keyctl.moments import Sense
     from keyctl.policy.facts import Caller
     from keyctl.services.workspace import Workspace
-
-
-OUTPUTS: Final = ("auto", "json", "jsonl", "csv", "key", "env", "table", "wide", "github")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +60,7 @@ class Session:
         self.common = common
         self._can_override = can_override
         self.console = console
-        self.output = _output(common.output, outputs)
+        self.output = output_of(common.output, outputs)
 
     def __enter__(self) -> Self:
         return self
@@ -87,7 +80,7 @@ class Session:
         if "workspace" in self.__dict__:
             waiting = self._send_events() if self.workspace.outgoing else {}
             # A script that reads the error as JSON gets nothing but that; the outbox has the rest.
-            if not (self.console.wants_json and isinstance(error, KeyctlError)):
+            if not (self.console.speaks_json and isinstance(error, KeyctlError)):
                 self._warn(waiting)
                 for warning in dict.fromkeys(self.workspace.warnings):
                     self.console.warn(warning)
@@ -226,7 +219,7 @@ class Session:
 
         if self._restricted_by is not None:
             return self._restricted_by
-        return settings.find_file(_given(self.common.config, "--config", "KEYCTL_CONFIG"))
+        return settings.find_file(text_of(self.common.config, "--config", "KEYCTL_CONFIG"))
 
     @cached_property
     def settings(self) -> "Settings":
@@ -281,9 +274,7 @@ class Session:
 
     def source_url(self, given: str | None) -> str | None:
         """Return the URL of the database to import from: *given* by the option, or the environment's."""
-        from keyctl.db.urls import parse_url
-
-        return _url(given, "--source-url", "KEYCTL_SOURCE_URL", parse_url)
+        return url_of(given, "--source-url", "KEYCTL_SOURCE_URL")
 
     def _workspace_of(self, caller: "Caller") -> "Workspace":
         from keyctl.services.workspace import Workspace
@@ -297,14 +288,10 @@ class Session:
 
     def target_url(self, given: str | None) -> str | None:
         """Return the URL of the database to copy to: *given* by the option, or the environment's."""
-        from keyctl.db.urls import parse_url
-
-        return _url(given, "--target-url", "KEYCTL_TARGET_URL", parse_url)
+        return url_of(given, "--target-url", "KEYCTL_TARGET_URL")
 
     def _database_url(self) -> str:
-        from keyctl.db.urls import parse_url
-
-        given = _url(self.common.database_url, "--database-url", "KEYCTL_DATABASE_URL", parse_url)
+        given = url_of(self.common.database_url, "--database-url", "KEYCTL_DATABASE_URL")
         if given is not None:
             return given
         if self.config_path is not None and (path := self.settings.database_url_file) is not None:
@@ -322,9 +309,9 @@ class Session:
         return (state_folder() or Path(os.devnull)) / "runs"
 
     def _caller_key(self) -> str | None:
-        if path := _given(self.common.caller_key_file, "--caller-key-file"):
+        if path := text_of(self.common.caller_key_file, "--caller-key-file"):
             return read_line(Path(path), what="--caller-key-file")
-        return _given(None, "", "KEYCTL_API_KEY")
+        return text_of(None, "", "KEYCTL_API_KEY")
 
     def _changed_by(self) -> str | None:
         given = self.common.changed_by
@@ -333,63 +320,3 @@ class Session:
                 "--changed-by takes 1 to 255 printable characters", hint="name a person"
             )
         return given
-
-
-def _url(
-    option: str | None, flag: str, variable: str, parse: "Callable[[str], DatabaseAddress]"
-) -> str | None:
-    """Return the URL that the option, the variable, or the file it names says.
-
-    Raises:
-        UsageError: It is no URL of a database.
-        SecretInArgumentError: The option holds a password.
-    """
-    if given := _given(option, flag):
-        if _parsed(given, flag, parse).url.password:
-            raise SecretInArgumentError(
-                f"{flag} holds a password, and arguments are visible to others",
-                hint=f"set {variable} or {variable}_FILE, or use PGPASSFILE",
-            )
-        return given
-    name = variable
-    given = _given(None, "", name)
-    if given is None and (path := _given(None, "", name := f"{variable}_FILE")):
-        given = read_line(Path(path), what=name)
-    if given is not None:
-        _parsed(given, name, parse)
-    return given
-
-
-def _parsed(given: str, name: str, parse: "Callable[[str], DatabaseAddress]") -> "DatabaseAddress":
-    try:
-        return parse(given)
-    except UsageError as error:
-        # A command may be told of two databases.
-        raise UsageError(f"{name}: {error.message}", hint=error.hint) from None
-
-
-def _given(option: str | None, flag: str, variable: str | None = None) -> str | None:
-    """Return what the option, or else the environment, says.
-
-    Raises:
-        UsageError: It is there but empty: a CI secret that is missing must neither turn into an
-            admin nor into another database.
-    """
-    value, name = option, flag
-    if value is None and variable is not None:
-        value, name = os.environ.get(variable), variable
-    if value == "":
-        raise UsageError(f"{name} is set but empty", hint=f"give {name} a value, or leave it out")
-    return value
-
-
-def _output(option: str | None, outputs: Sequence[str]) -> str:
-    """Return the output in force: the option, or KEYCTL_OUTPUT where the command knows it.
-
-    Raises:
-        UsageError: There is no such output, here or anywhere.
-    """
-    require_one_of(option, outputs, what="output")
-    preferred = os.environ.get("KEYCTL_OUTPUT") or "auto"
-    require_one_of(preferred, OUTPUTS, what="output in KEYCTL_OUTPUT,")
-    return option or (preferred if preferred in outputs else "auto")
