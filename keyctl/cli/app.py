@@ -165,7 +165,7 @@ def _report(console: Console, error: typer.TyperException) -> int:
     """Report what Typer found wrong; a group without a command is asking for its help, as it is."""
     said = keystring.redact(error.format_message())
     context = getattr(error, "ctx", None)
-    if context is not None and not console.wants_json and said == context.get_help():
+    if context is not None and not console.speaks_json and said == context.get_help():
         console.note(said)
         return int(UsageError.exit_code)
     return console.fail(UsageError(said, hint=_help_hint(error)))

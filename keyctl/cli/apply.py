@@ -2,7 +2,6 @@
 
 import os
 import stat
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +11,7 @@ from keyctl import jsontext
 from keyctl.cli import fleets, inputs, screen
 from keyctl.cli.command import command
 from keyctl.cli.console import error_document
-from keyctl.cli.many import ask
+from keyctl.cli.many import ask, can_ask
 from keyctl.cli.progress import counted
 from keyctl.cli.session import Session
 from keyctl.errors import BatchError, DeliveryError, KeyctlError, UsageError
@@ -57,6 +56,8 @@ def add_to(app: typer.Typer) -> None:
         from keyctl.services.fleet.service import FleetService
 
         head = None
+        if session.wants_json:
+            session.console.require_stdout()
         if plan is not None:
             if files or prune:
                 raise UsageError(
@@ -141,7 +142,7 @@ def _but_time(change: Any) -> Any:
 def _ask(session: Session, found: "Plan", *, yes: bool) -> None:
     if yes:
         return
-    if sys.stdin.isatty() and sys.stderr.isatty():
+    if can_ask():
         ask(session, "apply this?")
         return
     ends = found.summary()["delete"]
@@ -201,7 +202,7 @@ def _show(session: Session, applied: "Applied", order: "FleetOrder") -> None:
         change.object_type == "key" and change.action == "create" for change in applied.plan.changes
     )
     again = "owners and changes are written; run it again for the rest"
-    with counted(session.console, "making keys", new, go_on=again) as step:
+    with counted(session.console, "making keys", new, go_on=again, lines=True) as step:
         for done in applied.keys:
             name = done.job.alias or done.job.key_id
             if done.error is not None:

@@ -48,11 +48,10 @@ def generate_many(
             session.console.require_stdout()
         deliver = _to_file(session, Path(out_file), out_format, filed, force=force)
         batch = count
-    # Keys that appear on the screen are progress enough.
-    wanted = out_file is not None or not session.console.is_terminal
     again = "run it again: keys that are there are refused, the others made"
     try:
-        with counted(session.console, "making keys", count, go_on=again, wanted=wanted) as step:
+        lines = out_file is None
+        with counted(session.console, "making keys", count, go_on=again, lines=lines) as step:
 
             def hand_over(made: "Sequence[Made]") -> None:
                 deliver(made)

@@ -7,8 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from keyctl.cli import choosing as filters
-from keyctl.cli import completion, listing
+from keyctl.cli import choosing, completion, listing
 from keyctl.cli.choices import require_one_of
 from keyctl.cli.helping import Described
 from keyctl.cli.listing import Page
@@ -85,10 +84,10 @@ def command(
         paging = listing.options(layout, limit=limit) if layout else []
         shared = _shared(forms)
         options = [_option(item) for item in fields]
-        choosing = filters.options(sets=bool(fields)) if chooses else []
+        picking = choosing.options(sets=bool(fields)) if chooses else []
 
         def run(context: typer.Context, **values: Any) -> None:
-            refuse_empty([*own, *choosing, *paging, *shared], values)
+            refuse_empty([*own, *picking, *paging, *shared], values)
             given = dict(values)
             common = Common(**{item.name: values.pop(item.name) for item in shared})
             arguments = {item.name: values[item.name] for item in own}
@@ -101,14 +100,14 @@ def command(
             )
             can_override = any(item.name == "override" for item in own)
             with Session(common, console, forms, can_override=can_override) as session:
-                session.restrict([*own, *choosing, *paging, *shared], given)
+                session.restrict([*own, *picking, *paging, *shared], given)
                 if chooses:
-                    arguments["wanted"] = filters.filter_of(session, values)
+                    arguments["wanted"] = choosing.filter_of(session, values)
                 if fields:
                     arguments["document"] = document_of(session, fields, values)
                 function(session, **arguments)
 
-        _let_typer_read(run, [*own, *choosing, *options, *paging, *shared])
+        _let_typer_read(run, [*own, *picking, *options, *paging, *shared])
         run.__doc__ = words or function.__doc__
         run.__name__ = function.__name__
         app.command(name, cls=Described)(run)

@@ -63,7 +63,7 @@ class Console:
         )
 
     @property
-    def wants_json(self) -> bool:
+    def speaks_json(self) -> bool:
         """Tell whether errors are to be JSON too."""
         return self.output in JSON_MODES
 
@@ -151,7 +151,7 @@ class Console:
 
     def fail(self, error: KeyctlError) -> int:
         """Report *error* on stderr, as JSON if that was asked for, and return its exit status."""
-        if self.wants_json:
+        if self.speaks_json:
             from keyctl import jsontext
 
             text = jsontext.dumps(error_document(error))  # redacted before it was JSON

@@ -1,6 +1,5 @@
 """Declare the commands of keyctl db that copy the whole database, or let it grow no further."""
 
-import sys
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -8,13 +7,13 @@ import typer
 
 from keyctl.cli.command import command
 from keyctl.cli.listing import show_view
-from keyctl.cli.many import ask
+from keyctl.cli.many import ask, can_ask
 from keyctl.cli.progress import counted
 from keyctl.cli.session import Session
 from keyctl.errors import UsageError
 
 _TWO_ALIVE: Final = (
-    "all of it is in another database by now; if both are used, both rotate the same keys."
+    "Everything is in the new database already. If both are used, both rotate the same keys."
     " Open this one again?"
 )
 
@@ -69,7 +68,7 @@ def add_copies(group: typer.Typer) -> None:
 
         service, given = MoveService(session.workspace), session.target_url(target_url)
         if abort:
-            if not yes and service.is_complete() and sys.stdin.isatty() and sys.stderr.isatty():
+            if not yes and service.is_complete() and can_ask():
                 ask(session, _TWO_ALIVE)
             show_view(session, service.abort())
             return

@@ -1,6 +1,5 @@
 """Declare the commands of keyctl team, user and org."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final
 
@@ -12,7 +11,7 @@ from keyctl.cli.command import FieldOption as F
 from keyctl.cli.command import cleared, command, declare_group
 from keyctl.cli.fields import USER_ROLES
 from keyctl.cli.listing import Page, show_list
-from keyctl.cli.many import ask, some
+from keyctl.cli.many import ask, can_ask, some
 from keyctl.cli.record import show_record
 from keyctl.cli.session import Session
 from keyctl.cli.tables import Column, Layout, pipe_only
@@ -226,15 +225,15 @@ def _declare(group: typer.Typer, noun: str) -> None:
     ) -> None:
         service, kind = _service(session, noun)
         left = _left_keys(noun == "user", keys)
-        asks = not (dry_run or yes) and sys.stdin.isatty() and sys.stderr.isatty()
+        asks = not (dry_run or yes) and can_ask()
         settled = service.check_delete(kind, id_, keys=left) if dry_run or asks else []
         what = f"delete {WORDS[noun]} {id_}{_and_keys(left, settled)}"
-        if dry_run and session.wants_json:
-            view = {f"{WORDS[noun]}_id": id_, "would": "delete"}
-            session.console.json({**view, **({"keys": settled} if settled else {})})
-        elif dry_run:
-            session.console.write(f"would {what}\n")
         if dry_run:
+            if session.wants_json:
+                view = {f"{WORDS[noun]}_id": id_, "would": "delete"}
+                session.console.json({**view, **({"keys": settled} if settled else {})})
+            else:
+                session.console.write(f"would {what}\n")
             return
         if asks:
             ask(session, f"{what}?")

@@ -26,6 +26,7 @@ def add_to(app: typer.Typer) -> None:
 
         keyctl export > fleet.yaml, and from then on that file says what exists.
         """
+        session.console.require_stdout()
         from keyctl.fleetfile.writing import entry_text, section_text, value_text
         from keyctl.services.fleet.export import ExportService
 

@@ -37,7 +37,7 @@ def confirm(
     if yes or not given:
         return
     what = f"{verb} {screen.count(len(given), 'key')}"
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+    if not can_ask():
         if len(given) == 1 and not filtered:
             return
         raise UsageError(f"{what}: not without --yes", hint="look with --dry-run first")
@@ -53,6 +53,11 @@ def some(names: Sequence[str], number: int) -> str:
     """Return how many keys they are, with the *names* of the first ten."""
     more = f" and {number - NAMED} more" if number > NAMED else ""
     return f"{screen.count(number, 'key')} ({one_line(', '.join(names[:NAMED]))}{more})"
+
+
+def can_ask() -> bool:
+    """Tell whether a person is there who reads a question and can answer it."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def ask(session: Session, question: str) -> None:

@@ -52,7 +52,13 @@ def create_rows(
     done: list[OwnerDone] = []
     again = f"run it again: {word}s that are there are refused, the others made"
     try:
-        with counted(session.console, f"making {word}s", len(rows), go_on=again) as step:
+        with counted(
+            session.console,
+            f"making {word}s",
+            len(rows),
+            go_on=again,
+            lines=True,
+        ) as step:
             for item in service.create(kind, rows):
                 done.append(item)
                 _tell(session, word, item)
@@ -124,7 +130,7 @@ def require_one(id_: str | None, source: str | None) -> None:
         UsageError: An id and a list are given, or neither.
     """
     if id_ is None and source is None:
-        raise UsageError("whom to create?", hint="give an ID, or --from FILE with a row for each")
+        raise UsageError("there is no ID", hint="give an ID, or --from FILE with a row for each")
     if id_ is not None and source is not None:
         raise UsageError(
             "--from takes the ids from its rows",

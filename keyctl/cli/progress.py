@@ -25,14 +25,17 @@ def progress(title: str, total: int, *, wanted: bool = True) -> Iterator[Callabl
 
 @contextmanager
 def counted(
-    console: "Console", title: str, total: int, *, go_on: str, wanted: bool = True
+    console: "Console", title: str, total: int, *, go_on: str, lines: bool = False
 ) -> Iterator[Callable[[int], None]]:
     """Show a bar while the block works through *total* items, and on Ctrl-C say how far it came.
 
-    What it gives counts so many further; *go_on* says what to type to do the rest.
+    What it gives counts so many further; *go_on* says what to type to do the rest.  Where each
+    item gets one of the *lines* on stdout, these are progress enough on a terminal.
     """
     done = 0
-    with progress(title, total, wanted=wanted and total > 1 and not console.quiet) as advance:
+    # A bar and lines on the same screen end up on one line.
+    seen = lines and console.is_terminal
+    with progress(title, total, wanted=total > 1 and not (console.quiet or seen)) as advance:
 
         def step(count: int) -> None:
             nonlocal done

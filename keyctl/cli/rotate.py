@@ -176,7 +176,13 @@ def _rotate_many(
         return
     confirm(session, "rotate", given, yes=yes, filtered=filtered)
     results: list[dict[str, Any]] = []
-    with counted(session.console, "rotating", len(keys), go_on="run it again for the rest") as step:
+    with counted(
+        session.console,
+        "rotating",
+        len(keys),
+        go_on="run it again for the rest",
+        lines=True,
+    ) as step:
         for done in service.rotate(keys):
             step(1)
             word = "rotated" if done.error is None else "failed"

@@ -62,7 +62,7 @@ def generate_rows(
     taken = [item for item in judged if item.error is not None]
     try:
         again = "run it again: keys that are there are refused, the others made"
-        with counted(session.console, "making keys", len(jobs), go_on=again) as step:
+        with counted(session.console, "making keys", len(jobs), go_on=again, lines=True) as step:
             for item in taken:
                 if item.error is not None:
                     report.failed(item.row.request.key_alias, item.error)

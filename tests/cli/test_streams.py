@@ -130,6 +130,18 @@ class TestOnATerminal:
         assert len(cli("list", "-o", "json", check=True).json["keys"]) == 2
 
 
+@pytest.mark.parametrize("command", ["export", "apply fleet.yaml -o json"])
+def test_a_document_that_nobody_takes_is_no_success(cli: Cli, command: str) -> None:
+    """Before anything is made a closed stdout is found out, where it should take the whole answer."""
+    (cli.home / "fleet.yaml").write_text("teams: {web: {}}\n")
+
+    done = cli.shell(f"$KEYCTL {command} >&-")
+
+    assert done.exit_code == 8
+    assert "stdout is closed" in done.stderr
+    assert cli("team", "list", "-o", "json", check=True).json["teams"] == []
+
+
 class TestThePanelOfARotation:
     def test_says_what_info_says_and_until_when_the_old_secret_works(self, cli: Cli) -> None:
         """Its budget and end are the key's own, and the old secret's end is named."""
