@@ -69,7 +69,7 @@ _OUTSIDE: Final = (
         overridable=False,
         demands="only an admin may override a rule",
         check=_elsewhere,
-        guards="says so: a rule that a caller overrides stands anyway",
+        guards="the caller is told that the override does nothing: the rule holds anyway",
     ),
 )
 

@@ -106,7 +106,7 @@ class MetricsService:
 def _of_keys(connection: Connection, now: datetime) -> "Iterator[GaugeMetricFamily]":
     yield _many(
         "keys",
-        "Keys by state and team; a key without a team has an empty one.",
+        "Keys by state and team; the label team is empty for keys without a team.",
         ("state", "team"),
         metrics.count_keys(connection, now=now).items(),
     )

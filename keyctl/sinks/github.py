@@ -64,8 +64,8 @@ class GithubSink:
             if unended is not None:
                 name, _, delimiter = unended.partition("<<")
                 raise DeliveryError(
-                    f"in {path} the value of {name!r} is not ended, and would swallow the key",
-                    hint=f"write a line {delimiter!r} behind it first",
+                    f"in {path} the value of {name!r} has no end: the runner would read the key as part of it",
+                    hint=f"write a line {delimiter!r} to that file first: it ends the value",
                 )
 
     def deliver(self, parcel: Parcel) -> None:

@@ -79,7 +79,7 @@ def refusal(verdict: Verdict, reason: str, *, model: str | None, route: str) -> 
 def too_many(verdict: Verdict) -> ProxyException:
     """Return the error when as many requests run at once as may of the key's owners; a client tries again."""
     return ProxyException(
-        message=f"there are as many parallel requests as there may be. Key: {verdict.key_id}.",
+        message=f"Too many parallel requests. Key: {verdict.key_id}.",
         type="throttling_error",
         param=None,
         code=429,

@@ -62,7 +62,7 @@ class RotationRows:
             )
         return DeliveryError(
             f"key {first.key_id} was not rotated: nobody knows whether the sink took it: {error}",
-            hint="old and new secret both work; run it again to bring it to rest",
+            hint="old and new secret both work; run the same command again to finish the rotation",
         )
 
     def delivered(self, staged: Sequence[StagedRotation]) -> str:
