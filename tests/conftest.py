@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from databases import Postgres, begin_run, end_run, postgres_of_the_run
 from harness import Cli
 from inside import Inside
 from litellm_tables import LiteLLM
+from memory import in_memory_or
 from migrating import RunImport
 
 from keyctl.config.settings import Settings
@@ -25,7 +27,6 @@ from keyctl.services.import_litellm.service import ImportService
 from keyctl.services.workspace import Workspace
 
 SOAK = Path(__file__).with_name("soak")
-MEMORY = Path("/dev/shm")  # noqa: S108  # pytest makes a folder of its own there
 # Whoever reads of a failure in CI's output can have it again.
 hypothesis.settings.register_profile("keyctl", print_blob=True)
 hypothesis.settings.load_profile("keyctl")
@@ -44,8 +45,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):
         begin_run()
         # SQLite waits for the disk at each commit, of which there are tens of thousands.
-        if _free(MEMORY) > 2**31:
-            os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", in_memory_or(tempfile.gettempdir()))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -67,11 +67,6 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     """End the run when all workers have ended."""
     if not hasattr(config, "workerinput"):
         end_run()
-
-
-def _free(folder: Path) -> int:
-    """Return how many bytes may be written to a folder, 0 if it is not there."""
-    return shutil.disk_usage(folder).free if os.access(folder, os.W_OK) else 0
 
 
 def _kind_of(item: pytest.Item) -> str | None:

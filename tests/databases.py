@@ -14,6 +14,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import psycopg
+from memory import in_memory_or
 from sqlalchemy import make_url
 
 from keyctl.db.database import Database
@@ -68,7 +69,7 @@ def at(url: str, name: str) -> str:
 def begin_run() -> None:
     """Give the run that begins a folder; nothing is started before a test asks for it."""
     # Not below pytest's folder: a socket's path may have about a hundred characters only.
-    os.environ[RUN] = f"/tmp/keyctl-pg-{uuid4().hex[:8]}"  # noqa: S108
+    os.environ[RUN] = f"{in_memory_or('/tmp')}/keyctl-pg-{uuid4().hex[:8]}"  # noqa: S108
 
 
 def postgres_of_the_run() -> Postgres:

