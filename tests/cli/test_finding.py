@@ -128,6 +128,33 @@ class TestBeginningsOfIds:
         assert (result.exit_code, "whole id" in result.stderr) == (2, True)
 
 
+class TestIdsOfSecrets:
+    def test_stand_for_the_key_as_logs_show_them(self, world: Inside) -> None:
+        """Alone, as in `secret_id`, or as the beginning of the string; the old secret's too."""
+        key = world("info", "checkout", "-o", "json", check=True).json
+        old = key["secrets"][0]["id"]
+        world("rotate", "checkout", "--grace", "1h", "-q", check=True)
+
+        for written in (old, f"sk-{old}", f"sk-{old}…"):
+            found = world("list", "--search", written, "-o", "json", check=True).json["keys"]
+            shown = world("info", written, "-o", "json", check=True).json
+            assert [item["key_id"] for item in (*found, shown)] == [key["key_id"]] * 2
+
+    def test_are_no_names_where_an_alias_is_the_same(self, world: Inside) -> None:
+        """An alias says more than a secret's id."""
+        key = world("info", "checkout", "-o", "json", check=True).json
+        alias = key["secrets"][0]["id"]
+        other = world("generate", "--alias", alias, "-o", "json", check=True).json
+
+        assert world("info", alias, "-o", "json", check=True).json["key_id"] == other["key_id"]
+
+    def test_of_nobody_name_nothing(self, world: Inside) -> None:
+        """Twelve characters that are no secret's id are a wrong alias like any other."""
+        result = world("info", "AbcdefGhijkl")
+
+        assert (result.exit_code, result.stdout) == (3, "")
+
+
 class TestTheAuditTrail:
     def test_says_what_changed(self, world: Inside) -> None:
         """In one line: money in dollars, what came to a list and what left it."""

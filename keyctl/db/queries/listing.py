@@ -20,13 +20,21 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import DBAPIError
 
-from keyctl import jsontext
+from keyctl import jsontext, keystring
 from keyctl.db import rows
 from keyctl.db.failures import is_unreadable
 from keyctl.db.queries.patterns import lists, matches, mentions
 from keyctl.db.queries.standing import state_of
 from keyctl.db.queries.visible import Visible, is_visible
-from keyctl.db.tables import claims, keys, organizations, secrets, teams, users
+from keyctl.db.tables import (
+    claims,
+    ended_secrets,
+    keys,
+    organizations,
+    secrets,
+    teams,
+    users,
+)
 from keyctl.errors import UnreadableRowError
 from keyctl.records import Claim, Key, check_columns
 
@@ -168,6 +176,7 @@ def _finding(wanted: KeyFilter) -> list[ColumnElement[bool]]:
             or_(
                 *(mentions(keys.c[name], wanted.search) for name in names),
                 mentions(keys.c.tags, written),
+                *_has_secret(wanted.search),
             )
         )
     if wanted.tag is not None:
@@ -179,6 +188,17 @@ def _finding(wanted: KeyFilter) -> list[ColumnElement[bool]]:
     if wanted.created_after is not None:
         found.append(keys.c.created_at >= wanted.created_after)
     return found
+
+
+def _has_secret(named: str) -> Iterator[ColumnElement[bool]]:
+    """Yield the conditions for the key of a secret, if *named* has the form of a secret's id.
+
+    Logs show that id, alone or as ``sk-<id>…``.
+    """
+    handle = keystring.public_handle(named) or keystring.public_handle(keystring.PREFIX + named)
+    if handle is not None:
+        for table in (secrets, ended_secrets):
+            yield keys.c.id.in_(select(table.c.key_id).where(table.c.id == handle))
 
 
 def has_keys(

@@ -28,8 +28,9 @@ def find(
     lock: bool = False,
     caller: Caller | None = None,
 ) -> Key:
-    """Return the key that *given* names: an id or its beginning, an alias, ``sk-<id>``, a key string from stdin.
+    """Return the key that *given* names: an id or its beginning, an alias, a secret, a key string from stdin.
 
+    A secret is named by its id, or by ``sk-<id>`` as logs show it; an alias of that name goes first.
     A beginning is compared with the ids of keys that *caller* may see, without one it names nothing.
 
     Raises:
@@ -51,6 +52,9 @@ def find(
         key = queries.find_key(connection, secret.key_id, lock=lock) if secret else None
     else:
         key = queries.find_key_by_alias(connection, given, lock=lock)
+        if key is None and keystring.public_handle(f"{keystring.PREFIX}{given}"):
+            secret = queries.find_secret(connection, given)
+            key = queries.find_key(connection, secret.key_id, lock=lock) if secret else None
     if key is None:
         raise not_found(given)
     return key
