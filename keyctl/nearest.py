@@ -26,3 +26,12 @@ def meant(word: str, names: Sequence[str], *, otherwise: str) -> str:
     """Return a hint: the nearest of *names*, or *otherwise* where none is near."""
     found = nearest(word, names)
     return f"did you mean {' or '.join(found)}? {otherwise}" if found else otherwise
+
+
+def each_meant(words: Sequence[str], names: Sequence[str]) -> str:
+    """Return *words* in one text, the first few with what is like them among *names* behind them."""
+    told = list(words)
+    for place, word in enumerate(words[:_MOST]):
+        if found := nearest(word, names[:MOST_SEARCHED]):
+            told[place] = f"{word} (did you mean {' or '.join(found)}?)"
+    return ", ".join(told)

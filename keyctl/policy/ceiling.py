@@ -70,10 +70,11 @@ def check(facts: Facts, row: "_Row") -> Iterable[Violation]:
     excess = row.compare(_holding(facts), ceiling) if own or is_bound(facts) else None
     if excess is None:
         return
+    misspelt = f": {excess.misspelt}" if excess.misspelt else ""
     yield Violation(
         rule=row.rule,
         field=row.fields[0],
-        message=f"is more than the caller's own key has{row.why}",
+        message=f"is more than the caller's own key has{row.why}{misspelt}",
         bound=excess.bound,
         value=excess.value,
     )

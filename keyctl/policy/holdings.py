@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
+from keyctl.nearest import each_meant
 from keyctl.policy import models, operations, spending
 from keyctl.policy.bounds import shown
 from keyctl.records import Key, Organization, Team, User
@@ -32,10 +33,11 @@ class Holding:
 
 @dataclass(frozen=True, slots=True)
 class Excess:
-    """What is more than it may be: the bound, and the value."""
+    """What is more than it may be: the bound, the value, and what names in it may have been meant for."""
 
     bound: Any
     value: Any
+    misspelt: str = ""
 
 
 # Says what of the first holding is more than the second has, None if nothing is.
@@ -172,7 +174,11 @@ def all_models(holding: Holding, ceiling: Holding) -> Excess | None:
     for allowed in model_lists(ceiling):
         within = (all(models.is_allowed(model, allowed) for model in listed) for listed in own)
         if not any(within):
-            return Excess(list(allowed), list(holding.key.models))
+            named = models.named_models(holding.key)
+            outside = [model for model in named if not models.is_allowed(model, allowed)]
+            told = each_meant(outside, models.proper_names(allowed))
+            misspelt = told if told != ", ".join(outside) else ""
+            return Excess(list(allowed), list(holding.key.models), misspelt)
     return None
 
 

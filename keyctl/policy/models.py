@@ -8,6 +8,7 @@ from importlib.resources import files
 from typing import Any, Final, TypeVar
 
 from keyctl.errors import Violation
+from keyctl.nearest import each_meant, nearest
 from keyctl.policy.facts import Facts
 from keyctl.policy.rule import Rule
 from keyctl.records import Key, Organization, Presented, Principal, Team, User
@@ -17,6 +18,8 @@ Owner = TypeVar("Owner", bound=Principal)
 INHERIT: Final = "all-team-models"
 EVERYTHING: Final = ("*", "all-proxy-models", "all-team-models")
 NO_PERSONAL: Final = "no-default-models"
+# A gateway is asked by anybody with a key, as often as they like: it compares so many names at most.
+_MOST_LIKENED: Final = 100
 
 
 def glob_matches(pattern: str, text: str) -> bool:
@@ -130,6 +133,25 @@ def expanded(names: Sequence[str], groups: Mapping[str, Sequence[str]]) -> list[
     return [model for name in names for model in (name, *groups.get(name, ()))]
 
 
+def proper_names(names: Iterable[str]) -> list[str]:
+    """Return the names in a list of models that stand for one model or group each."""
+    special = (*EVERYTHING, NO_PERSONAL)
+    return [name for name in names if "*" not in name and name not in special]
+
+
+def nearest_usable(
+    model: str, key: Key, *, team: Team | None, organization: Organization | None, user: User | None
+) -> list[str]:
+    """Return the names like *model* of what a request with the key would be served."""
+    lists = [key.models, *(owner.models for owner in (team, organization, user) if owner)]
+    names = dict.fromkeys(name for listed in lists for name in proper_names(listed))
+    return [
+        name
+        for name in nearest(model, list(names)[:_MOST_LIKENED])
+        if may_use(name, key, team=team, organization=organization, user=user)
+    ]
+
+
 def _check(facts: Facts, name: str, owner: Principal | None) -> Iterable[Violation]:
     if owner is None:
         return
@@ -144,7 +166,7 @@ def _check(facts: Facts, name: str, owner: Principal | None) -> Iterable[Violati
         yield Violation(
             rule=f"{name}.models",
             field="models",
-            message=f"not among the {name}'s models: {', '.join(outside)}",
+            message=f"not among the {name}'s models: {each_meant(outside, proper_names(owner.models))}",
             bound=list(owner.models),
             value=list(facts.key.models),
         )

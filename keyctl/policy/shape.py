@@ -5,6 +5,7 @@ from typing import Final
 
 from keyctl import durations
 from keyctl.errors import Violation
+from keyctl.nearest import each_meant
 from keyctl.policy import patterns
 from keyctl.policy.bounds import LAYERS, layer
 from keyctl.policy.documents import Policy
@@ -57,7 +58,7 @@ def _tags(facts: Facts, policy: Policy, name: str) -> Iterable[Violation]:
         yield Violation(
             rule=f"{name}.allowed_tags",
             field="tags",
-            message=f"not among the allowed tags: {', '.join(outside)}",
+            message=f"not among the allowed tags: {each_meant(outside, policy.allowed_tags)}",
             bound=list(policy.allowed_tags),
             value=list(facts.key.tags),
         )

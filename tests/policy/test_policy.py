@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 from world import CALLERS, Hand, World
 
 from keyctl import money, schemas
+from keyctl.db.queries import directory
 from keyctl.errors import PolicyDeniedError, UsageError, Violation
 from keyctl.policy import ceiling, whom
 from keyctl.policy.callers import ADMIN_ONLY
 from keyctl.policy.facts import Caller
-from keyctl.policy.models import glob_matches
+from keyctl.policy.models import glob_matches, nearest_usable
+from keyctl.records import Team
 from keyctl.services.keys.end import EndingService
 from keyctl.services.keys.update import ChangeService
 from keyctl.services.rotate.one import RotateOrder, RotateService
@@ -697,6 +699,27 @@ class TestModels:
         """An empty list inherits, a wider pattern than the team's is refused."""
         world.change({"team": {"models": team}})
         assert (not world.verdict({**ADA, "models": asked}).violations) is allowed
+
+    def test_a_misspelt_model_is_told_with_the_nearest(self, world: World) -> None:
+        """Of the names in the list: what is like none of them is told alone."""
+        world.change({"team": {"models": ["gpt-4o-mini", "gpt-*-image"]}})
+
+        (violation,) = world.verdict({**ADA, "models": ["gpt-4o-mni", "o1"]}).violations
+
+        assert violation.message == (
+            "not among the team's models: gpt-4o-mni (did you mean gpt-4o-mini?), o1"
+        )
+
+    def test_a_gateway_tells_what_the_key_may_use(self, world: World) -> None:
+        """A name of the team's list that the key's own does not have is none to ask for."""
+        world.change({"team": {"models": ["gpt-4o-mini", "gpt-4o-max"]}})
+        key = world.verdict({**ADA, "models": ["gpt-4o-mini"]}).key
+        with world.workspace.database.read() as connection:
+            team = directory.find_all(connection, Team, ["web"])["web"]
+
+        found = nearest_usable("gpt-4o-mx", key, team=team, organization=None, user=None)
+
+        assert found == ["gpt-4o-mini"]
 
     @pytest.mark.parametrize(("team_id", "allowed"), [("web", True), (None, False)])
     def test_no_default_models_means_through_a_team_only(

@@ -9,6 +9,7 @@ from world import World
 from keyctl import money
 from keyctl.db import queries
 from keyctl.db.queries import directory as owners
+from keyctl.errors import PolicyDeniedError
 from keyctl.policy.models import may_use
 from keyctl.records import Organization, Team, User
 from keyctl.services.directory import DirectoryService
@@ -203,6 +204,14 @@ class TestANewKey:
         ada = local.generate({"user_id": "ada", "team_id": "web"})
         assert refused(ada.generate, {"models": ["o1"]}) == {"caller.models"}
         assert ada.generate({}).answer["models"] == ["gpt-4*"]
+
+    def test_tells_the_nearest_of_its_own_models(self, local: Holder) -> None:
+        ci = local.generate({"user_id": "ada", "team_id": "web", "models": ["gpt-4o-mini"]})
+        with pytest.raises(PolicyDeniedError) as caught:
+            ci.generate({"models": ["gpt-4o-mni"]})
+        assert [item.message for item in caught.value.violations] == [
+            "is more than the caller's own key has: gpt-4o-mni (did you mean gpt-4o-mini?)"
+        ]
 
     def test_stays_in_every_purse(self, local: Holder, world: World) -> None:
         """The team's budget bounds the sum of what its keys' holders can spend."""

@@ -186,6 +186,16 @@ class TestDenied:
             fleets.apply(text)
         assert len(fleets.lines(WEB)) == 7
 
+    def test_a_misspelt_model_is_told_with_the_nearest(self, fleets: Fleets) -> None:
+        """As where the key is made by hand."""
+        text = (
+            "teams: {t: {models: [gpt-4o-mini]}}\nkeys: {k: {team_id: t, models: [gpt-4o-mni]}}\n"
+        )
+
+        told = [item.message for change in fleets.plan(text).changes for item in change.violations]
+
+        assert told == ["not among the team's models: gpt-4o-mni (did you mean gpt-4o-mini?)"]
+
     def test_sums_count_the_whole_fleet(self, fleets: Fleets) -> None:
         """Three places are taken by what ends and what is made together, in any order."""
         text = "teams: {t: {policy: {max_keys: 3}}}\nkeys: {'w-{n}': {count: 3, team_id: t, deliver: files}}\n"

@@ -193,6 +193,17 @@ class TestKeysThatDoNot:
         assert error_of(inherited, "gpt-4o") == (403, "key_model_access_denied")
         assert (complete(own), complete(inherited, "claude")) == ("Hello", "Bonjour")
 
+    def test_a_misspelt_model_is_told_with_the_nearest(self, cli: Cli, running: Proxy) -> None:
+        """Of those that the key may use."""
+        client = running.client(cli.key("--model", "gpt-4o"))
+
+        with pytest.raises(openai.PermissionDeniedError) as caught:
+            client.chat.completions.create(
+                model="gpt-4oo", messages=[{"role": "user", "content": "hi"}]
+            )
+
+        assert "Tried to access gpt-4oo; did you mean gpt-4o?" in str(caught.value)
+
     def test_a_fallback_that_a_client_names_is_a_model_like_any_other(
         self, cli: Cli, running: Proxy
     ) -> None:

@@ -7,11 +7,13 @@ from litellm.proxy._types import ProxyErrorTypes, ProxyException
 
 from keyctl.gateway.rates import Exceeded
 from keyctl.gateway.verdict import Verdict
+from keyctl.policy import models
 
 # openai's clients try again what is answered with 429, unless they are told not to.
 _FINAL: Final = {"x-should-retry": "false"}
 _UNKNOWN: Final = ProxyErrorTypes.token_not_found_in_db
 _NOT_VALID: Final = ProxyErrorTypes.auth_error
+_LONGEST_LIKENED: Final = 255  # no model's name is longer
 # What each reason is to a client: the status, LiteLLM's type, which parameter, and what is said.
 _REFUSALS: Final[dict[str, tuple[int, ProxyErrorTypes, str | None, str]]] = {
     "malformed": (401, _UNKNOWN, "key", "Authentication Error, it is no key."),
@@ -52,7 +54,7 @@ _REFUSALS: Final[dict[str, tuple[int, ProxyErrorTypes, str | None, str]]] = {
         403,
         ProxyErrorTypes.key_model_access_denied,
         "model",
-        "key not allowed to access model.{key} Tried to access {model}",
+        "key not allowed to access model.{key} Tried to access {model}{meant}",
     ),
     "budget_exceeded": (
         429,
@@ -67,13 +69,25 @@ def refusal(verdict: Verdict, reason: str, *, model: str | None, route: str) -> 
     """Return the error that tells a client the *reason* of a verdict."""
     status, kind, parameter, said = _REFUSALS[reason]
     named = "" if verdict.key_id is None else f" Key: {verdict.key_id}."
+    meant = _meant(verdict, model) if reason == "model_denied" else ""
     return ProxyException(
-        message=said.format(key=named, model=model, route=route),
+        message=said.format(key=named, model=model, route=route, meant=meant),
         type=kind,
         param=parameter,
         code=status,
         headers=dict(_FINAL) if status == 429 else None,
     )
+
+
+def _meant(verdict: Verdict, model: str | None) -> str:
+    """Return which models that the key may use have a name like this one."""
+    found = verdict.found
+    if model is None or found is None or len(model) > _LONGEST_LIKENED:
+        return ""
+    names = models.nearest_usable(
+        model, found.key, team=found.team, organization=found.organization, user=found.user
+    )
+    return f"; did you mean {' or '.join(names)}?" if names else ""
 
 
 def too_many(verdict: Verdict) -> ProxyException:
