@@ -15,7 +15,7 @@ from keyctl.errors import AliasTakenError, BusyError, CorruptedError, DeliveryEr
 from keyctl.services.authorize.new_keys import NewKey
 from keyctl.services.delivery import protocol, run_lock
 from keyctl.services.delivery.protocol import Delivery
-from keyctl.services.issue.generate_each import EachService, Job
+from keyctl.services.issue.generate_each import Done, EachService, Job
 from keyctl.services.issue.generate_many import BulkService, Made
 from keyctl.services.issue.minting import minted
 from keyctl.services.issue.new_key import NewKeyRows
@@ -279,20 +279,35 @@ class TestADatabaseThatIsAwayForTheTakingBack:
         assert (found, claims(world)) == ([(True, "staged"), (True, "active")], 1)
 
 
-class TestARotationRunThatReadsBack:
-    def test_has_told_of_every_key_before(
+def wrong(*_: object) -> None:
+    """Find that what is stored is not what was written."""
+    raise CorruptedError("a secret is not stored as it was written")
+
+
+class TestARunThatReadsBack:
+    """What is wrong with one secret hides none of the lines of the keys beside it."""
+
+    def test_has_told_of_every_new_key_before(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(protocol, "check_written", wrong)
+        done: list[Done] = []
+
+        with pytest.raises(CorruptedError):
+            done.extend(
+                EachService(world.workspace).generate(jobs(None, NotTakenError("full"), None))
+            )
+
+        assert [item.error is None for item in done] == [True, False, True]
+
+    def test_has_told_of_every_rotation_before(
         self, world: World, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """What is wrong with one secret hides none of the lines of the keys beside it."""
         box = {"type": "file", "path": f"{tmp_path}/{{key_id}}"}
         world.change({"settings": {"sinks": {"box": box}, "default_sink": "box"}})
         for _ in range(GROUP + 1):
             world.make({"auto_rotate": True, "rotation_interval": "1h"})
         clock.advance(timedelta(hours=2))
-
-        def wrong(*_: object) -> None:
-            raise CorruptedError("a secret is not stored as it was written")
-
         monkeypatch.setattr(protocol, "check_written", wrong)
         monkeypatch.setattr("keyctl.services.rotate.due._CHECKED_AT_ONCE", GROUP)
         lines: list[DueLine] = []

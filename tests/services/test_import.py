@@ -16,12 +16,15 @@ from migrating import OLD, OLDER, RunImport, environment, events, results, store
 from sqlalchemy import text
 
 from keyctl.config.settings import Settings
+from keyctl.db.litellm_source import opened
 from keyctl.db.queries import directory, tiers
-from keyctl.errors import DeniedError, UsageError
+from keyctl.errors import BusyError, DeniedError, UnconfirmedError, UsageError
 from keyctl.gateway import Verifier
 from keyctl.policy.facts import Caller
 from keyctl.records import Organization, Team, User
 from keyctl.services.directory import DirectoryService
+from keyctl.services.import_litellm.report import ImportLine, ImportOrder
+from keyctl.services.import_litellm.service import ImportService
 from keyctl.services.members import MemberService
 from keyctl.services.verify import verify
 from keyctl.services.workspace import Workspace
@@ -73,6 +76,28 @@ class TestKeys:
 
         assert verify(workspace.database, OLDER).reason == "unknown"
         assert verify(workspace.database, digest(OLD)).reason == "malformed"
+
+    def test_all_are_told_before_they_are_read_back(
+        self, workspace: Workspace, litellm: LiteLLM, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A database that stays away by then hides none, and is said to have what was imported."""
+        DirectoryService(workspace).create(Team, "web", {"policy": {"max_keys": 1}})
+        litellm.add("keys", key(OLD, team_id="web"), key(OLDER, team_id="web"))
+
+        def away(*_: object) -> None:
+            raise BusyError("the database is busy")
+
+        monkeypatch.setattr("keyctl.services.import_litellm.service.check_written", away)
+        monkeypatch.setattr("keyctl.services.delivery.confirm.RETRY_SECONDS", 0)
+        lines: list[ImportLine] = []
+
+        with (
+            opened(litellm.url) as source,
+            pytest.raises(UnconfirmedError, match=r"^1 key was imported, but not read back: the"),
+        ):
+            lines.extend(ImportService(workspace).run(source, ImportOrder()))
+
+        assert results(lines) == {("key", "imported"): 1, ("key", "failed"): 1}
 
     def test_a_grace_period_goes_on(
         self, workspace: Workspace, litellm: LiteLLM, run: RunImport, clock: Clock

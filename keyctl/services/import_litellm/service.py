@@ -90,7 +90,10 @@ class ImportService:
         yield from OwnerImport(begin, order).run(source)
         importing = _KeyImport(self.workspace, order, begin)
         for batch in importing.prepared(source.keys()):
-            yield from committed(partial(importing.write, batch), order)
+            lines, written = committed(partial(importing.write, batch), order)
+            yield from lines
+            # What is wrong with one secret must not hide what became of the others.
+            importing.read_back(written)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,19 +179,29 @@ class _KeyImport:
 
     # --- the transaction
 
-    def write(self, batch: Sequence[ImportLine | Candidate]) -> list[ImportLine]:
-        """Judge and write a batch, and return its lines."""
+    def write(self, batch: Sequence[ImportLine | Candidate]) -> tuple[list[ImportLine], Written]:
+        """Judge and write a batch; return its lines, and what is to be read back."""
         candidates = [item for item in batch if isinstance(item, Candidate)]
         if not candidates:
-            return [item for item in batch if isinstance(item, ImportLine)]
+            return [item for item in batch if isinstance(item, ImportLine)], Written()
         with self.begin() as unit:
             writing = KeyBatch(self.workspace, self.order, unit, candidates)
             lines = [item if isinstance(item, ImportLine) else writing.line(item) for item in batch]
             writing.flush()
-        if not self.order.dry_run and writing.written:
-            written = Written(secrets=writing.written, events=unit.heads)
-            persist(
-                lambda: check_written(self.workspace.database, [written]),
-                delivered=f"{len(candidates)} keys were imported",
-            )
-        return on_record(lines, unit)
+        return on_record(lines, unit), Written(secrets=writing.written, events=unit.heads)
+
+    def read_back(self, written: Written) -> None:
+        """Compare what was written with what the database holds; a dry run has written nothing.
+
+        Raises:
+            CorruptedError: It is not what was written.
+            UnconfirmedError: The database stayed away.
+        """
+        if self.order.dry_run or not written.secrets:
+            return
+        count = len({secret.key_id for secret in written.secrets})
+        persist(
+            lambda: check_written(self.workspace.database, [written]),
+            delivered=f"{count} {'key was' if count == 1 else 'keys were'} imported",
+            left="not read back",
+        )

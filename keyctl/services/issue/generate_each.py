@@ -98,20 +98,33 @@ class EachService:
         made = 0
         with run_lock.begun(self.workspace.runs_folder) as run:
             delivery = Delivery(
-                workspace=self.workspace, run=run, rows=NewKeyRows(workspace=self.workspace)
+                workspace=self.workspace,
+                run=run,
+                rows=NewKeyRows(workspace=self.workspace),
+                reads_later=True,
             )
-            for keys in minted(self.workspace, len(jobs), size):
-                pairs = list(zip(islice(waiting, len(keys)), keys, strict=True))
-                try:
-                    done = list(self._make(pairs, delivery))
-                except DeniedError as error:
-                    if made == 0:
-                        raise
-                    raise BatchError(
-                        f"{made} keys were made, then no more: {error.message}", hint=error.hint
-                    ) from error
-                made += sum(item.error is None for item in done)
-                yield from done
+            try:
+                for keys in minted(self.workspace, len(jobs), size):
+                    pairs = list(zip(islice(waiting, len(keys)), keys, strict=True))
+                    done = self._batch(pairs, delivery, made)
+                    made += sum(item.error is None for item in done)
+                    yield from done
+                    # What is wrong with one secret must not hide what became of the others.
+                    delivery.read_back()
+            finally:
+                delivery.read_back()
+
+    def _batch(
+        self, pairs: Sequence[_Pair], delivery: Delivery[StagedKey], made: int
+    ) -> list[Done]:
+        try:
+            return list(self._make(pairs, delivery))
+        except DeniedError as error:
+            if made == 0:
+                raise
+            raise BatchError(
+                f"{made} keys were made, then no more: {error.message}", hint=error.hint
+            ) from error
 
     def _make(self, pairs: Sequence[_Pair], delivery: Delivery[StagedKey]) -> Iterator[Done]:
         became: dict[str, KeyctlError | dict[str, Any]] = {}
