@@ -11,7 +11,7 @@ from typing import Any
 import hypothesis
 import pytest
 from clock import Clock
-from databases import Postgres, begin_run, end_run, postgres_of_the_run
+from databases import Postgres, begin_run, empty, end_run, postgres_of_the_run
 from harness import Cli
 from inside import Inside
 from litellm_tables import LiteLLM
@@ -115,6 +115,23 @@ def _database_url(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> 
     postgres: Postgres = request.getfixturevalue("postgres")
     with postgres.database() as url:
         yield url
+
+
+@pytest.fixture(scope="session", name="common_url")
+def _common_url(postgres: Postgres) -> Iterator[str]:
+    """The URL of a PostgreSQL database for tests that follow each other in it."""
+    with postgres.database() as url:
+        yield url
+
+
+@pytest.fixture(name="emptied_url")
+def _emptied_url(kind: str, request: pytest.FixtureRequest) -> str:
+    """What `database_url` is, for many short tests: PostgreSQL takes longer to make a database than to empty one."""
+    if kind == "sqlite":
+        return str(request.getfixturevalue("database_url"))
+    url: str = request.getfixturevalue("common_url")
+    empty(url)
+    return url
 
 
 @pytest.fixture(name="clock")

@@ -18,6 +18,7 @@ from memory import in_memory_or
 from sqlalchemy import make_url
 
 from keyctl.db.database import Database
+from keyctl.db.tables import metadata
 
 # Tells the workers of a run where its server is; set by the process that starts them.
 RUN = "KEYCTL_TEST_RUN"
@@ -59,6 +60,14 @@ def administered(url: str) -> Iterator[Callable[[str], None]]:
     plain = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
     with psycopg.connect(plain, autocommit=True) as connection:
         yield lambda statement: (connection.execute(statement.encode()), None)[1]
+
+
+def empty(url: str) -> None:
+    """Leave in a migrated database what the migrations have left there."""
+    gone = [f"DELETE FROM {table.name}" for table in reversed(metadata.sorted_tables)]
+    begun = f"INSERT INTO audit_head (id, seq, hash) VALUES (1, 0, '{'0' * 64}')"
+    with administered(url) as execute:
+        execute("; ".join([*gone, begun]))
 
 
 def at(url: str, name: str) -> str:

@@ -260,14 +260,13 @@ CASES = {f"{field}-{owner}": case for field, owner, case in cases()}
 
 
 @pytest.fixture(name="gate")
-def _gate(database_url: str, tmp_path: Path) -> Iterator[Gate]:
+def _gate(emptied_url: str, tmp_path: Path) -> Iterator[Gate]:
     """A database to make keys in."""
-    gate = Gate(database_url, tmp_path)
+    gate = Gate(emptied_url, tmp_path)
     yield gate
     gate.close()
 
 
-@pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("name", CASES)
 class TestEachRow:
     def test_holds(self, gate: Gate, name: str) -> None:

@@ -21,9 +21,9 @@ PER_MODEL = ("keys", "teams", "organizations")
 
 
 @pytest.fixture(name="gate")
-def _gate(database_url: str, tmp_path: Path) -> Iterator[Gate]:
+def _gate(emptied_url: str, tmp_path: Path) -> Iterator[Gate]:
     """A database to make keys in."""
-    gate = Gate(database_url, tmp_path)
+    gate = Gate(emptied_url, tmp_path)
     yield gate
     gate.close()
 
@@ -43,7 +43,6 @@ def with_limit(gate: Gate, table: str, column: str, value: Any) -> str:
     return key
 
 
-@pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
 class TestRates:
     @pytest.mark.parametrize("table", OWNERS.values())
     def test_requests_a_minute(self, gate: Gate, minutes: list[float], table: str) -> None:
