@@ -223,11 +223,17 @@ def _handler(provider: OpenAI) -> type[BaseHTTPRequestHandler]:  # noqa: C901  #
                 },
                 {"type": "response.completed", "response": response},
             ]
-            text = "".join(
+            pieces = [
                 f"event: {event['type']}\ndata: {json.dumps({**event, 'sequence_number': number})}\n\n"
                 for number, event in enumerate(events)
-            )
-            self._raw(text.encode(), "text/event-stream")
+            ]
+            if provider.breaks_off:
+                provider.breaks_off -= 1
+                self.close_connection = True
+                promised = len("".join(pieces))
+                self._raw("".join(pieces[:-1]).encode(), "text/event-stream", length=promised)
+                return
+            self._raw("".join(pieces).encode(), "text/event-stream")
 
         def _chat(self, asked: dict[str, Any], waits: threading.Event | None) -> None:
             if waits is not None:

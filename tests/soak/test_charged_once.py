@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -269,6 +270,23 @@ class TestOtherAnswers:
         assert 0 < stand.spends(alias, 0.2) < COST
         (left,) = client.get(f"{stand.running.url}/key/info", cast_to=object)["info"]["left"]
         assert left["left"] == 0.5 - stand.spend(alias)
+
+    @pytest.mark.parametrize("form", ["responses-stream", "anthropic-stream"])
+    def test_so_is_one_of_another_form(self, stand: Stand, form: str) -> None:
+        """LiteLLM tells what came of it, as of chat."""
+        alias, key = stand.key("--max-budget", "0.5")
+        stand.provider.breaks_off = 1
+        client = stand.running.client(key)
+        path, body = FORMS[form]
+
+        with suppress(httpx.HTTPError):
+            told = {"authorization": f"Bearer {key}"}
+            httpx.post(f"{stand.running.url}{path}", json=body, headers=told, timeout=60)
+
+        assert stand.provider.breaks_off == 0
+        assert 0 < stand.spends(alias, 0.2) < COST
+        (left,) = client.get(f"{stand.running.url}/key/info", cast_to=object)["info"]["left"]
+        assert left["left"] == pytest.approx(0.5 - stand.spend(alias))
 
     def test_a_retry_of_the_proxy_is_one_charge(self, stand: Stand) -> None:
         """The provider failed once, and the answer came from the second attempt."""

@@ -11,6 +11,7 @@ from litellm.integrations.custom_logger import CustomLogger
 from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER
 from litellm.proxy._types import UserAPIKeyAuth
 from litellm.proxy.shutdown.graceful_shutdown_manager import GracefulShutdownManager
+from litellm.types.utils import Usage
 
 from keyctl import money
 from keyctl.errors import UnavailableError
@@ -87,9 +88,10 @@ class _PROXY_KeyctlLogger(CustomLogger):  # type: ignore[misc]  # noqa: N801  # 
         asked = under_way.end(name_of(user_api_key_dict))
         if asked is None:
             return
-        came = request_data.get("response_cost")
-        if came and _broke_off(original_exception):
-            asked.settle(_cost(came, _tokens_of(request_data.get("combined_usage_object"))))
+        came = request_data.get("combined_usage_object")
+        is_stream = request_data.get("stream") is True or _broke_off(original_exception)
+        if is_stream and isinstance(came, Usage) and came.completion_tokens:
+            asked.settle(_cost(request_data.get("response_cost"), _tokens_of(came)))
         else:
             asked.verdict.release()
 
