@@ -307,7 +307,9 @@ def allocations(
         query = query.where(keys.c[name] == value)
     try:
         return [Allocation(*row[1:]) for row in connection.execute(query) if row[0] not in but]
-    except (DBAPIError, ValueError, TypeError):
+    except (DBAPIError, ValueError, TypeError) as error:
+        if isinstance(error, DBAPIError) and not is_unreadable(error):
+            raise
         # Nobody knows the sum then: name the key that spoils it.
         rows.every(connection, query.with_only_columns(*keys.c), keys, Key.of)
         raise

@@ -14,6 +14,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import DBAPIError
 
 from keyctl.db import rows
+from keyctl.db.failures import is_unreadable
 from keyctl.db.queries.secrets import find_secret_by_lookup
 from keyctl.db.schema import REVISION
 from keyctl.db.tables import (
@@ -55,7 +56,9 @@ def find_presented(connection: Connection, lookup: str) -> Presented | None:
     try:
         row = connection.execute(reading.query.where(secrets.c.lookup == lookup)).first()
         found = None if row is None else _presented(row, reading.names)
-    except (DBAPIError, ValueError, TypeError):
+    except (DBAPIError, ValueError, TypeError) as error:
+        if isinstance(error, DBAPIError) and not is_unreadable(error):
+            raise
         _find_spoiled(connection, lookup)
         raise
     if found is None:
@@ -95,7 +98,9 @@ def find_all_presented(
     try:
         lines = connection.execute(query).all()
         found = [_presented(line, reading.names) for line in lines]
-    except (DBAPIError, ValueError, TypeError):
+    except (DBAPIError, ValueError, TypeError) as error:
+        if isinstance(error, DBAPIError) and not is_unreadable(error):
+            raise
         spoiled = _spoiled(connection, lookups)
         if not spoiled:
             raise
