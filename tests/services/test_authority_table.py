@@ -1,5 +1,6 @@
 """The printed table of who may do what is what happens, for every role, operation and key."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -133,6 +134,67 @@ def test_what_the_table_says_is_what_happens(workspace: Workspace, granted: bool
 
     assert differing == []
     assert set(said) == set(asked)
+
+
+class TestTheDirectory:
+    """Teams, users, organizations and members: 120 cells."""
+
+    def test_what_the_table_says_is_what_happens(self, workspace: Workspace) -> None:
+        """Each cell acts on objects of its own, which the local operator made."""
+        cells = Cells(workspace, granted=True)
+        directory, members = Directory(cells.local.workspace), 0
+        differing = []
+        for cell in authority.table():
+            if cell.operation in OPERATIONS:
+                continue
+            members += cell.operation.startswith("team_member")
+            act = directory.prepared(cell.operation, cell.whose)
+            try:
+                act(cells.holders[cell.role].workspace)
+                happened = True
+            except CallerDeniedError:
+                raise
+            except DeniedError:
+                happened = False
+            if happened != (cell.allowed == "yes"):
+                differing.append(cell)
+
+        assert differing == []
+        assert members == 2 * len(ROLES) * 3
+
+
+class Directory:
+    """What operations on the directory act on."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.local = workspace
+        self.count = 0
+
+    def prepared(self, operation: str, whose: str) -> Callable[[Workspace], object]:
+        """Return the operation, with new objects to act on."""
+        self.count += 1
+        name = f"new-{self.count}"
+        word, _, verb = operation.partition("_")
+        if word == "team" and verb.startswith("member_"):
+            return self._member(name, verb, whose)
+        kind = {"team": Team, "user": User, "organization": Organization}[word]
+        if verb == "create":
+            return lambda acting: DirectoryService(acting).create(kind, name, {})
+        DirectoryService(self.local).create(kind, name, {})
+        if verb == "update":
+            values = {"max_budget": 1}
+            return lambda acting: DirectoryService(acting).update(kind, name, values)
+        return lambda acting: DirectoryService(acting).delete(kind, name)
+
+    def _member(self, user: str, verb: str, whose: str) -> Callable[[Workspace], object]:
+        above = "admin" if whose == "role above" else "user"
+        role = {"role": "proxy_admin"} if whose == "admin" else {}
+        DirectoryService(self.local).create(User, user, role)
+        MemberService(self.local).add(Organization, "acme", user, "internal_user")
+        if verb == "member_add":
+            return lambda acting: MemberService(acting).add(Team, "web", user, above)
+        MemberService(self.local).add(Team, "web", user, above)
+        return lambda acting: MemberService(acting).remove(Team, "web", user)
 
 
 def test_every_difference_from_litellm_has_its_reason() -> None:
