@@ -8,7 +8,6 @@ and not the query.
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -37,6 +36,7 @@ from keyctl.db.failures import translated
 from keyctl.db.urls import DatabaseAddress, parse_url
 from keyctl.db.watch import Watch
 from keyctl.errors import DatabaseError, MalformedRequestError
+from keyctl.portions import portions
 
 _CHUNK: Final = 1000
 _TABLES: Final = {
@@ -105,8 +105,7 @@ class LitellmDatabase:
 
     def organizations(self) -> Iterator[Row]:
         """Yield the organizations, each with its budget row and its members."""
-        stream = self._stream("organizations", "organization_id")
-        while rows := list(islice(stream, _CHUNK)):
+        for rows in portions(self._stream("organizations", "organization_id"), _CHUNK):
             self._attach(rows, "budgets", "budget_id", "litellm_budget_table")
             members = self._related(rows, "members", "organization_id")
             for row in rows:
@@ -119,8 +118,7 @@ class LitellmDatabase:
         With them comes the row for all members that have no amount of their own, if the team has one:
         then each member that has spent something is there too.
         """
-        stream = self._stream("teams", "team_id")
-        while rows := list(islice(stream, _CHUNK)):
+        for rows in portions(self._stream("teams", "team_id"), _CHUNK):
             named = [{"budget_id": _default_budget_id(row.get("metadata"))} for row in rows]
             self._attach(named, "budgets", "budget_id", "row")
             for row, default in zip(rows, named, strict=True):
@@ -135,8 +133,7 @@ class LitellmDatabase:
 
     def keys(self) -> Iterator[Row]:
         """Yield the keys, the oldest first, with budget row, object permission and grace rows."""
-        stream = self._stream("keys", "created_at", "token")
-        while rows := list(islice(stream, _CHUNK)):
+        for rows in portions(self._stream("keys", "created_at", "token"), _CHUNK):
             self._attach(rows, "budgets", "budget_id", "litellm_budget_table")
             self._attach(rows, "permissions", "object_permission_id", "object_permission")
             grace = self._related(rows, "grace", "active_token_id", key="token")

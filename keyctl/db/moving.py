@@ -22,6 +22,7 @@ from sqlalchemy import (
 from keyctl.db.database import Database
 from keyctl.db.tables import audit_head, metadata
 from keyctl.db.types import JsonText
+from keyctl.portions import portions
 
 CHUNK: Final = 5000
 # A statement has room for some thirty thousand values in SQLite.
@@ -190,8 +191,8 @@ def _missing(
     keys = list(table.primary_key.columns)
     places = [list(table.c).index(key) for key in keys]
     present: set[tuple[Any, ...]] = set()
-    for start in range(0, len(chunk), _ASKED):
-        names = [tuple(row[place] for place in places) for row in chunk[start : start + _ASKED]]
+    for part in portions(chunk, _ASKED):
+        names = [tuple(row[place] for place in places) for row in part]
         query = select(*keys).where(tuple_(*keys).in_(names))
         present.update(tuple(row) for row in connection.execute(query))
     return [row for row in chunk if tuple(row[place] for place in places) not in present]

@@ -23,6 +23,7 @@ from keyctl.errors import (
     Violation,
 )
 from keyctl.fleetfile.document import SYNONYMS
+from keyctl.portions import portions
 from keyctl.principals import owner_fields, principal_values
 from keyctl.records import Organization, Principal, Team, User
 from keyctl.requests import GenerateRequest
@@ -139,9 +140,9 @@ class OwnerListService:
             item for item in self.judge(kind, rows) if not isinstance(item.error, ObjectTakenError)
         )
         made = 0
-        for start in range(0, len(rows), _BATCH):
+        for part in portions(rows, _BATCH):
             try:
-                done = self._batch(kind, rows[start : start + _BATCH])
+                done = self._batch(kind, part)
             except DeniedError as error:
                 if made == 0:
                     raise

@@ -12,6 +12,7 @@ from keyctl import actions, durations, money
 from keyctl.db.queries import reminders
 from keyctl.db.queries.metered import Metered, metered
 from keyctl.db.queries.reminders import Reminder
+from keyctl.portions import portions
 from keyctl.services.callers import require_admin
 from keyctl.services.transaction import writing
 from keyctl.services.workspace import Workspace
@@ -39,15 +40,15 @@ class RemindService:
         require_admin(self.workspace, "send reminders", "reminder_denied", "database")
         found, over = self._found()
         told = []
-        for start in range(0, len(found), _CHUNK):
+        for facts in portions(found, _CHUNK):
             with writing(self.workspace) as unit:
-                for fact in found[start : start + _CHUNK]:
+                for fact in facts:
                     if reminders.note(unit.connection, fact, now=unit.now):
                         unit.record(fact.event, fact.object_type, fact.object_id, after=fact.told)
                         told.append(_view(fact))
-        for start in range(0, len(over), _CHUNK):
+        for past in portions(over, _CHUNK):
             with writing(self.workspace) as unit:
-                reminders.forget(unit.connection, over[start : start + _CHUNK])
+                reminders.forget(unit.connection, past)
         self._warn(told)
         return told
 

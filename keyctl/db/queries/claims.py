@@ -13,6 +13,7 @@ from sqlalchemy import (
 )
 
 from keyctl.db.tables import claims, request_ids
+from keyctl.portions import portions
 from keyctl.records import Claim
 
 
@@ -84,9 +85,7 @@ def release_claims(
     connection: Connection, run_id: str, key_ids: Collection[str], *, batch: int = 500
 ) -> None:
     """Remove the run's own claims on these keys, in batches."""
-    ordered = sorted(key_ids)
-    for start in range(0, len(ordered), batch):
-        some = ordered[start : start + batch]
+    for some in portions(sorted(key_ids), batch):
         connection.execute(
             delete(claims).where(claims.c.run_id == run_id, claims.c.key_id.in_(some))
         )

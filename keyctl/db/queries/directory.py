@@ -1,6 +1,6 @@
 """Ask for organizations, users, teams and their members."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final, TypeVar
 
 from sqlalchemy import Connection, Table, delete, insert, select, update
@@ -17,10 +17,13 @@ from keyctl.db.tables import (
     users,
 )
 from keyctl.errors import UnreadableRowError
+from keyctl.portions import portions
 from keyctl.records import Member, Organization, Principal, Team, User
 
 P = TypeVar("P", bound=Principal)
 
+# A database takes only so many values in one question.
+_ASKED: Final = 500
 _TABLES: Final[dict[type[Principal], Table]] = {
     Organization: organizations,
     User: users,
@@ -41,7 +44,7 @@ def find_all(
     """Return those of *ids* that are not archived, by id; locked in that order."""
     table = _TABLES[kind]
     found: dict[str, P] = {}
-    for part in _portions(ids):
+    for part in portions(sorted(ids), _ASKED):
         query = select(table).where(table.c.id.in_(part), table.c.deleted_at.is_(None))
         query = query.order_by(table.c.id)
         read = rows.every(connection, query.with_for_update() if lock else query, table, kind.of)
@@ -203,7 +206,7 @@ def roles_in(
     """Return the roles of all members of these teams or organizations, by both ids."""
     table, column = _MEMBERS[kind]
     found: dict[tuple[str, str], str] = {}
-    for part in _portions(ids):
+    for part in portions(sorted(ids), _ASKED):
         query = select(table.c[column], table.c.user_id, table.c.role)
         rows = connection.execute(query.where(table.c[column].in_(part)))
         found.update({(row[0], row[1]): row[2] for row in rows})
@@ -253,7 +256,7 @@ def team_members_of(connection: Connection, team_id: str) -> list[Member]:
 def team_members_in(connection: Connection, ids: Collection[str]) -> list[Member]:
     """Return the members of these teams with their limits."""
     found: list[Member] = []
-    for part in _portions(ids):
+    for part in portions(sorted(ids), _ASKED):
         query = select(team_members).where(team_members.c.team_id.in_(part))
         found += rows.every(connection, query, team_members, Member.of)
     return found
@@ -301,10 +304,3 @@ def leave_all(connection: Connection, user_id: str) -> None:
     """End every membership of a user."""
     for table in (team_members, organization_members):
         connection.execute(delete(table).where(table.c.user_id == user_id))
-
-
-def _portions(ids: Collection[str], size: int = 500) -> Iterator[list[str]]:
-    """Yield *ids* sorted, so many at a time: a database takes only so many values in one question."""
-    ordered = sorted(ids)
-    for start in range(0, len(ordered), size):
-        yield ordered[start : start + size]

@@ -17,6 +17,7 @@ from sqlalchemy import (
 
 from keyctl.db import rows, written
 from keyctl.db.tables import claims, keys, secrets
+from keyctl.portions import portions
 from keyctl.records import DEFAULT_ROUTES, Key
 
 
@@ -31,19 +32,16 @@ def find_keys(
 ) -> list[Key]:
     """Return the keys with these ids, archived or not, in their order, asked for in batches."""
     found: list[Key] = []
-    for start in range(0, len(key_ids), batch):
-        query = (
-            select(keys).where(keys.c.id.in_(key_ids[start : start + batch])).order_by(keys.c.id)
-        )
+    for some in portions(key_ids, batch):
+        query = select(keys).where(keys.c.id.in_(some)).order_by(keys.c.id)
         found += rows.every(connection, query.with_for_update() if lock else query, keys, Key.of)
     return found
 
 
 def lock_keys(connection: Connection, key_ids: Sequence[str], *, batch: int = 500) -> None:
     """Lock these keys, in the order that everybody locks several keys in."""
-    ordered = sorted(key_ids)
-    for start in range(0, len(ordered), batch):
-        query = select(keys.c.id).where(keys.c.id.in_(ordered[start : start + batch]))
+    for some in portions(sorted(key_ids), batch):
+        query = select(keys.c.id).where(keys.c.id.in_(some))
         connection.execute(query.order_by(keys.c.id).with_for_update()).all()
 
 
@@ -126,12 +124,9 @@ def managed_keys(connection: Connection, fleets: Collection[str]) -> Iterator[Ke
 
 def keys_named(connection: Connection, aliases: Collection[str], *, batch: int = 500) -> list[Key]:
     """Return the live keys that have one of these aliases, asked for in batches."""
-    ordered = sorted(aliases)
     found: list[Key] = []
-    for start in range(0, len(ordered), batch):
-        query = select(keys).where(
-            keys.c.key_alias.in_(ordered[start : start + batch]), keys.c.deleted_at.is_(None)
-        )
+    for some in portions(sorted(aliases), batch):
+        query = select(keys).where(keys.c.key_alias.in_(some), keys.c.deleted_at.is_(None))
         found += rows.every(connection, query, keys, Key.of)
     return found
 
@@ -160,10 +155,9 @@ def confirm_keys(
 
     Returns the ids of the keys that were confirmed.  It asks in batches.
     """
-    ordered = sorted(key_ids)
     found: set[str] = set()
-    for start in range(0, len(ordered), batch):
-        found |= _confirm_some(connection, run_id, ordered[start : start + batch], at=at)
+    for some in portions(sorted(key_ids), batch):
+        found |= _confirm_some(connection, run_id, some, at=at)
     return found
 
 

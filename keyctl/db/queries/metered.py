@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Table, or_, select
 from keyctl import purses
 from keyctl.db import rows
 from keyctl.db.tables import budgets, keys, meters, team_members, users
+from keyctl.portions import portions
 from keyctl.purses import Budget
 from keyctl.records import ForeignValueError, Key, Member, Tier, User
 
@@ -40,8 +41,8 @@ def metered(connection: Connection, *, now: datetime) -> Iterator[Metered]:
     for table, word in ((keys, "key"), (users, "user"), (team_members, "team")):
         name = "teams" if table is team_members else table.name
         owners = sorted(owner for kind, owner in spent if kind == name)
-        for start in range(0, len(owners), _BATCH):
-            for record in _records(connection, table, owners[start : start + _BATCH]):
+        for some in portions(owners, _BATCH):
+            for record in _records(connection, table, some):
                 for budget in _budgets_of(record, tiers):
                     row = spent.get((name, budget.name.object_id), {}).get(budget.name.meter)
                     if row is None or row.budget_duration != budget.period or not budget.limit:

@@ -22,6 +22,7 @@ from sqlalchemy import (
 from keyctl import jsontext
 from keyctl.db import tolerant
 from keyctl.db.tables import audit_events, outbox
+from keyctl.portions import portions
 
 Standing = Literal["open", "failed", "delivered"]
 
@@ -176,9 +177,8 @@ def sinks_of_rotations(
 ) -> dict[str, set[str]]:
     """Return the sinks that these keys' new secrets were meant for, by key, as the audit trail tells."""
     found: dict[str, set[str]] = {}
-    for start in range(0, len(key_ids), batch):
-        query = _rotations(key_ids[start : start + batch])
-        for key_id, after in connection.execute(query):
+    for some in portions(key_ids, batch):
+        for key_id, after in connection.execute(_rotations(some)):
             found.setdefault(key_id, set()).add(jsontext.loads(after).get("sink"))
     return found
 

@@ -9,6 +9,7 @@ from sqlalchemy import (
     tuple_,
 )
 
+from keyctl.portions import portions
 from keyctl.purses import PurseName
 
 _CHUNK: Final = 500
@@ -37,5 +38,4 @@ def among(table: Table, names: Sequence[PurseName]) -> ColumnElement[bool]:
 
 def in_chunks(names: Iterable[PurseName]) -> Iterator[Sequence[PurseName]]:
     """Yield the budgets in lists that a statement can take."""
-    names = list(names)
-    return (names[start : start + _CHUNK] for start in range(0, len(names), _CHUNK))
+    return portions(names, _CHUNK)

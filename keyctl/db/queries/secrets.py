@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from itertools import islice
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -27,6 +26,7 @@ from keyctl.db.tables import (
     secrets,
 )
 from keyctl.errors import UnreadableRowError
+from keyctl.portions import portions
 from keyctl.records import (
     Key,
     Secret,
@@ -169,8 +169,8 @@ def secrets_that_lost_their_right(connection: Connection) -> Iterator[tuple[Secr
         .order_by(secrets.c.key_id, secrets.c.id)
     )
     found = rows.each(connection, query, secrets, Secret.of)
-    lost = iter([item for item in found if isinstance(item, Secret)])
-    while page := list(islice(lost, _PAGE)):
+    lost = [item for item in found if isinstance(item, Secret)]
+    for page in portions(lost, _PAGE):
         wanted = select(keys).where(keys.c.id.in_({secret.key_id for secret in page}))
         known = rows.each(connection, wanted, keys, Key.of)
         by_id = {key.id: key for key in known if isinstance(key, Key)}
@@ -228,6 +228,5 @@ def keys_kept_for(connection: Connection, user_id: str) -> list[Key]:
 
 def let_administer(connection: Connection, secret_ids: Sequence[str], *, batch: int = 500) -> None:
     """Let these secrets be used as callers."""
-    for start in range(0, len(secret_ids), batch):
-        chosen = secrets.c.id.in_(secret_ids[start : start + batch])
-        _set(connection, chosen, administers=True)
+    for some in portions(secret_ids, batch):
+        _set(connection, secrets.c.id.in_(some), administers=True)

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from keyctl.db.queries.purses import spend_more
 from keyctl.db.tables import keys, recorders
+from keyctl.portions import portions
 from keyctl.purses import PurseName
 
 _CHUNK: Final = 500
@@ -30,12 +31,8 @@ def record_usage(
         return False
     spend_more(connection, usage.spend)
     moments = sorted(usage.used_at.items())
-    for start in range(0, len(moments), _CHUNK):
-        rows = [
-            {"row_id": row_id, "moment": moment}
-            for row_id, moment in moments[start : start + _CHUNK]
-        ]
-        connection.execute(_USED, rows)
+    for some in portions(moments, _CHUNK):
+        connection.execute(_USED, [{"row_id": row_id, "moment": moment} for row_id, moment in some])
     return True
 
 

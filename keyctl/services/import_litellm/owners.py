@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
 from typing import Any, Final
 
 from keyctl import durations
@@ -14,6 +13,7 @@ from keyctl.litellm import inventory
 from keyctl.litellm.members import MappedMember
 from keyctl.litellm.owners import MappedOwner, map_organization, map_team, map_user
 from keyctl.litellm.values import Row, decoded
+from keyctl.portions import portions
 from keyctl.purses import Terms, member_purse
 from keyctl.records import Organization, Principal, Team, User
 from keyctl.services import access_groups
@@ -80,7 +80,7 @@ class OwnerImport:
     def _all(
         self, kind: type[Principal], rows: Iterator[Row], map_row: _Map
     ) -> Iterator[ImportLine]:
-        while batch := list(islice(rows, _BATCH)):
+        for batch in portions(rows, _BATCH):
             yield from committed(partial(self._batch, kind, batch, map_row), self.order)
 
     def _batch(self, kind: type[Principal], rows: Sequence[Row], map_row: _Map) -> list[ImportLine]:

@@ -13,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
-from itertools import islice
 from typing import Final
 
 from keyctl import hashing
@@ -24,6 +23,7 @@ from keyctl.litellm import inventory
 from keyctl.litellm.keys import SESSIONS, MappedKey, digest_of, map_key
 from keyctl.litellm.values import Row, decoded
 from keyctl.policy import engine
+from keyctl.portions import portions
 from keyctl.services import denials
 from keyctl.services.authorize.custom_hook import decide
 from keyctl.services.callers import require_admin
@@ -112,7 +112,7 @@ class _KeyImport:
         # bcrypt releases the GIL, so threads are enough for all cores.
         with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
             try:
-                while batch := list(islice(rows, size)):
+                for batch in portions(rows, size):
                     ahead.append(self._prepare(batch, pool))
                     if len(ahead) > _AHEAD:
                         yield ahead.popleft()

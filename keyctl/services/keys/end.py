@@ -20,6 +20,7 @@ from keyctl.errors import (
 )
 from keyctl.policy import engine
 from keyctl.policy.facts import Operation
+from keyctl.portions import portions
 from keyctl.records import Key
 from keyctl.services import denials
 from keyctl.services.authorize.verdict import facts_of
@@ -69,15 +70,14 @@ def in_batches(
         CallerDeniedError: The caller lost it before anything was done; it is on record as *action*.
     """
     ended: list[Ended] = []
-    for start in range(0, len(given), BATCH):
-        part = given[start : start + BATCH]
+    for number, part in enumerate(portions(given, BATCH)):
         try:
             ended += change(part)
         except CallerDeniedError as error:
             if all(earlier.error is not None for earlier in ended):
                 with denials.recorded(workspace, action, "key", part[0]):
                     raise
-            left = given[start:]
+            left = given[number * BATCH :]
             return ended + [Ended(given=one, result="failed", error=error) for one in left]
         told(len(part))
     return ended

@@ -21,6 +21,7 @@ from keyctl.errors import (
 )
 from keyctl.policy import engine
 from keyctl.policy.facts import Caller
+from keyctl.portions import portions
 from keyctl.records import Key
 from keyctl.services import denials
 from keyctl.services.authorize.owners import Roster
@@ -59,8 +60,7 @@ class ManyChangesService:
         database = self.workspace.database
         with database.read() as connection:
             now, caller = database.now(connection), self.workspace.caller
-            for start in range(0, len(given), BATCH):
-                part = given[start : start + BATCH]
+            for part in portions(given, BATCH):
                 keys = _found(connection, part, caller, lock=False)
                 known = [key for key in keys if isinstance(key, Key)]
                 roster = _roster(connection, known, patch, lock=False)
