@@ -1,6 +1,7 @@
 """Keep what is known of a key since it was last read, and judge a request by it."""
 
 from math import inf
+from typing import Final
 
 from keyctl import lifecycle, routes
 from keyctl.gateway.clock import Clock, ticks
@@ -9,6 +10,11 @@ from keyctl.gateway.verdict import Verdict
 from keyctl.policy import models
 from keyctl.records import Presented
 from keyctl.services.verify import names_of
+
+# Of so many models, and names no longer than that, it is remembered what a key may and what limits
+# it: clients make names up.
+_MODELS: Final = 64
+_LONGEST: Final = 255
 
 
 class Entry:
@@ -19,6 +25,7 @@ class Entry:
         "_clock",
         "_is_plain",
         "_kind",
+        "_of_models",
         "_per_model",
         "_standing",
         "_tab",
@@ -44,6 +51,7 @@ class Entry:
         self._is_plain = tab.is_plain
         self._per_model = tab.is_per_model
         self._kind = kind
+        self._of_models: dict[str | None, tuple[bool, Tab]] = {}
         self._refresh_base_verdict()
 
     def age(self) -> float:
@@ -61,15 +69,13 @@ class Entry:
         key = self.found.key
         if route is not None and not routes.is_allowed(route, key.gateway_routes()):
             return self._verdict("route_denied")
-        if model is not None and not self._may_use(model):
+        may_use, tab = self._of_models.get(model) or self._of_model(model)
+        if not may_use:
             return self._verdict("model_denied")
         if route is not None and routes.is_discovery(route):
             return standing
         if self._is_plain:
             return standing
-        tab = self._tab
-        if self._per_model:
-            tab = tab.of_model(model, self._meant(model))
         for purse in tab.purses:
             if purse.left(now) <= 0:
                 return self._verdict("budget_exceeded").for_request(tab)
@@ -92,6 +98,15 @@ class Entry:
         """Return the model that the key's alias stands for, or the model itself."""
         aliases: dict[str, str] = self.found.key.gateway.get("aliases") or {}
         return None if model is None else aliases.get(model, model)
+
+    def _of_model(self, model: str | None) -> tuple[bool, Tab]:
+        """Return whether a request may use *model*, and what it is charged to, and remember both."""
+        meant = self._meant(model)
+        tab = self._tab.of_model(model, meant) if self._per_model else self._tab
+        found = (model is None or self._may_use(model), tab)
+        if len(self._of_models) < _MODELS and len(model or "") <= _LONGEST:
+            self._of_models[model] = found
+        return found
 
     def _may_use(self, model: str) -> bool:
         found = self.found

@@ -169,6 +169,18 @@ def test_the_gateway_and_the_command_agree(gate: Gate) -> None:
 
 
 class TestModelsAndRoutes:
+    def test_any_number_of_models_may_be_asked_for(self, gate: Gate) -> None:
+        """What is remembered of one says nothing about another, nor is one forgotten judged otherwise."""
+        key = gate.key(models=["gpt-1*"], model_max_budget={"gpt-12": {"max_budget": 1}})
+        names = [f"gpt-{number}" for number in range(200)]
+        with Verifier(gate.url) as verifier:
+            verifier.verify(key, model="gpt-12").record(1)
+            for _ in range(2):
+                for name in names:
+                    reason = verifier.verify(key, model=name).reason
+                    wanted = None if name.startswith("gpt-1") else "model_denied"
+                    assert reason == ("budget_exceeded" if name == "gpt-12" else wanted)
+
     @pytest.mark.parametrize(
         ("key", "team", "organization", "user", "model", "allowed"),
         [
