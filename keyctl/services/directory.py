@@ -60,7 +60,8 @@ class DirectoryService:
         with administering(
             self.workspace, f"create a {word}", f"{word}_create_denied", word, object_id
         ) as unit:
-            _check_named(unit.connection, values)
+            _check_organization(unit.connection, values)
+            _check_tier(unit.connection, values)
             record = new_owner(unit, kind, object_id, values)
             try:
                 created = directory.create(unit.connection, record)
@@ -94,8 +95,9 @@ class DirectoryService:
             self.workspace, f"change a {word}", f"{word}_update_denied", word, object_id
         ) as unit:
             caller = unit.caller
-            _check_named(unit.connection, values)
+            _check_organization(unit.connection, values)
             before = require(unit.connection, kind, object_id, lock=True)
+            _check_tier(unit.connection, values)
             left = []
             if isinstance(before, User) and is_lower(values.get("role"), before.role):
                 left = settle(unit, self.workspace.settings, object_id, place=None, keys=keys)
@@ -297,11 +299,15 @@ def taken(kind: type[Principal], object_id: str) -> ObjectTakenError:
     )
 
 
-def _check_named(connection: Connection, values: Mapping[str, Any]) -> None:
+def _check_organization(connection: Connection, values: Mapping[str, Any]) -> None:
     # Locked before the team: the order in which every command takes its locks.
     organization_id = values.get("organization_id")
     if organization_id is not None:
         require(connection, Organization, organization_id, lock=True)
+
+
+def _check_tier(connection: Connection, values: Mapping[str, Any]) -> None:
+    # Locked behind the user, and before any key.
     if values.get("budget_id") is not None:
         require_tier(connection, values["budget_id"], lock=True)
 

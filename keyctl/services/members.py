@@ -127,6 +127,9 @@ class MemberService:
         with self._membership("update", Team, team_id, user_id) as membership:
             unit = membership.unit
             before = _require_member(unit, team_id, user_id)
+            if values.get("budget_id") is not None:
+                # Before the keys of who loses a role, in keyctl's order of locks.
+                require_tier(unit.connection, values["budget_id"], lock=True)
             if role is not None and role != before.role:
                 check_route(unit.caller, "team_member_add_denied")
                 left = self._give_role(membership, role, keys)
@@ -136,8 +139,6 @@ class MemberService:
                     "only an admin may change the limits of who administers the team",
                     hint="ask an admin",
                 )
-            if values.get("budget_id") is not None:
-                require_tier(unit.connection, values["budget_id"], lock=True)
             after = with_values(before, values, unit.now)
             if values or not unit.events:
                 write_change(unit, before, after)

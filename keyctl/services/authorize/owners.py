@@ -1,14 +1,15 @@
 """Read and lock the owners that a batch of keys names, all at once, in keyctl's order."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 
 from keyctl.db.queries import directory
+from keyctl.db.queries.tiers import find_tier
 from keyctl.errors import BusyError
-from keyctl.records import Organization, Principal, Team, User
+from keyctl.records import Key, Organization, Principal, Team, User
 
 P = TypeVar("P", bound=Principal)
 
@@ -74,3 +75,34 @@ class Roster:
         if object_id in self.owners[kind] and user_id in self.owners[User]:
             return self.roles[kind].get((object_id, user_id))
         return directory.member_role(connection, kind, object_id, user_id)
+
+
+def around(
+    connection: Connection, keys: Sequence[Key], patch: Mapping[str, Any], *, lock: bool = True
+) -> Roster:
+    """Return the owners of some keys as they are and as *patch* makes them.
+
+    They are locked if asked for, and the budget tier that *patch* names behind them: so all is
+    that comes before the keys in keyctl's order.
+
+    Raises:
+        BusyError: A team moved to another organization meanwhile.
+    """
+
+    def named(name: str) -> set[str]:
+        given = patch.get(name)
+        return {given} if isinstance(given, str) else set()
+
+    def owners(name: str) -> set[str]:
+        return named(name) | {value for key in keys if (value := getattr(key, name)) is not None}
+
+    roster = Roster.of(
+        connection,
+        team_ids=owners("team_id"),
+        user_ids=owners("user_id"),
+        organization_ids=owners("organization_id"),
+        lock=lock,
+    )
+    for tier_id in named("budget_id") if lock else ():
+        find_tier(connection, tier_id, lock=True)
+    return roster

@@ -18,10 +18,11 @@ from keyctl.policy import engine, issuing
 from keyctl.policy.facts import Caller
 from keyctl.records import Key, Secret
 from keyctl.services import denials
+from keyctl.services.authorize.owners import around
 from keyctl.services.authorize.verdict import Judgement
 from keyctl.services.callers import check_route
 from keyctl.services.keys.find import live_key
-from keyctl.services.keys.judge import judge_patch
+from keyctl.services.keys.judge import judge_patch, read_patch
 from keyctl.services.limit_warnings import warnings_about_limits
 from keyctl.services.transaction import Unit, anchor, row_of, writing
 from keyctl.services.workspace import Workspace
@@ -58,8 +59,9 @@ class ChangeService:
                 denials.recorded(self.workspace, "key_update_denied", "key", given) as attempt,
                 writing(self.workspace) as unit,
             ):
-                before = live_key(unit.connection, given, unit.caller)
-                attempt.object_id = before.id
+                seen = live_key(unit.connection, given, unit.caller, lock=False)
+                attempt.object_id = seen.id
+                before = _locked(unit, seen, patch)
                 verdict = judge_patch(
                     unit.connection,
                     replace(self.workspace, caller=unit.caller),
@@ -166,6 +168,13 @@ def note_change(
         name: value for name, value in after.columns().items() if value != getattr(before, name)
     }
     return {**changed, "updated_at": unit.now}, warnings
+
+
+def _locked(unit: Unit, seen: Key, patch: Mapping[str, Any]) -> Key:
+    """Return a key as it is now, locked behind its owners, those that *patch* names included."""
+    read_patch(seen, patch)  # what is malformed is not looked up
+    around(unit.connection, [seen], patch)
+    return live_key(unit.connection, seen.id, unit.caller)
 
 
 def with_blocker(caller: Caller, before: Key, after: Key) -> Key:

@@ -24,7 +24,7 @@ from keyctl.policy.facts import Caller
 from keyctl.portions import portions
 from keyctl.records import Key
 from keyctl.services import denials
-from keyctl.services.authorize.owners import Roster
+from keyctl.services.authorize.owners import Roster, around
 from keyctl.services.authorize.totals import RunningSums
 from keyctl.services.authorize.verdict import Adding, Judgement, Lookup
 from keyctl.services.denials import Attempt
@@ -63,7 +63,7 @@ class ManyChangesService:
             for part in portions(given, BATCH):
                 keys = _found(connection, part, caller, lock=False)
                 known = [key for key in keys if isinstance(key, Key)]
-                roster = _roster(connection, known, patch, lock=False)
+                roster = around(connection, known, patch, lock=False)
                 ledger = RunningSums(now=now, but={key.id for key in known})
                 for item, key in zip(part, keys, strict=True):
                     if isinstance(key, KeyctlError):
@@ -120,7 +120,7 @@ class ManyChangesService:
                 keys = _found(unit.connection, given, unit.caller, lock=False)
                 known = [key for key in keys if isinstance(key, Key)]
                 # Owners before keys, in keyctl's order of locks.
-                roster = _roster(unit.connection, known, patch, lock=True)
+                roster = around(unit.connection, known, patch)
                 locked = {
                     key.id: key
                     for key in queries.find_keys(
@@ -235,25 +235,6 @@ def _found(
         except (NotFoundError, UnreadableRowError) as error:
             found.append(error)
     return found
-
-
-def _roster(
-    connection: Connection, keys: Sequence[Key], patch: Mapping[str, Any], *, lock: bool
-) -> Roster:
-    """Return the owners of some keys as they are and as *patch* makes them, locked if asked for."""
-
-    def owners(name: str) -> set[str]:
-        given = patch.get(name)
-        named = {given} if isinstance(given, str) else set()
-        return named | {value for key in keys if (value := getattr(key, name)) is not None}
-
-    return Roster.of(
-        connection,
-        team_ids=owners("team_id"),
-        user_ids=owners("user_id"),
-        organization_ids=owners("organization_id"),
-        lock=lock,
-    )
 
 
 def _refuse(judged: Iterable[tuple[str, Judgement | KeyctlError]]) -> None:
