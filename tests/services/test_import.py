@@ -500,6 +500,62 @@ class TestOwners:
             spent = text("SELECT spend FROM meters WHERE meter = 'member:cid'")
             assert connection.execute(spent).scalar() == 500_000_000
 
+    def test_nothing_is_refused_that_has_a_home_here(
+        self, litellm: LiteLLM, run: RunImport
+    ) -> None:
+        """Members' budgets, what becomes a tier, groups of models and of routes, windows, budgets of single models."""
+        of_model = {"gpt-4o": {"budget_limit": 2, "time_period": "1d"}}
+        windows = [{"budget_duration": "1d", "max_budget": 1, "reset_at": "2029-01-01T00:00:00Z"}]
+        litellm.add("groups", {"access_group_id": "g", "access_model_names": ["gpt-5"]})
+        litellm.add(
+            "budgets",
+            {"budget_id": "m", "max_budget": 1.0, "budget_duration": "7d", "tpm_limit": 5},
+            {"budget_id": "t", "tpd_limit": 9, "max_parallel_requests": 2},
+            {"budget_id": "k", "max_budget": 3.0, "model_max_budget": of_model, "tpd_limit": 7},
+            {"budget_id": "o", "max_budget": 9.0, "rpm_limit": 4},
+        )
+        litellm.add(
+            "users",
+            {"user_id": "ada", "model_max_budget": of_model, "max_parallel_requests": 2},
+            {"user_id": "bob", "tpd_limit": 8, "max_budget": 5.0},
+        )
+        litellm.add("organizations", {"organization_id": "acme", "budget_id": "o"})
+        litellm.add(
+            "teams",
+            {
+                "team_id": "web",
+                "organization_id": "acme",
+                "models": ["gpt-4o"],
+                "access_group_ids": ["g"],
+                "max_parallel_requests": 3,
+                "metadata": {"model_rpm_limit": {"gpt-4o": 5}},
+                "members_with_roles": [{"user_id": "ada"}, {"user_id": "bob", "role": "admin"}],
+            },
+        )
+        litellm.add(
+            "team_members",
+            {"team_id": "web", "user_id": "ada", "budget_id": "m", "spend": 0.25},
+            {"team_id": "web", "user_id": "bob", "budget_id": "t"},
+        )
+        litellm.add(
+            "keys",
+            key(OLD, team_id="web", user_id="ada", budget_id="k", budget_limits=windows),
+            key(
+                OLDER,
+                access_group_ids=["g"],
+                allowed_routes=["openai_routes", "/v1/models"],
+                model_max_budget=of_model,
+                tpd_limit=6,
+                soft_budget=1.0,
+                max_budget=2.0,
+            ),
+        )
+
+        lines = run()
+
+        assert [(line.source, line.reason) for line in lines if line.result != "imported"] == []
+        assert [name for line in lines for name in line.lost] == []
+
     def test_a_budget_in_an_organization_is_told_and_refuses_nobody(
         self, workspace: Workspace, litellm: LiteLLM, run: RunImport
     ) -> None:
