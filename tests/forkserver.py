@@ -195,7 +195,7 @@ def serve(channel: socket.socket) -> None:
             *others, telling = descriptors
             for other in others:
                 os.close(other)
-            os.write(telling, f"{pid}\n".encode())
+            tell(telling, pid)
             handle = os.pidfd_open(pid)
             running[handle] = pid, telling
             poll.register(handle, select.POLLIN)
@@ -204,10 +204,15 @@ def serve(channel: socket.socket) -> None:
 def tell_end(handle: int, pid: int, telling: int) -> None:
     """Tell how a run ended."""
     _, status = os.waitpid(pid, 0)
-    with suppress(ConnectionError):  # whoever asked may have given up
-        os.write(telling, f"{os.waitstatus_to_exitcode(status)}\n".encode())
+    tell(telling, os.waitstatus_to_exitcode(status))
     os.close(telling)
     os.close(handle)
+
+
+def tell(telling: int, number: int) -> None:
+    """Tell a number to whoever asked for the run; they may have given up."""
+    with suppress(ConnectionError):
+        os.write(telling, f"{number}\n".encode())
 
 
 def take(descriptors: Sequence[int]) -> None:
