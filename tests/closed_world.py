@@ -171,13 +171,14 @@ def _rows(
 
 
 def _end(row: Mapping[Any, Any]) -> datetime:
-    ends = [_moment(row[name]) for name in ("not_after", "expires") if row[name] is not None]
+    ends = [moment(row[name]) for name in ("not_after", "expires") if row[name] is not None]
     return min(ends, default=EVER)
 
 
-def _moment(value: Any) -> datetime:
-    moment = datetime.fromisoformat(value) if isinstance(value, str) else value
-    return moment.replace(tzinfo=None)
+def moment(value: Any) -> datetime:
+    """Return an instant of a row as the databases keep it: without its zone."""
+    found = datetime.fromisoformat(value) if isinstance(value, str) else value
+    return found.replace(tzinfo=None)
 
 
 @dataclass(frozen=True)

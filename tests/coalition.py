@@ -8,7 +8,7 @@ from typing import Any, cast
 from clock import Clock
 from closed_world import MODELS, Authority, escaped, holdings
 from coalition_world import LIMITS, PEOPLE, PLACES, TEAMS, furnish, reads
-from holders import Held
+from holders import Held, Into
 from hypothesis import note
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -32,16 +32,6 @@ OVER: Mapping[str | None, tuple[str, ...]] = {
     "other": ("otto",),
 }
 ORGANIZATIONS = ((Organization, "acme"), (Organization, "other"))
-
-
-class Into(Hand):
-    """A sink of the configuration, which keeps what it is given."""
-
-    shows_answer = False
-
-    def __init__(self, name: str) -> None:
-        super().__init__()
-        self.name = name
 
 
 class Coalition(RuleBasedStateMachine):

@@ -19,11 +19,14 @@ from keyctl.services.rotate.one import RotateOrder, RotateService
 from keyctl.services.workspace import Workspace
 
 
-class ToVault(Hand):
+class Into(Hand):
     """A sink of the configuration, which keeps what it is given."""
 
-    name = "vault"
     shows_answer = False
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
 
 
 class Holder:

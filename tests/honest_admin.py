@@ -15,8 +15,9 @@ from dataclasses import replace
 from typing import Any
 
 from closed_world import Authority, holdings
-from coalition import Coalition, Into
+from coalition import Coalition
 from coalition_world import LIMITS, PEOPLE, TEAMS, reads
+from holders import Into
 from hypothesis import strategies as st
 from hypothesis.stateful import rule
 from world import Hand

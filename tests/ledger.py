@@ -9,7 +9,7 @@ from typing import Any
 from unittest.mock import patch
 
 from clock import Clock
-from closed_world import Owners, owners_in
+from closed_world import Owners, moment, owners_in
 from sqlalchemy import Connection, text
 
 from keyctl.db.database import Database
@@ -49,7 +49,7 @@ class Ledger:
             row = dict(found)
             for name, owner in owners.purses(row).items():
                 if owner["max_budget"] is not None:
-                    anchor = _moment(owner["budget_anchor_at"] or owner["created_at"])
+                    anchor = moment(owner["budget_anchor_at"] or owner["created_at"])
                     period = _period(owner["budget_duration"])
                     self.purses[name] = Purse(owner["max_budget"] / NANO, period, anchor)
             if row["may_issue"] is not None:
@@ -110,11 +110,6 @@ def _period(text: str | None) -> timedelta | None:
     if text is None:
         return None
     return timedelta(seconds=1) if text == "1s" else int(text[:-1]) * DAYS[text[-1]]
-
-
-def _moment(value: Any) -> datetime:
-    moment = datetime.fromisoformat(value) if isinstance(value, str) else value
-    return moment.replace(tzinfo=None)
 
 
 def admitted(url: str, key_string: str, dollars: float, *, clock: Clock, model: str) -> bool:

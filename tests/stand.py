@@ -23,7 +23,6 @@ class Stand:
     def __init__(
         self,
         folder: Path,
-        url: str | None = None,
         *,
         of_provider: Callable[[str], dict[str, Any]] = lambda _: {},
         **options: Any,
@@ -31,7 +30,7 @@ class Stand:
         self._folder = folder
         self._of_provider = of_provider
         self._options = options
-        self._url = url or f"sqlite:///{folder}/keyctl.db"
+        self._url = f"sqlite:///{folder}/keyctl.db"
         self._stack = ExitStack()
         self.cli = Cli(folder / "you", self._url)
         self.cli("db", "upgrade", check=True)

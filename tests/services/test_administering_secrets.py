@@ -4,7 +4,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from holders import Held, Holder, ToVault, operator, refused
+from holders import Held, Holder, Into, operator, refused
 from sqlalchemy import text
 from world import Hand, World
 
@@ -128,7 +128,7 @@ class TestARotation:
     def test_into_the_keys_own_sink_keeps_it(self, local: Holder, world: World) -> None:
         ada = local.generate({"user_id": "ada", "team_id": "web", "key_alias": "a"}, sink="vault")
         tina = local.generate({"user_id": "tina", "team_id": "web"})
-        tina.rotate(ada.key_id, ToVault())
+        tina.rotate(ada.key_id, Into("vault"))
         assert administers(local, ada.key_id) == [True, True]
 
     def test_never_raises_it_unless_an_admin_says_so(self, local: Holder) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from holders import Holder, ToVault, operator
+from holders import Holder, Into, operator
 from world import World
 
 from keyctl.db import queries
@@ -100,7 +100,7 @@ class Cells:
         if operation == "update":
             holder.update(key_id, {"metadata": {"seen": "yes"}})
         elif operation == "rotate":
-            holder.rotate(key_id, ToVault())
+            holder.rotate(key_id, Into("vault"))
         elif operation == "revoke":
             ended = EndingService(holder.workspace).revoke(key_id, [])
             if ended.error is not None:

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from holders import Holder, ToVault, operator, refused
+from holders import Holder, Into, operator, refused
 from world import World
 
 from keyctl import money
@@ -277,7 +277,7 @@ class TestRotationElsewhere:
         rich = local.generate({"user_id": "ada", "team_id": "web", "rpm_limit": 50}, sink="vault")
         tina = local.generate({"user_id": "tina", "team_id": "web", "rpm_limit": 3})
         assert refused(tina.rotate, rich.key_id) == {"caller.rpm_limit"}
-        tina.rotate(rich.key_id, ToVault())
+        tina.rotate(rich.key_id, Into("vault"))
 
     def test_by_a_stolen_poor_key_does_not_get_the_owners_rich_one(self, local: Holder) -> None:
         rich = local.generate({"user_id": "ada"})

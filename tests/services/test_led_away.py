@@ -4,23 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from holders import Held, Holder, operator, refused
-from world import Hand, World
+from holders import Held, Holder, Into, operator, refused
+from world import World
 
 from keyctl.fields import parse_grace
 from keyctl.services.workspace import Workspace
 
 EACH: dict[str, Any] = {"team_id": "web"}
-
-
-class Into(Hand):
-    """A sink of the configuration."""
-
-    shows_answer = False
-
-    def __init__(self, name: str) -> None:
-        super().__init__()
-        self.name = name
 
 
 @pytest.fixture(name="world")

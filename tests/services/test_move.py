@@ -1,17 +1,16 @@
 """A database is moved whole, between SQLite and PostgreSQL, and nobody writes to two of them."""
 
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import psycopg
 import pytest
-from databases import administered, at
+from databases import Postgres, administered
 from sqlalchemy import text
 from world import Hand, World
 
@@ -62,21 +61,15 @@ def _into(kind: str) -> str:
 
 
 @pytest.fixture(name="target")
-def _target(into: str, postgres_url: str, tmp_path: Path, clock: Any) -> Iterator[Database]:
+def _target(into: str, postgres: Postgres, tmp_path: Path, clock: Any) -> Iterator[Database]:
     """An empty database, without a schema."""
-    name = f"target_{uuid4().hex[:12]}"
-    if into == "postgresql":
-        with administered(postgres_url) as execute:
-            execute(f'CREATE DATABASE "{name}"')
-        url = at(postgres_url, name)
-    else:
+    with ExitStack() as made:
         url = f"sqlite:///{tmp_path}/target/keyctl.db"
-    database = Database(url, clock=clock)
-    yield database
-    database.engine.dispose()
-    if into == "postgresql":
-        with administered(postgres_url) as execute:
-            execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+        if into == "postgresql":
+            url = made.enter_context(postgres.database(migrated=False))
+        database = Database(url, clock=clock)
+        yield database
+        database.engine.dispose()
 
 
 @pytest.fixture(name="world")
