@@ -16,8 +16,6 @@ from sqlalchemy import make_url
 
 from keyctl.fields import Email
 
-pytestmark = pytest.mark.sqlite_mostly
-
 STRONG = "sk-Supplied_by_a_person-0123456789"
 
 

@@ -123,7 +123,7 @@ OPTIONS: dict[str, tuple[str, int, str]] = {
     "--duration": ("5x", 2, "keyctl schema"),
     "--budget-duration": ("dayly", 2, "keyctl schema"),
     "--rotation-interval": ("5x", 2, "keyctl schema"),
-    "--grace": ("5x", 2, ""),
+    "--grace": ("5x", 2, "one of s m h d w mo, such as 30d"),
     "--deadline": LENGTH,
     "--older-than": LENGTH,
     "--add": MONEY,

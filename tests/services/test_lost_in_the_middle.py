@@ -64,6 +64,10 @@ class Stage:
         assert self.lost_at > 0
         return [event.action for event in events(self.world.workspace)[self.lost_at :]]
 
+    def count(self, action: str) -> int:
+        """Return how many events there are of an action."""
+        return [event.action for event in events(self.world.workspace)].count(action)
+
 
 @pytest.fixture(name="world")
 def _world(workspace: Workspace, tmp_path: Path) -> World:
@@ -113,8 +117,7 @@ def _admin(request: pytest.FixtureRequest, world: World, clock: Clock) -> Stage:
 
 def some(stage: Stage, count: int = 3, **fields: Any) -> list[str]:
     """Make keys of the team, and return their ids."""
-    body = {"team_id": "web", "service_account": False, **fields}
-    del body["service_account"]
+    body = {"team_id": "web", **fields}
     return [stage.local.generate(body).key_id for _ in range(count)]
 
 
@@ -143,7 +146,7 @@ class TestKeys:
         assert 1 <= len(rotated) < 20
 
     def test_generate_from_a_list(self, stage: Stage) -> None:
-        """The key in hand is taken back, and no other is made."""
+        """All three, which were staged together, are taken back: the one in hand too."""
 
         class Losing(Hand):
             def deliver(self, parcel: Any) -> None:
@@ -154,7 +157,7 @@ class TestKeys:
         service = RowsService(workspace=stage.workspace)
         jobs = service.jobs(service.judge(rows), lambda _: Losing())
         to_the_end(iter(EachService(stage.workspace).generate(jobs)), stage)
-        assert is_quiet(stage.after()), stage.after()
+        assert stage.after() == ["key_archived"] * 3
 
     @pytest.mark.parametrize("verb", ["block", "delete", "update"])
     def test_bulk(self, stage: Stage, verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,6 +183,7 @@ class TestKeys:
         )
         to_the_end(iter(many.rotate(many.judge(keys))), stage)
         assert is_quiet(stage.after()), stage.after()
+        assert stage.count("key_rotated") == 1
 
 
 FLEET = """
@@ -196,15 +200,16 @@ class TestWhatIsForAdmins:
         fleets = Fleets.at(admin.workspace, tmp_path / "keys")
         with pytest.raises(KeyctlError):
             fleets.apply(FLEET, agreed=admin.now)
-        assert is_quiet(admin.after()), admin.after()
+        assert admin.after() == ["fleet_apply_denied"]
 
     def test_apply_between_owners_and_keys(self, admin: Stage, tmp_path: Path) -> None:
         """The team is there, no key is."""
-        fleets = Fleets.at(admin.workspace, tmp_path / "keys")
+        fleets, before = Fleets.at(admin.workspace, tmp_path / "keys"), admin.count("team_created")
         applied = FleetService(fleets.workspace).apply(fleets.order(FLEET))
         admin.now()
         to_the_end(iter(applied.keys), admin)
         assert is_quiet(admin.after()), admin.after()
+        assert admin.count("team_created") == before + 1
         assert list((tmp_path / "keys").iterdir()) == []
 
     @pytest.mark.parametrize("administers", [False, True])
@@ -223,6 +228,7 @@ class TestWhatIsForAdmins:
             order = ImportOrder(administers=administers)
             to_the_end(ImportService(admin.workspace).run(source, order), admin)
         assert is_quiet(admin.after()), admin.after()
+        assert admin.count("key_imported") == 1
 
     def test_budget_reset(
         self, admin: Stage, clock: Clock, monkeypatch: pytest.MonkeyPatch
@@ -233,3 +239,4 @@ class TestWhatIsForAdmins:
         clock.advance(timedelta(hours=2))
         to_the_end(BudgetService(admin.workspace).reset_due(), admin)
         assert is_quiet(admin.after()), admin.after()
+        assert admin.count("budget_reset") == 1

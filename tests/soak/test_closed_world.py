@@ -47,12 +47,11 @@ def test_a_coalition_gains_nothing_for_long(
     run(machine, fresh, clock, 20)
 
 
+@pytest.mark.parametrize("kind", ["sqlite"])  # rules know no database
 def test_the_rules_that_close_nothing_are_not_needed(
-    fresh: Callable[[], Workspace], clock: Clock, kind: str, monkeypatch: pytest.MonkeyPatch
+    fresh: Callable[[], Workspace], clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without any rule of callers that `schema rules` does not mark, nobody gains anything either."""
-    if kind != "sqlite":
-        pytest.skip("rules know no database")
     kept = tuple(rule for rule in engine.RULES if not rule.guards)
     assert len(kept) < len(engine.RULES)
     monkeypatch.setattr(engine, "RULES", kept)
