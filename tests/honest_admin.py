@@ -38,12 +38,14 @@ class WithAnHonestAdmin(Coalition):
         """Add what an act of the admin gave by design."""
         self.start = (self.start[0] | given[0], self.start[1] | given[1])
 
-    def secrets(self, secret_ids: Collection[str]) -> Authority:
-        """Return what these secrets give now."""
+    def secrets(self, secret_ids: Collection[str], *, of: str | None = None) -> Authority:
+        """Return what these secrets give now, and what the next one of that key will, where they read it."""
         database = self.world.workspace.database
         with database.engine.connect() as connection:
             now = database.now(connection).replace(tzinfo=None)
-            return holdings(connection, secret_ids, now=now)
+            return holdings(
+                connection, secret_ids, now=now, reads=lambda row: row["id"] == of and reads(row)
+            )
 
     @rule()
     def cron(self) -> None:
@@ -84,7 +86,7 @@ class WithAnHonestAdmin(Coalition):
             f"admin: update {key} {limits}", lambda: self.local.update(key, limits)
         ):
             ids = [str(held.key_string)[3:15] for held in self.held if held.key_id == key]
-            elements, rights = self.secrets(ids)
+            elements, rights = self.secrets(ids, of=key)
             # What says as whom one may act, and until when: an admin may give more of that too.
             self.give((elements, rights if _OF_RIGHTS & limits.keys() else set()))
 
@@ -104,7 +106,8 @@ class WithAnHonestAdmin(Coalition):
             f"admin: add {user} to {object_id} as {role}",
             lambda: members.add(kind, object_id, user, role, keys="keep"),
         )
-        self.free_of_own_purse(user)
+        if joined is not None and kind is Team:
+            self.free_of_own_purse(user, object_id)
         if joined is not None and above:
             column = {Team: "team_id", Organization: "organization_id"}[kind]
             given = {
@@ -119,15 +122,16 @@ class WithAnHonestAdmin(Coalition):
         """End a membership."""
         members = MemberService(self.local.workspace)
         for team in TEAMS:
-            self.attempt(
+            left = self.attempt(
                 f"admin: remove {user} from {team}, {keys}",
                 lambda team=team: members.remove(Team, team, user, keys=keys),  # type: ignore[misc]
             )
-        self.free_of_own_purse(user)
+            if left is not None:
+                self.free_of_own_purse(user, team)
 
-    def free_of_own_purse(self, user: str) -> None:
-        """Let what was held lie without the user's own purse in a team, too: keys that are kept."""
-        own = {f"member:{team}/{user}" for team in TEAMS}
+    def free_of_own_purse(self, user: str, team: str) -> None:
+        """Let what was held lie without the user's own purse in that team, too: keys that are kept."""
+        own = {f"member:{team}/{user}"}
         self.give(({replace(each, purses=each.purses - own) for each in self.start[0]}, set()))
 
     @rule(data=st.data(), verb=st.sampled_from(("block", "unblock")))
