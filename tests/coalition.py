@@ -218,11 +218,12 @@ class Coalition(RuleBasedStateMachine):
         data=st.data(),
         user=st.sampled_from(PEOPLE),
         kind=st.sampled_from((User, Team, Organization)),
+        organization=st.sampled_from(("acme", "other")),
     )
-    def change_the_directory(self, data: Any, user: str, kind: Any) -> None:
+    def change_the_directory(self, data: Any, user: str, kind: Any, organization: str) -> None:
         """Change what only admins may."""
-        holder = self.holder(data)
-        name = {User: user, Team: "web", Organization: "acme"}[kind]
+        holder = self.holder(data, organization if kind is Organization else None)
+        name = {User: user, Team: "web", Organization: organization}[kind]
         values: dict[str, Any] = (
             {"role": "proxy_admin"} if kind is User else {"max_budget": None, "models": []}
         )

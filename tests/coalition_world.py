@@ -71,6 +71,9 @@ PLACES: Final[tuple[dict[str, Any], ...]] = (
     {"team_id": "free"},
     {"team_id": "shut"},
     {"team_id": None},
+    {"organization_id": "acme"},
+    {"organization_id": "other"},
+    {"organization_id": None},
 )
 
 
@@ -101,7 +104,9 @@ def furnish(world: World) -> tuple[Holder, Start]:
         name: {"type": "file", "path": f"{folder}/{name}/{path}"} for name, path in paths.items()
     }
     limits = {"policy": GRANTS, "max_budget": 100 * money.NANO, "models": ["gpt-4*", "o1"]}
-    world.change({"team": limits, "settings": {"sinks": sinks, "default_sink": "shelf"}})
+    whole = {"max_budget": 45 * money.NANO, "budget_duration": "5d"}
+    settings = {"sinks": sinks, "default_sink": "shelf"}
+    world.change({"organization": whole, "team": limits, "settings": settings})
     _people(DirectoryService(world.workspace), MemberService(world.workspace))
     local = operator(world)
     held = [local.generate(request, **how) for request, how in _GIVEN]
@@ -132,6 +137,7 @@ def _people(directory: DirectoryService, members: MemberService) -> None:
     members.add(Team, "free", "tina", "admin")
     members.add(Team, "shut", "sam", "user")
     members.update("shut", "sam", {"max_budget": 8 * money.NANO, "budget_duration": "1d"})
+    directory.update(Organization, "other", {"max_budget": 12 * money.NANO})
     members.add(Organization, "other", "otto", "org_admin")
     for user in ("mia", "root"):
         members.add(Organization, "acme", user, "internal_user")
@@ -168,6 +174,7 @@ _GIVEN: Final[tuple[tuple[dict[str, Any], dict[str, Any]], ...]] = (
     ({"user_id": "olga", "tpm_limit": 100, "models": ["o1", "o3"], "max_budget": 20}, {}),
     ({"user_id": "ada", "allowed_routes": ["/v1/chat/completions"]}, {}),
     ({"user_id": "otto", "key_type": "llm_api", "models": ["o1"], "tpm_limit": 3}, {}),
+    ({"user_id": "otto", "organization_id": "other", "models": ["gpt-4"], "rpm_limit": 5}, {}),
     (
         {"user_id": "sam", "team_id": "shut", "models": ["gpt-4"], "key_alias": "app"},
         {"sink": "files"},

@@ -4,7 +4,8 @@ KEYCTL_LONG_WORLDS=5 asks for five times as many: ten thousand steps of each on 
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import pytest
 from clock import Clock
@@ -14,7 +15,10 @@ from honest_admin import WithAnHonestAdmin
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
+from keyctl import purses
 from keyctl.policy import ceiling, engine
+from keyctl.purses import Budget, PurseName
+from keyctl.records import Presented
 from keyctl.services.workspace import Workspace
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
@@ -58,3 +62,29 @@ def test_the_rules_that_close_nothing_are_not_needed(
     rows = tuple(row for row in ceiling._ROWS if row.rule in {rule.id for rule in kept})
     monkeypatch.setattr(ceiling, "_ROWS", rows)
     run(Coalition, fresh, clock, 10)
+
+
+def _kind_of(name: PurseName) -> str:
+    return "members" if name.meter.startswith("member:") else name.table
+
+
+@pytest.mark.parametrize("unheld", ["users", "teams", "members", "organizations"])
+def test_a_purse_that_the_gateway_does_not_hold_is_found(
+    fresh: Callable[[], Workspace],
+    clock: Clock,
+    kind: str,
+    monkeypatch: pytest.MonkeyPatch,
+    unheld: str,
+) -> None:
+    """A gateway that forgets one kind of purse admits more than it had, and the machine says so."""
+    if kind != "sqlite":
+        pytest.skip("which budgets are read knows no database")
+    real = purses.budgets
+
+    def forgetful(found: Presented, meters: Mapping[PurseName, Any] | None = None) -> list[Budget]:
+        return [each for each in real(found, meters) if _kind_of(each.name) != unheld]
+
+    monkeypatch.setattr(purses, "budgets", forgetful)
+    one = unheld.removesuffix("s")
+    with pytest.raises(AssertionError, match=f"spend .*'{one}:"):
+        run(Coalition, fresh, clock, 100)
