@@ -106,7 +106,7 @@ class Facts:
 
     `key` is the key as it would be afterwards, `before` as it is (None at creation); `given`
     are the fields that the request names with a value, `cleared` those it sets to null; `moved`
-    that an update puts the key into another team, which is judged as creation there.
+    that an update puts the key into another team or organization, which is judged as creation there.
     `issued` counts the keys that the caller's key has made, and `most_issued` is how many it may.
     `supplied_is_strong` is None when no key string was supplied; `rotated` is the state of a key
     that is to be rotated, and `to_own_sink` tells that its new string goes where the key's always do.

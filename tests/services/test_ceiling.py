@@ -271,6 +271,19 @@ class TestAChange:
         poor.update(key.key_id, {"team_id": None})
         assert local.info(key.key_id)["models"] == ["gpt-4o"]
 
+    @pytest.mark.parametrize("more", [{}, {"tpm_limit": 9}], ids=["alone", "with a lower limit"])
+    def test_of_the_organization_is_judged_as_a_new_key_there(
+        self, local: Holder, world: World, more: dict[str, Any]
+    ) -> None:
+        """A key that leaves its organization leaves that one's budget: not by the key itself."""
+        world.change({"organization": {"max_budget": 12 * money.NANO}})
+        olga = local.generate({"user_id": "olga", "organization_id": "acme"})
+        for elsewhere in (None, "other"):
+            asked = {**more, "organization_id": elsewhere}
+            assert "caller.purse" in refused(olga.update, olga.key_id, asked)
+        assert local.info(olga.key_id)["organization_id"] == "acme"
+        local.update(olga.key_id, {**more, "organization_id": None})
+
 
 class TestRotationElsewhere:
     def test_needs_the_key_to_be_within_the_ceiling(self, local: Holder) -> None:

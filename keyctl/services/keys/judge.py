@@ -101,7 +101,7 @@ def judge_change(
     if changed.budget_id not in (None, before.budget_id) and changed.budget_id not in coming:
         require_tier(connection, changed.budget_id, lock=lock)
     changed = _overriding(changed, models.lasting_overrides(before, changed))
-    moved = changed.team_id != before.team_id
+    moved = _place(changed) != _place(before)
     facts = Facts(
         operation="update",
         key=changed,
@@ -161,10 +161,15 @@ def _placed(
     return changed, around
 
 
+def _place(key: Key) -> tuple[str | None, str | None]:
+    """Return the team and organization that a key was put into; one in a team follows that."""
+    return key.team_id, None if key.team_id else key.organization_id
+
+
 def _leaving(
     connection: Connection, settings: Settings, facts: Facts, before: Key
 ) -> list[Violation]:
-    """Return what speaks against the caller taking the key out of the team it is in."""
+    """Return what speaks against the caller taking the key out of where it is."""
     with explaining_lost_owner(before):
         around = load_owners(connection, settings, owners_of(before), lock=False)
     left = replace(
