@@ -71,7 +71,9 @@ def fake_openai() -> Iterator[OpenAI]:
     provider = OpenAI()
     server = _Server(("127.0.0.1", 0), _handler(provider))
     provider.url = f"http://127.0.0.1:{server.server_address[1]}/v1"
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(
+        target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+    ).start()
     try:
         yield provider
     finally:
