@@ -61,7 +61,8 @@ def add_to(app: typer.Typer) -> None:
         if plan is not None:
             if files or prune:
                 raise UsageError(
-                    "--plan says it all: give neither files nor --prune", hint="apply --plan FILE"
+                    "--plan says it all: give neither files nor --prune",
+                    hint="keyctl apply --plan FILE",
                 )
             order, head, saved = _saved(plan)
         else:
@@ -148,7 +149,8 @@ def _ask(session: Session, found: "Plan", *, yes: bool) -> None:
     ends = found.summary()["delete"]
     if ends:
         raise UsageError(
-            f"{ends} objects would end: not without --yes", hint="look with keyctl plan"
+            f"{ends} objects would end: not without --yes",
+            hint="look with keyctl plan, then give --yes",
         )
 
 

@@ -40,7 +40,9 @@ def confirm(
     if not can_ask():
         if len(given) == 1 and not filtered:
             return
-        raise UsageError(f"{what}: not without --yes", hint="look with --dry-run first")
+        raise UsageError(
+            f"{what}: not without --yes", hint="look with --dry-run first, then give --yes"
+        )
     if len(given) == 1 and not (filtered or asks_for_one):
         return
     from keyctl.services.keys.read import KeyService

@@ -44,7 +44,7 @@ def show_owner(session: Session, view: dict[str, Any]) -> None:
         show_heading(console, f"{many} that {exist}, {spent} spent with {them}")
         show_table(console, _KEYS, keys["dearest"], now=now)
         if keys["count"] > len(keys["dearest"]):
-            console.note("the dearest are shown; keyctl list --sort -spend has all")
+            console.note("the keys that spent most are shown; keyctl list --sort -spend shows all")
 
 
 def _fact(name: str, value: Any, view: dict[str, Any], now: datetime | None) -> Fact:

@@ -48,7 +48,9 @@ class Checks:
         with self._lock:
             is_suspect = lookup in self._suspects or self._pending[lookup] > 0
             if self._pending[lookup] >= _PER_LOOKUP:
-                raise UnavailableError("this key is being guessed at", hint="try again")
+                raise UnavailableError(
+                    "too many strings with this key's id are being checked", hint="try again"
+                )
             lane = self._suspect_lane if is_suspect else self._lane
             future = lane.submit(lambda: self._matches(digest, hashed=hashed))
             self._pending[lookup] += 1

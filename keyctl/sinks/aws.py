@@ -95,7 +95,7 @@ class AwsSink(StoreSink):
         client.close()
         if not is_private(url):
             raise DeliveryError(
-                f"sink {self.name}: {url} is not asked by https",
+                f"sink {self.name}: {url} is no https address",
                 hint="see AWS_ENDPOINT_URL and endpoint_url in the profile",
             )
         return url

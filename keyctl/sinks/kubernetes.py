@@ -186,7 +186,7 @@ class KubernetesSink(StoreSink):
         plain = is_plain(configuration.host)
         if not is_private(configuration.host) or not (plain or configuration.verify_ssl):
             raise DeliveryError(
-                f"sink {self.name}: the cluster is not asked by https with a certificate that is checked",
+                f"sink {self.name}: the cluster has no https address, or its certificate is not checked",
                 hint="give its kubeconfig an https server and its certificate authority",
             )
         if plain:

@@ -320,7 +320,7 @@ class TestAws:
         configured(bench, configuration("aws", 'region = "eu-central-1"', 'name = "a"'))
         monkeypatch.setenv(name, "http://192.0.2.1:9")
         error = bench.failed(bench.generate)
-        assert "http://192.0.2.1:9 is not asked by https" in error.message
+        assert "http://192.0.2.1:9 is no https address" in error.message
         assert bench.states() == []
 
     def test_a_local_server_that_the_environment_names_is_asked_without_a_proxy(

@@ -335,7 +335,7 @@ def _chosen(unit: Unit, key: Key, secret_ids: Sequence[str]) -> list[tuple[str, 
         if secret.state == "active":
             raise SecretActiveError(
                 f"secret {secret.id} is the active one of key {key.id}",
-                hint="keyctl rotate --grace none replaces it, keyctl delete ends the key",
+                hint="keyctl rotate KEY --grace none replaces it, keyctl delete KEY ends the key",
             )
         if secret.state != "revoked":
             chosen.append((secret.id, secret.state))
