@@ -49,6 +49,10 @@ class Duration:
                 f"{self.text!r} from now is past the end of the calendar"
             ) from None
 
+    def length(self, start: datetime) -> timedelta:
+        """Return how long this is, counted from *start*: months differ."""
+        return self.after(start) - start
+
     def exceeds(self, bound: "Duration", *, start: datetime) -> bool:
         """Tell whether this, counted from *start*, ends later than *bound* does."""
         return self.after(start) > bound.after(start)

@@ -54,10 +54,13 @@ def add_to(app: typer.Typer) -> None:
         Nothing to do is exit 0, and any number of hosts may run it.
         """
         from keyctl import durations
+        from keyctl.db.database import utcnow
         from keyctl.services.events.sender import DeliverOrder
         from keyctl.services.events.service import EventService
 
-        seconds = None if deadline is None else float(durations.parse_duration(deadline).seconds)
+        seconds = None
+        if deadline is not None:
+            seconds = durations.parse_duration(deadline).length(utcnow()).total_seconds()
         service = EventService(session.workspace)
         with stoppable() as stopped:
             order = DeliverOrder(most=most, seconds=seconds, stopped=stopped)

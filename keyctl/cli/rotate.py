@@ -1,7 +1,6 @@
 """Declare keyctl rotate."""
 
 from dataclasses import asdict
-from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -237,11 +236,10 @@ def _rotate_due(
     fail_if_due: bool,
 ) -> None:
     from keyctl import durations
+    from keyctl.db.database import utcnow
     from keyctl.services.rotate.due import DueOrder, DueService
 
-    length = None
-    if deadline is not None:
-        length = timedelta(seconds=durations.parse_duration(deadline).seconds)
+    length = None if deadline is None else durations.parse_duration(deadline).length(utcnow())
     service = DueService(session.workspace)
     if dry_run:
         counts = _show_lines(session, service.list_due(most=most))

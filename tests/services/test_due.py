@@ -203,6 +203,15 @@ class TestHowMuch:
         assert cli("rotate", "--due", "--deadline", "5m", check=True).exit_code == 0
         assert len(list(sunk.iterdir())) == 1
 
+    def test_a_deadline_of_a_month_is_no_deadline_of_none(self, cli: Cli, sunk: Path) -> None:
+        """Months have no length of their own: they are counted from now."""
+        make(cli)
+        make_due(cli)
+
+        cli("rotate", "--due", "--deadline", "1mo", check=True)
+
+        assert len(list(sunk.iterdir())) == 1
+
     def test_sigterm_finishes_the_current_key_and_stops(self, cli: Cli, sunk: Path) -> None:
         """A terminated run ends the key that it is on, releases the others and is exit 130."""
         for _ in range(3):

@@ -623,7 +623,7 @@ class TestPythonFunctionWhoseRunEnds:
         assert cli("events", "deliver").stdout == ""
 
         os.killpg(int(pid), signal.SIGKILL)
-        result = cli("events", "deliver", "-o", "jsonl")
+        result = cli("events", "deliver", "--deadline", "1mo", "-o", "jsonl")
         assert [line["result"] for line in lines_of(result.stdout)] == ["delivered"]
 
     def test_it_ends_with_a_run_that_is_interrupted(self, cli: Cli) -> None:
