@@ -27,7 +27,7 @@ COMMANDS: Final = {
     "update": ("update", "Change limits and settings; what is not named stays."),
     "block": ("changes", "Suspend keys; unblock lets them in again."),
     "unblock": ("changes", "Let blocked keys in again."),
-    "delete": ("changes", "Revoke keys for good; their records are archived."),
+    "delete": ("changes", "Delete keys for good; their records are archived."),
     "revoke": ("changes", "End the old secrets of a key now; its active secret goes on."),
     "rotate": ("rotate", "Give a key a new secret; the old one lives on for a grace period."),
     "spend": ("changes", "Correct what a key, a team, a user or an organization has spent."),
@@ -41,7 +41,7 @@ COMMANDS: Final = {
     ),
     "apply": (
         "apply",
-        "Make what files describe so: owners and changes at once, then new keys in batches.",
+        "Make the database match files: owners and changes at once, then new keys in batches.",
     ),
     "export": ("export", "Write what is stored as a fleet file: what apply would take."),
     "import": ("importing", "Take over another gateway's keys."),
@@ -197,7 +197,10 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def root(
     version: Annotated[
-        bool, typer.Option("--version", "-V", callback=_version, is_eager=True, help="Show it.")
+        bool,
+        typer.Option(
+            "--version", "-V", callback=_version, is_eager=True, help="Show the version of keyctl."
+        ),
     ] = False,
 ) -> None:
     """Issue, limit, rotate and revoke the API keys of an LLM gateway, offline."""

@@ -41,17 +41,21 @@ def add_to(app: typer.Typer) -> None:
         prune: fleets.Prune = False,
         expect_count: Annotated[
             int | None,
-            typer.Option("--expect-count", min=0, help="Refuse if --prune ends not so many."),
+            typer.Option(
+                "--expect-count", min=0, help="Refuse unless exactly this many objects end."
+            ),
         ] = None,
         out_dir: Annotated[
             str | None,
-            typer.Option("--out-dir", help="New keys without deliver: a file each, made 0700."),
+            typer.Option(
+                "--out-dir", help="A folder (made 0700) for a file of each new key without deliver."
+            ),
         ] = None,
         yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     ) -> None:
-        """Make what files describe so: owners and changes at once, then new keys in batches.
+        """Make the database match files: owners and changes at once, then new keys in batches.
 
-        Killed anywhere it goes on when run again; run again when all is done it does nothing.
+        If it is killed, run it again: it goes on where it was. When all is done, it does nothing.
         """
         from keyctl.services.fleet.service import FleetService
 

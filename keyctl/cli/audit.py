@@ -55,9 +55,10 @@ Action = Annotated[
     str | None, typer.Option("--action", help="Only this: key_generated, key_*, denied, …")
 ]
 Since = Annotated[
-    str | None, typer.Option("--since", help="From then on: 7d, yesterday, 2026-12-01, …")
+    str | None,
+    typer.Option("--since", help="From this time on: 7d (7 days ago), yesterday, 2026-12-01, …"),
 ]
-Until = Annotated[str | None, typer.Option("--until", help="Before then.")]
+Until = Annotated[str | None, typer.Option("--until", help="Before this time: 7d, yesterday, …")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -152,19 +153,26 @@ def _add_checks(group: typer.Typer) -> None:
     def verify(
         session: Session,
         expect_head: Annotated[
-            str | None, typer.Option("--expect-head", help="A hash that was kept elsewhere.")
+            str | None,
+            typer.Option(
+                "--expect-head",
+                help="A hash that keyctl audit head printed earlier; needs --at-seq.",
+            ),
         ] = None,
         at_seq: Annotated[
-            int | None, typer.Option("--at-seq", min=1, help="The event that it is the hash of.")
+            int | None,
+            typer.Option(
+                "--at-seq", min=1, help="The number that keyctl audit head printed with that hash."
+            ),
         ] = None,
         state: Annotated[
-            bool, typer.Option("--state", help="Hold what is stored against the chain, too.")
+            bool, typer.Option("--state", help="Also compare what is stored with the chain.")
         ] = False,
     ) -> None:
         """Walk the whole chain; exit 11 if it does not hold.
 
         The first event that does not fit is named.  With --state, every row must be as the chain
-        last said, usage aside; each field that is not is named.
+        last said, except for usage.  Each field that differs is named.
         """
         from keyctl.services.audit import AuditService
 
@@ -183,7 +191,7 @@ def _add_checks(group: typer.Typer) -> None:
         session: Session,
         reason: Annotated[str, typer.Option("--reason", help="Why what stands is right.")],
     ) -> None:
-        """Put what is stored on record where the chain says otherwise, as an admin accepts it."""
+        """Record what is stored where it differs from the chain. Only an admin may."""
         from keyctl.services.audit import AuditService
 
         view = AuditService(session.workspace).accept(reason=reason)

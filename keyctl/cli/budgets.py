@@ -17,7 +17,12 @@ from keyctl.errors import UsageError
 FIELDS: Final = (
     F("max_budget", "--max-budget", "money", "The most each may spend, in dollars."),
     F("soft_budget", "--soft-budget", "money", "Spending at which to warn, in dollars."),
-    F("budget_duration", "--budget-duration", "text", "Spend starts again after this."),
+    F(
+        "budget_duration",
+        "--budget-duration",
+        "text",
+        "Spend starts again after this: 30d, monthly, …",
+    ),
     F("tpm_limit", "--tpm-limit", "number", "Tokens per minute."),
     F("rpm_limit", "--rpm-limit", "number", "Requests per minute."),
     F("tpd_limit", "--tpd-limit", "number", "Tokens per day."),
@@ -55,7 +60,7 @@ def add_to(app: typer.Typer) -> None:
     def reset(
         session: Session,
         due: Annotated[
-            bool, typer.Option("--due", help="Every budget whose period is over.")
+            bool, typer.Option("--due", help="Every budget whose period is over; it must be given.")
         ] = False,
         dry_run: Annotated[
             bool, typer.Option("--dry-run", help="Count what is due; write nothing.")
@@ -74,7 +79,7 @@ def _declare_tiers(group: typer.Typer) -> None:
     def create(
         session: Session, document: dict[str, Any], id_: Id, request: RequestOption = None
     ) -> None:
-        """Create a tier: limits that keys, users and members name by budget_id."""
+        """Create a tier of limits. Keys, users and members name it by budget_id."""
         from keyctl.principals import tier_values
         from keyctl.services.tiers import TierService
 

@@ -14,11 +14,13 @@ from keyctl.cli.session import Session
 from keyctl.errors import UsageError
 
 Keys = Annotated[
-    list[str] | None, typer.Argument(metavar="KEY…", help="Ids, aliases, sk-<id>, or - for stdin.")
+    list[str] | None,
+    typer.Argument(metavar="KEY…", help="Ids, aliases, sk-<id>, or - for one key string on stdin."),
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 Expect = Annotated[
-    int | None, typer.Option("--expect-count", min=0, help="Refuse if it is not so many keys.")
+    int | None,
+    typer.Option("--expect-count", min=0, help="Refuse unless it is exactly this many keys."),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done; write nothing.")]
 Team = Annotated[str | None, typer.Option("--team", help="All keys of this team.")]
@@ -49,7 +51,7 @@ def add_to(app: typer.Typer) -> None:
         dry_run: DryRun = False,
         yes: Yes = False,
     ) -> None:
-        """Revoke keys for good; their records are archived, their aliases free again."""
+        """Delete keys for good; their records are archived, their aliases free again."""
         from keyctl.services.keys.end import EndingService
 
         given = chosen(
@@ -70,7 +72,11 @@ def add_to(app: typer.Typer) -> None:
         session: Session,
         key: Annotated[str, typer.Argument(metavar="KEY", help="An id, an alias, sk-<id>, or -.")],
         secrets: Annotated[
-            list[str] | None, typer.Argument(metavar="[SECRET_ID…]", help="Default: all retiring.")
+            list[str] | None,
+            typer.Argument(
+                metavar="[SECRET_ID…]",
+                help="Ids of secrets to end. Default: all that are retiring.",
+            ),
         ] = None,
     ) -> None:
         """End the old secrets of a key now; its active secret goes on."""

@@ -226,7 +226,7 @@ def _shared(outputs: Sequence[str]) -> list[inspect.Parameter]:
         ("output", ("--output", "-o"), f"{'|'.join(outputs)} (KEYCTL_OUTPUT)."),
         ("database_url", ("--database-url",), "The database (KEYCTL_DATABASE_URL)."),
         ("config", ("--config",), "The configuration file (KEYCTL_CONFIG)."),
-        ("caller_key_file", ("--caller-key-file",), "Act as the owner of this key."),
+        ("caller_key_file", ("--caller-key-file",), "Act as the owner of the key in this file."),
         ("changed_by", ("--changed-by",), "On whose behalf, for the audit trail."),
     ]
     return [

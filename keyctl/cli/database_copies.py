@@ -31,7 +31,7 @@ def add_copies(group: typer.Typer) -> None:
             bool, typer.Option("--dry-run", help="Show how much it would be; write nothing.")
         ] = False,
     ) -> None:
-        """Remove secrets, details of keys and events that ended long ago; the audit trail stays whole."""
+        """Remove old ended secrets, details of deleted keys and delivered events; the audit trail stays whole."""
         from keyctl.services.prune import PruneService
 
         service = PruneService(session.workspace)
@@ -44,7 +44,7 @@ def add_copies(group: typer.Typer) -> None:
     ) -> None:
         """Copy the SQLite database into one file while others write, and check the copy.
 
-        To restore it, stop what writes, and put the file in the place of the database: no -wal and -shm beside it.
+        To restore it, stop all writers, remove the database's -wal and -shm files, and put the copy in its place.
         """
         from keyctl.services.backup import BackupService
 

@@ -20,15 +20,20 @@ from keyctl.errors import UsageError
 _OWN: Final = (
     F("models", "--model", "list", "A model it may use; repeatable."),
     F("max_budget", "--max-budget", "money", "The most it may spend, in dollars."),
-    F("budget_duration", "--budget-duration", "text", "Spend starts again after this."),
+    F(
+        "budget_duration",
+        "--budget-duration",
+        "text",
+        "Spend starts again after this: 30d, monthly, …",
+    ),
     F("tpm_limit", "--tpm-limit", "number", "Tokens per minute."),
     F("rpm_limit", "--rpm-limit", "number", "Requests per minute."),
     F("metadata", "--metadata", "pairs", "NAME=VALUE to keep with it; repeatable."),
     F("blocked", "--blocked/--not-blocked", "flag", "Whether its keys are refused."),
 )
 _PER_MODEL: Final = (
-    F("model_tpm_limit", "--model-tpm-limit", "pairs", "MODEL=N; repeatable."),
-    F("model_rpm_limit", "--model-rpm-limit", "pairs", "MODEL=N; repeatable."),
+    F("model_tpm_limit", "--model-tpm-limit", "pairs", "MODEL=N, tokens per minute; repeatable."),
+    F("model_rpm_limit", "--model-rpm-limit", "pairs", "MODEL=N, requests per minute; repeatable."),
 )
 FIELDS: Final = {
     "team": (
@@ -46,17 +51,22 @@ FIELDS: Final = {
     "user": (
         F("email", "--email", "text", "Where to write."),
         F("role", "--role", "text", "", USER_ROLES),
-        F("budget_id", "--budget-id", "text", "The budget tier whose limits it has, too."),
+        F("budget_id", "--budget-id", "text", "A budget tier, whose limits hold besides its own."),
         *_OWN,
     ),
     "org": (F("name", "--name", "text", "A name for people."), *_OWN, *_PER_MODEL),
 }
 _MEMBER: Final = (
-    F("max_budget", "--max-budget", "money", "The most its keys in the team may spend in sum."),
+    F(
+        "max_budget",
+        "--max-budget",
+        "money",
+        "The most its keys in the team may spend together, in dollars.",
+    ),
     F("budget_duration", "--budget-duration", "text", "That spend starts again after this."),
     F("rpm_limit", "--rpm-limit", "number", "Requests per minute of its keys in the team."),
     F("tpm_limit", "--tpm-limit", "number", "Tokens per minute of its keys in the team."),
-    F("budget_id", "--budget-id", "text", "The budget tier whose limits it has, too."),
+    F("budget_id", "--budget-id", "text", "A budget tier, whose limits hold besides its own."),
     F("role", "--role", "text", "", ("admin", "user")),
 )
 _LIMITS: Final = (
@@ -113,11 +123,14 @@ LeftKeys = Annotated[
     typer.Option(
         "--keys",
         metavar="block|delete|keep",
-        help="What becomes of live keys that a user leaves behind.",
+        help="What becomes of the live keys of a user who is deleted, leaves or gets a lower role.",
     ),
 ]
 PolicyOption = Annotated[
-    str | None, typer.Option("--policy", help="The policy document: a file, or - for stdin.")
+    str | None,
+    typer.Option(
+        "--policy", help="The policy document of a team or organization: a file, or - for stdin."
+    ),
 ]
 
 
@@ -172,7 +185,7 @@ def _declare(group: typer.Typer, noun: str) -> None:
         group,
         "update",
         fields=fields,
-        words=f"Change {one}: what is not named stays, and --clear empties a field.",
+        words=f"Change {one}. What is not named stays; --clear empties a field.",
     )
     def update(
         session: Session,
@@ -307,7 +320,7 @@ def _declare_update_member(group: typer.Typer) -> None:
         ] = None,
         keys: LeftKeys = None,
     ) -> None:
-        """Change what a member may spend with its keys in the team, how fast, and its role."""
+        """Change a member's limits and role. The limits are for its keys in the team."""
         from keyctl.principals import member_values
 
         values = member_values(user, document | cleared(_MEMBER, clear))

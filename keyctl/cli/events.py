@@ -46,7 +46,7 @@ def add_to(app: typer.Typer) -> None:
             int | None, typer.Option("--max", min=1, help="So many at the most.")
         ] = None,
         deadline: Annotated[
-            str | None, typer.Option("--deadline", help="Begin none after this: 5m.")
+            str | None, typer.Option("--deadline", help="Begin no delivery after this long: 5m.")
         ] = None,
     ) -> None:
         """Send what is due (for cron).

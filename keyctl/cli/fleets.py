@@ -22,7 +22,12 @@ if TYPE_CHECKING:
 Files = Annotated[
     list[str] | None, typer.Argument(metavar="FILE|DIR…", help="Fleet files, folders, or -.")
 ]
-Prune = Annotated[bool, typer.Option("--prune", help="End what no file describes any more.")]
+Prune = Annotated[
+    bool,
+    typer.Option(
+        "--prune", help="End what files of this fleet described and no file describes now."
+    ),
+]
 
 ENDINGS: Final = (".yaml", ".yml", ".json")
 _LARGEST: Final = 64 * 1024 * 1024

@@ -37,11 +37,19 @@ def add_to(app: typer.Typer) -> None:
         ] = False,
         request_id: Annotated[
             str | None,
-            typer.Option("--request-id", help="Never makes a second key, however often."),
+            typer.Option(
+                "--request-id",
+                help="The same id never makes a second key, however often it is given.",
+            ),
         ] = None,
         count: Annotated[
             int | None,
-            typer.Option("--count", min=1, max=100_000, help="Make many: --alias ci-{n}."),
+            typer.Option(
+                "--count",
+                min=1,
+                max=100_000,
+                help="Make this many keys; {n} numbers them: --alias ci-{n}.",
+            ),
         ] = None,
         source: Annotated[
             str | None,
@@ -65,7 +73,10 @@ def add_to(app: typer.Typer) -> None:
             bool, typer.Option("--dry-run", help="Show the whole verdict and write nothing.")
         ] = False,
         override: Annotated[
-            list[str] | None, typer.Option("--override", help="Step over this rule; repeatable.")
+            list[str] | None,
+            typer.Option(
+                "--override", help="Step over this rule (see keyctl schema rules); repeatable."
+            ),
         ] = None,
         reason: Annotated[str | None, typer.Option("--reason", help="Why, for --override.")] = None,
     ) -> None:

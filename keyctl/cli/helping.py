@@ -15,7 +15,7 @@ _GROUPS: Final = {
         "--search --state --over-budget --expires-before --created-after --unused-for --due --action"
         " --since --until --failed --delivered --hook --issued-by --only --with-alias --with-tag --with-model"
     ),
-    "Many at once": "--count --from",
+    "Many at once": "--count --from --max --deadline",
     "Limits": (
         "--model --models --max-budget --soft-budget --budget-duration --budget-id --rpm-limit"
         " --tpm-limit --tpd-limit --max-parallel-requests --rpm-limit-type --tpm-limit-type"
@@ -24,13 +24,13 @@ _GROUPS: Final = {
         " --remove-model --policy-name --prompt"
     ),
     "How long it lives": (
-        "--duration --expires --blocked --auto-rotate --rotation-interval --grace --max --deadline"
+        "--duration --expires --blocked --auto-rotate --rotation-interval --grace"
     ),
     "Where the key goes": (
         "--out-file --out-dir --out-format --deliver --force --env-var --key-stdin --key-file"
         " --send-invite-email"
     ),
-    "What is written beside": "--metadata --tag --add-tag --remove-tag --clear --request",
+    "Other fields": "--metadata --tag --add-tag --remove-tag --clear --request",
     "Safety": (
         "--dry-run --yes --expect-count --override --reason --request-id --fail-if-due --abort --keys --only --prune --plan"
         " --prune --plan --emit"
@@ -44,14 +44,17 @@ _HEADING: Final = {flag: name for name, flags in _GROUPS.items() for flag in fla
 _REST: Final = "Options"
 _ENVIRONMENT: Final = (
     ("KEYCTL_DATABASE_URL", "The database; KEYCTL_DATABASE_URL_FILE names a file with it."),
-    ("KEYCTL_API_KEY", "The key of who acts; without it the local operator does, as admin."),
+    (
+        "KEYCTL_API_KEY",
+        "The caller's key string. Without it you act as the local operator, an admin.",
+    ),
     ("KEYCTL_CONFIG", "The configuration file."),
     ("KEYCTL_OUTPUT", "What --output is where it is not given."),
-    ("NO_COLOR, FORCE_COLOR", "Never, always colour."),
+    ("NO_COLOR, FORCE_COLOR", "NO_COLOR: never colour. FORCE_COLOR: always colour."),
 )
 _EXITS: Final = (
-    "0 done or nothing to do, 2 usage, 3 not found, 4 denied, 5 conflict, 6 database, 7 busy,"
-    " 8 delivery, 9 some of many failed, 10 the asked-for signal, 11 integrity, 130 interrupted."
+    "0 done or nothing to do, 1 internal error, 2 usage, 3 not found, 4 denied, 5 conflict, 6 database, 7 busy,"
+    " 8 delivery, 9 some of many failed, 10 key invalid, plan not empty or keys due, 11 integrity, 130 interrupted."
 )
 _MANUAL: Final = "docs/tasks.md has a recipe for every job, docs/reference.md every command."
 

@@ -39,7 +39,7 @@ def add_to(app: typer.Typer) -> None:
             list[str] | None,
             typer.Option(
                 "--source-file",
-                help="Instead, what /key/list?return_full_object=true answers; repeatable.",
+                help="A file with what /key/list?return_full_object=true answered, instead of the database; repeatable.",
             ),
         ] = None,
         include_expired: Annotated[
@@ -47,17 +47,25 @@ def add_to(app: typer.Typer) -> None:
         ] = False,
         drop: Annotated[
             list[str] | None,
-            typer.Option("--drop", help="Leave this column's restriction behind; repeatable."),
+            typer.Option(
+                "--drop", help="Import without the restriction in this LiteLLM column; repeatable."
+            ),
         ] = None,
         override: Annotated[
-            list[str] | None, typer.Option("--override", help="Step over this rule; repeatable.")
+            list[str] | None,
+            typer.Option(
+                "--override", help="Step over this rule (see keyctl schema rules); repeatable."
+            ),
         ] = None,
         reason: Annotated[
             str | None, typer.Option("--reason", help="Why, for --override and --drop.")
         ] = None,
         administers: Annotated[
             bool,
-            typer.Option("--administers", help="Let the key strings act as callers of keyctl."),
+            typer.Option(
+                "--administers",
+                help="Let the imported key strings act as callers (KEYCTL_API_KEY).",
+            ),
         ] = False,
         dry_run: Annotated[
             bool, typer.Option("--dry-run", help="Report what would be; write nothing.")

@@ -124,7 +124,7 @@ def add_to(app: typer.Typer) -> None:
             typer.Option(
                 "--issued-by",
                 metavar="KEY|USER",
-                help="Only keys that this key, or this user, took a secret of.",
+                help="Only keys with a secret taken by this user, or with this key.",
             ),
         ] = None,
     ) -> None:

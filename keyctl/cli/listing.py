@@ -37,7 +37,12 @@ def options(layout: Layout, *, limit: int) -> list[inspect.Parameter]:
     """Return the options that every list has."""
     names = ", ".join(column.name for column in (*layout.columns, *layout.wide))
     declared: list[tuple[str, Any, Any, Any]] = [
-        ("columns", str | None, None, typer.Option("--columns", help=f"Such as {names}.")),
+        (
+            "columns",
+            str | None,
+            None,
+            typer.Option("--columns", help=f"Columns with commas between them, such as {names}."),
+        ),
         (
             "sort",
             str | None,
@@ -48,7 +53,7 @@ def options(layout: Layout, *, limit: int) -> list[inspect.Parameter]:
             "limit",
             int,
             limit,
-            typer.Option("--limit", min=1, max=_MOST, help="How many at the most."),
+            typer.Option("--limit", min=1, max=_MOST, help="How many rows to show at the most."),
         ),
         (
             "after",

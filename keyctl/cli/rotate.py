@@ -55,13 +55,16 @@ def add_to(app: typer.Typer) -> None:
         env_var: delivery.EnvVar = "OPENAI_API_KEY",
         administers: Annotated[
             bool,
-            typer.Option("--administers", help="Let the new secret act as a caller (admins)."),
+            typer.Option(
+                "--administers", help="Let the new secret act as a caller. Only admins may."
+            ),
         ] = False,
         most: Annotated[
             int | None, typer.Option("--max", min=1, help="With --due: so many at the most.")
         ] = None,
         deadline: Annotated[
-            str | None, typer.Option("--deadline", help="With --due: begin none after this: 5m.")
+            str | None,
+            typer.Option("--deadline", help="With --due: begin no key after this long: 5m."),
         ] = None,
         dry_run: Annotated[
             bool, typer.Option("--dry-run", help="Show what would be rotated; write nothing.")
@@ -74,7 +77,7 @@ def add_to(app: typer.Typer) -> None:
     ) -> None:
         """Give a key a new secret; the old one lives on for a grace period.
 
-        Several keys, and those that a filter chooses, go each to its own sink.
+        Of several keys, each new secret goes to the sink of its key, or to --deliver.
 
         keyctl rotate --due -o jsonl is for cron: nothing to do is exit 0, and any number of hosts may run it.
         """

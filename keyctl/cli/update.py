@@ -58,7 +58,7 @@ def add_to(app: typer.Typer) -> None:
             typer.Option(
                 "--administers",
                 metavar="SECRET_ID",
-                help="Let this secret of it act as a caller (admins).",
+                help="Let this secret of the key act as a caller. Only admins may.",
             ),
         ] = None,
         state: State = None,
@@ -69,13 +69,16 @@ def add_to(app: typer.Typer) -> None:
         dry_run: DryRun = False,
         yes: Yes = False,
         override: Annotated[
-            list[str] | None, typer.Option("--override", help="Step over this rule; repeatable.")
+            list[str] | None,
+            typer.Option(
+                "--override", help="Step over this rule (see keyctl schema rules); repeatable."
+            ),
         ] = None,
         reason: Annotated[str | None, typer.Option("--reason", help="Why, for --override.")] = None,
     ) -> None:
         """Change limits and settings; what is not named stays.
 
-        Without a KEY, --team, --user, --org and --with-… choose the keys; with one they say whose it is to be.
+        Without a KEY, --team, --user, --org and --with-… choose the keys. With a KEY, --team, --user and --org set its owners.
         """
         from keyctl.services.keys.update import ChangeService
 

@@ -41,7 +41,7 @@ class TestHelp:
             "Limits:",
             "How long it lives:",
             "Where the key goes:",
-            "What is written beside:",
+            "Other fields:",
             "Safety:",
             "How it is shown:",
             "Who acts, and on what:",
