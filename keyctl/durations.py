@@ -49,9 +49,9 @@ class Duration:
                 f"{self.text!r} from now is past the end of the calendar"
             ) from None
 
-    def length(self, start: datetime) -> timedelta:
-        """Return how long this is, counted from *start*: months differ."""
-        return self.after(start) - start
+    def longest(self) -> timedelta:
+        """Return how long this is at the most: months have up to 31 days."""
+        return timedelta(seconds=self.seconds, days=31 * self.months)
 
     def exceeds(self, bound: "Duration", *, start: datetime) -> bool:
         """Tell whether this, counted from *start*, ends later than *bound* does."""

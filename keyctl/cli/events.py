@@ -54,13 +54,12 @@ def add_to(app: typer.Typer) -> None:
         Nothing to do is exit 0, and any number of hosts may run it.
         """
         from keyctl import durations
-        from keyctl.db.database import utcnow
         from keyctl.services.events.sender import DeliverOrder
         from keyctl.services.events.service import EventService
 
         seconds = None
         if deadline is not None:
-            seconds = durations.parse_duration(deadline).length(utcnow()).total_seconds()
+            seconds = durations.parse_duration(deadline).longest().total_seconds()
         service = EventService(session.workspace)
         with stoppable() as stopped:
             order = DeliverOrder(most=most, seconds=seconds, stopped=stopped)

@@ -239,10 +239,9 @@ def _rotate_due(
     fail_if_due: bool,
 ) -> None:
     from keyctl import durations
-    from keyctl.db.database import utcnow
     from keyctl.services.rotate.due import DueOrder, DueService
 
-    length = None if deadline is None else durations.parse_duration(deadline).length(utcnow())
+    length = None if deadline is None else durations.parse_duration(deadline).longest()
     service = DueService(session.workspace)
     if dry_run:
         counts = _show_lines(session, service.list_due(most=most))

@@ -204,7 +204,7 @@ class TestHowMuch:
         assert len(list(sunk.iterdir())) == 1
 
     def test_a_deadline_of_a_month_is_no_deadline_of_none(self, cli: Cli, sunk: Path) -> None:
-        """Months have no length of their own: they are counted from now."""
+        """Months have no seconds of their own: they are counted as 31 days."""
         make(cli)
         make_due(cli)
 
