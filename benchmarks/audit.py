@@ -1,8 +1,12 @@
-"""What the audit chain costs: per change, and to verify a million events.
+"""Measure what the audit chain costs: the event of a change, verifying events, and holding rows against them.
+
+python benchmarks/audit.py [ROWS] [sqlite|postgresql] [change|chain|state]…
 
 A change with its event is compared with the same change whose event is left out; verifying with
-hashing alone, which is the least that can find a changed event.  Memory is that of a process which does
-nothing but `keyctl audit verify`.
+hashing alone, which is the least that can find a changed event; `audit verify --state` with the same
+chain alone, and with the least that could compare: the chain, and every row read once.  ROWS is how many
+events `chain` verifies, and how many keys `state` has: each key is two rows, its own and its secret's.
+Memory is that of a process which does nothing but `keyctl audit verify`.
 """
 
 import subprocess
@@ -12,39 +16,43 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 from unittest.mock import patch
 
-from filler import another, servers
+from filler import another, filled, servers
 from measure import KEYCTL, alternate, compare, run
 
 from keyctl.config.settings import Settings
+from keyctl.db import told
 from keyctl.db.database import Database, utcnow
 from keyctl.db.queries import audit
 from keyctl.db.queries.audit import GENESIS, Event, Head
 from keyctl.policy.facts import Caller
 from keyctl.records import Team
-from keyctl.requests import GenerateRequest
 from keyctl.services.audit import AuditService
 from keyctl.services.directory import DirectoryService
-from keyctl.services.issue.generate_many import BulkService
-from keyctl.services.issue.order import Order
 from keyctl.services.workspace import Workspace
 
-MANY, ROUNDS, BATCH = 1_000_000, 201, 10_000
+MANY, CHANGES, ROUNDS, BATCH = 20_000, 201, 3, 10_000
 LIMIT = 100 * 1024  # KiB
 
 
-def workspace(url: str, folder: str) -> Workspace:
-    """Return what services work with, on a new database."""
-    database = Database(url)
-    database.upgrade()
+def workspace(database: Database, folder: str) -> Workspace:
+    """Return what services work with."""
     return Workspace(
         database=database,
         settings=Settings(bcrypt_cost=4),
         caller=Caller(actor="local:benchmark@host", role="proxy_admin"),
         runs_folder=Path(folder),
     )
+
+
+def empty(url: str) -> Database:
+    """Return a new database without a row."""
+    database = Database(another(url))
+    database.upgrade()
+    return database
 
 
 @contextmanager
@@ -60,9 +68,10 @@ def changes(service: DirectoryService) -> Callable[[], object]:
     return lambda: service.update(Team, "web", {"max_budget": next(amounts)})
 
 
-def per_change(kind: str, url: str, folder: str) -> None:
+def per_change(kind: str, url: str, _: int, folder: str) -> None:
     """Print what one small change costs with and without its event."""
-    service = DirectoryService(workspace(another(url), folder))
+    database = empty(url)
+    service = DirectoryService(workspace(database, folder))
     service.create(Team, "web", {})
     change = changes(service)
 
@@ -70,8 +79,9 @@ def per_change(kind: str, url: str, folder: str) -> None:
         with no_chain():
             change()
 
-    medians = alternate({"without the chain": without, "with it": change}, rounds=ROUNDS)
+    medians = alternate({"without the chain": without, "with it": change}, rounds=CHANGES)
     compare(f"{kind}: a change of a team", medians, "without the chain", None)
+    database.engine.dispose()
 
 
 def fill(database: Database, count: int) -> None:
@@ -117,65 +127,81 @@ def hashing(rows: list[dict[str, object]]) -> float:
     return time.perf_counter() - begun
 
 
-def verifying(kind: str, url: str, count: int, folder: str) -> None:
+def chain(kind: str, url: str, count: int, folder: str) -> None:
     """Print events a second, as a multiple of hashing alone, and the memory it took."""
-    database = workspace(another(url), folder).database
+    database = empty(url)
     fill(database, count)
     own = database.address.url.render_as_string(hide_password=False)
     verify = run([KEYCTL, "audit", "verify"], Path(folder), KEYCTL_DATABASE_URL=own)
-    shares, rates = [], []
-    for _ in range(3):
+    taken, hashed = [], []
+    for _ in range(ROUNDS):
         begun = time.perf_counter()
         verify()
-        spent = time.perf_counter() - begun
-        shares.append(spent / hash_all(database))
-        rates.append(count / spent)
+        taken.append(time.perf_counter() - begun)
+        hashed.append(hash_all(database))
+    medians = {"hashing alone": median(hashed), "audit verify": median(taken)}
+    compare(f"{kind}: audit verify of {count:,} events", medians, "hashing alone", None)
+    kib = peak(["audit", "verify"], own, folder)
+    print(f"  {kib // 1024} MiB of memory   target {LIMIT // 1024} or less")
+    database.engine.dispose()
+
+
+def peak(arguments: list[str], url: str, folder: str) -> int:
+    """Return the most memory that a command took, in KiB."""
     program = (
         "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, stdout=2);"
         "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
     )
-    most = subprocess.run(
-        [sys.executable, "-c", program, KEYCTL, "audit", "verify"],
-        env={"KEYCTL_DATABASE_URL": own, "HOME": folder, "PATH": "/usr/bin:/bin"},
+    told_of = subprocess.run(
+        [sys.executable, "-c", program, KEYCTL, *arguments],
+        env={"KEYCTL_DATABASE_URL": url, "HOME": folder, "PATH": "/usr/bin:/bin"},
         capture_output=True,
         text=True,
         check=True,
-        timeout=600,
+        timeout=3600,
     ).stdout
-    kib = int(most.strip().splitlines()[-1])
-    print(
-        f"{kind}: audit verify of {count:,} events: {sorted(rates)[1]:,.0f} a second,"
-        f" {sorted(shares)[1]:.2f} times hashing alone;"
-        f" {kib // 1024} MiB of memory   target {LIMIT // 1024} or less"
-    )
+    return int(told_of.strip().splitlines()[-1])
+
+
+def state(kind: str, url: str, count: int, folder: str) -> None:
+    """Print what it costs to hold the rows of so many keys against the chain that tells of each."""
+    database, _ = filled(another(url), count)
+    service = AuditService(workspace(database, folder))
+    service.record_upgraded()
+
+    def verify(*, state: bool) -> None:
+        assert service.verify(state=state, step=lambda: None).seq == 2 * count
+
+    def chain_and_rows() -> None:
+        verify(state=False)
+        with database.read(snapshot=True) as connection:
+            assert sum(1 for _ in told.stored(connection)) == 2 * count
+
+    base = "the chain alone"
+    subjects = {
+        base: lambda: verify(state=False),
+        "the chain, and every row read": chain_and_rows,
+        "audit verify --state": lambda: verify(state=True),
+    }
+    medians = alternate(subjects, rounds=ROUNDS)
+    compare(f"{kind}: {2 * count:,} rows of {count:,} keys", medians, base, None)
+    own = database.address.url.render_as_string(hide_password=False)
+    kib = peak(["audit", "verify", "--state"], own, folder)
+    print(f"  {kib // 1024} MiB of memory   target {LIMIT // 1024} or less")
     database.engine.dispose()
 
 
-def stating(kind: str, url: str, count: int, folder: str) -> None:
-    """Print what it costs to hold every row of so many keys against the chain, beside the chain alone."""
-    work = workspace(another(url), folder)
-    order = Order(request=GenerateRequest(key_alias="k-{n}"))
-    BulkService(work).generate(order, count, lambda _: None)
-    service, spent = AuditService(work), {False: 0.0, True: 0.0}
-    for state in (False, True, False, True):
-        begun = time.perf_counter()
-        service.verify(state=state, step=lambda: None)
-        spent[state] = time.perf_counter() - begun
-    print(
-        f"{kind}: audit verify --state of {count:,} keys: {count / spent[True]:,.0f} keys a second,"
-        f" {spent[True] / spent[False]:.1f} times the chain alone"
-    )
-    work.database.engine.dispose()
+PARTS = {"change": per_change, "chain": chain, "state": state}
 
 
 def main() -> None:
-    """Print the figures for both kinds of database; the argument is how many events."""
+    """Print the figures for the databases and the parts that were named, or for all."""
     count = int(sys.argv[1]) if sys.argv[1:] else MANY
     with TemporaryDirectory() as folder, servers() as urls:
-        for kind, url in urls.items():
-            per_change(kind, url, folder)
-            verifying(kind, url, count, folder)
-            stating(kind, url, max(1, count // 50), folder)
+        for kind in [name for name in sys.argv[2:] if name in urls] or urls:
+            for part in [name for name in sys.argv[2:] if name in PARTS] or PARTS:
+                PARTS[part](kind, urls[kind], count, folder)
+                sys.stdout.flush()
 
 
 if __name__ == "__main__":
