@@ -256,20 +256,21 @@ class TestOtherAnswers:
         """And it holds nothing any more."""
         alias, key = stand.key("--max-budget", "0.5")
         stand.provider.breaks_off = 1
-        client = stand.running.client(key)
-
-        with pytest.raises(openai.APIError):
-            for _ in client.chat.completions.create(
+        # All closed, or a connection is left to whoever collects garbage last.
+        with stand.running.client(key) as client:
+            stream = client.chat.completions.create(
                 model="gpt-4o",
                 messages=[{"role": "user", "content": "broken off"}],
                 max_tokens=20,
                 stream=True,
-            ):
-                pass
+            )
+            with stream, pytest.raises(openai.APIError):
+                for _ in stream:
+                    pass
 
-        assert 0 < stand.spends(alias, 0.2) < COST
-        (left,) = client.get(f"{stand.running.url}/key/info", cast_to=object)["info"]["left"]
-        assert left["left"] == 0.5 - stand.spend(alias)
+            assert 0 < stand.spends(alias, 0.2) < COST
+            (left,) = client.get(f"{stand.running.url}/key/info", cast_to=object)["info"]["left"]
+            assert left["left"] == 0.5 - stand.spend(alias)
 
     @pytest.mark.parametrize("form", ["responses-stream", "anthropic-stream"])
     def test_so_is_one_of_another_form(self, stand: Stand, form: str) -> None:
