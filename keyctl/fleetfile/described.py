@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import lru_cache
 from typing import Any, Final
 
 from keyctl import jsontext
@@ -21,7 +22,7 @@ from keyctl.fleetfile.document import (
     Heading,
     KeyEntry,
 )
-from keyctl.fleetfile.entries import Entry, KeyTemplate, OwnerEntry, TierEntry
+from keyctl.fleetfile.entries import Entry, Instructions, KeyTemplate, OwnerEntry, TierEntry
 from keyctl.fleetfile.faults import FaultPlace, FleetFault, Path, dotted, malformed
 from keyctl.policy import resolve
 from keyctl.principals import principal_values, tier_values
@@ -29,6 +30,10 @@ from keyctl.records import Principal
 
 LARGEST_FILE: Final = 64 * 1024 * 1024
 _HEADING: Final = frozenset(Heading.model_fields)
+_INSTRUCTED: Final = set(INSTRUCTIONS)
+_NO_FIELDS: Final[frozenset[str]] = frozenset()
+# Where a request holds money inside a document, and column values hold it otherwise.
+_WITH_MONEY: Final = frozenset({"budget_limits", "model_max_budget", "may_issue"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +111,7 @@ class _Reading:
     keys: list[KeyTemplate] = field(default_factory=list)
     faults: list[FleetFault] = field(default_factory=list)
     unplaced: list[tuple[int, str, Path, str]] = field(default_factory=list)
-    seen: dict[tuple[str, str], tuple[int, Path]] = field(default_factory=dict)
+    seen: dict[str, dict[str, tuple[int, str]]] = field(default_factory=lambda: defaultdict(dict))
 
     def add(self, index: int, source: FleetText) -> None:
         """Read one file."""
@@ -121,7 +126,7 @@ class _Reading:
             return
         self.fleets.add(heading.fleet)
         for section in SECTIONS:
-            entries = document.get(section)
+            entries = document.pop(section, None)
             if entries is None:
                 continue
             if not isinstance(entries, dict):
@@ -129,8 +134,10 @@ class _Reading:
                     index, "fleet.section", (section,), "is a mapping from names to objects"
                 )
                 continue
-            for name, body in entries.items():
-                self._entry(index, heading.fleet, section, name, body)
+            # A copy, since an alias may name it again; each body is let go when it has been read.
+            entries = dict(entries)
+            for name in list(entries):
+                self._entry(index, heading.fleet, section, name, entries.pop(name))
 
     def placed_faults(self) -> list[FleetFault]:
         """Return every fault with its line."""
@@ -201,9 +208,10 @@ class _Reading:
             self._violations(index, path, error.violations)
 
     def _once(self, index: int, section: str, name: str, path: Path) -> None:
-        first_index, first_path = self.seen.setdefault((section, name), (index, path))
-        if (first_index, first_path) == (index, path):
+        first_index, first_name = self.seen[section].setdefault(name, (index, str(path[-1])))
+        if (first_index, first_name) == (index, path[-1]):
             return
+        first_path = (section, first_name)
         text = self.sources[first_index].text
         line = yamltext.find_lines(text, [first_path])[first_path]
         where = FaultPlace(file=self.sources[first_index].name, line=line)
@@ -340,13 +348,38 @@ def _key(index: int, fleet: str, name: str, body: dict[str, Any]) -> KeyTemplate
     for instruction in INSTRUCTIONS:
         values.pop(instruction, None)
     empty = {field for field, value in document.items() if value in (None, [], {})}
+    said = {field: value for field, value in values.items() if field not in empty}
+    differs = bool(empty or _WITH_MONEY & values.keys())
     return KeyTemplate(
         name=name,
         fleet=fleet,
         source=index,
-        values={field: value for field, value in values.items() if field not in empty},
-        cleared=frozenset(empty - set(INSTRUCTIONS)),
-        entry=entry,
+        values=said,
+        cleared=frozenset(empty - set(INSTRUCTIONS)) if empty else _NO_FIELDS,
+        asked=entry.model_dump(exclude_none=True, exclude=_INSTRUCTED) if differs else said,
+        entry=_instructions(
+            entry.count, entry.was, entry.adopt, entry.deliver, entry.rotate, entry.administers
+        ),
+    )
+
+
+@lru_cache(maxsize=1000)
+def _instructions(
+    count: int | None,
+    was: str | None,
+    adopt: str | None,
+    deliver: str | None,
+    rotate: bool | None,
+    administers: bool | None,
+) -> Instructions:
+    """Return the one that all keys share which say the same."""
+    return Instructions(
+        count=count,
+        was=was,
+        adopt=adopt,
+        deliver=deliver,
+        rotate=rotate,
+        administers=administers,
     )
 
 

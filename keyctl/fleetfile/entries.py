@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from keyctl.fleetfile.document import BUDGETS, COUNTER, KeyEntry
+from keyctl.fleetfile.document import BUDGETS, COUNTER
 from keyctl.records import Principal
 
 
@@ -39,10 +39,23 @@ class TierEntry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Instructions:
+    """What an entry says of how to go about a key, and is no field of it."""
+
+    count: int | None = None
+    was: str | None = None
+    adopt: str | None = None
+    deliver: str | None = None
+    rotate: bool | None = None
+    administers: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class KeyTemplate:
     """A key, or `count` of them, as a file describes them.
 
-    `values` are column values, `cleared` the fields that are said to be empty.
+    `values` are column values, `cleared` the fields that are said to be empty.  `asked` are the
+    fields as a request has them: mostly the very same mapping, because a fleet holds many keys.
     """
 
     name: str
@@ -50,7 +63,8 @@ class KeyTemplate:
     source: int
     values: Mapping[str, Any]
     cleared: frozenset[str]
-    entry: KeyEntry
+    asked: Mapping[str, Any]
+    entry: Instructions
 
     @property
     def section(self) -> str:

@@ -96,6 +96,8 @@ class _Reading:
     traps: list[Trap] = field(default_factory=list)
     anchors: dict[str, tuple[Any, int] | None] = field(default_factory=dict)
     expanded: int = 0
+    # Each text once: thousands of keys name the same fields, teams and models.
+    texts: dict[str, str] = field(default_factory=dict)
 
     def document(self, events: Iterator[Any]) -> Any:
         """Return the value of the only document."""
@@ -203,10 +205,10 @@ class _Reading:
                     (*path, event.value),
                     f"is {kind} to YAML, not a name; put it in quotes",
                 )
-        return str(event.value)
+        return self.texts.setdefault(event.value, event.value)
 
     def _scalar(self, event: Any, path: Path, *, is_name: bool = False) -> Any:
-        text = event.value
+        text = self.texts.setdefault(event.value, event.value)
         if event.style:  # quoted, or a block: a text, whatever it looks like
             return text
         if text in _NULL:

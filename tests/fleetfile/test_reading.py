@@ -1,6 +1,7 @@
 """Fleet files are read strictly: every trap of YAML, every unknown name, all of them at once."""
 
 import textwrap
+import tracemalloc
 
 import pytest
 
@@ -160,3 +161,35 @@ class TestObjects:
             return [item.name for item in fleet.owners] + [item.name for item in fleet.keys]
 
         assert names(one, two) == names(two, one) == ["x", "y", "a", "b"]
+
+
+class TestSize:
+    def test_a_key_takes_little(self) -> None:
+        """A fleet may have a hundred thousand: a key of two fields takes less than a kilobyte at any time."""
+        count = 3000
+        lines = [
+            f"  k-{number}: {{team_id: team-of-all, max_budget: 5}}" for number in range(count)
+        ]
+        source = FleetText(name="fleet.yaml", text="\n".join(["keys:", *lines, ""]))
+        read_fleet([source])  # what is made once
+
+        tracemalloc.start()
+        try:
+            fleet = read_fleet([source])
+            _, most = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+
+        assert len(fleet.keys) == count
+        assert most / count < 1000
+
+    def test_an_alias_of_a_whole_section_is_read_for_each(self) -> None:
+        """What is let go after it was read in one section is still there for the other."""
+        fleet = read_fleet(
+            [FleetText(name="fleet.yaml", text="teams: &all {a: {}}\nusers: *all\n")]
+        )
+
+        assert [(owner.section, owner.name) for owner in fleet.owners] == [
+            ("users", "a"),
+            ("teams", "a"),
+        ]

@@ -169,9 +169,8 @@ def check_places(workspace: Workspace, plan: Plan) -> None:
 
 def _request(change: NewKeyChange) -> GenerateRequest:
     """Return the request that the custom hook is asked about: the entry as a request for one key."""
-    own = change.template.entry.model_dump(
-        exclude_none=True, include=set(GenerateRequest.model_fields)
-    )
+    known = GenerateRequest.model_fields
+    own = {name: value for name, value in change.template.asked.items() if name in known}
     request = GenerateRequest.model_construct(**own)
     return request.model_copy(update={"key_alias": change.target.alias})
 
