@@ -141,6 +141,7 @@ def _plan() -> Schema:
         "warnings": WORDS,
         "prune": TRUTH,
         "only": WORDS,
+        "left_keys": {"enum": ["block", "delete", "keep", None]},
     }
 
 

@@ -62,7 +62,7 @@ class Fleets:
 
     def apply(self, *texts: str, **options: Any) -> list[str]:
         """Apply files whole, and return the names of the keys that were made and rotated."""
-        wanted = {name: options.pop(name) for name in ("prune", "only") if name in options}
+        wanted = {name: options.pop(name) for name in ("prune", "only", "keys") if name in options}
         applied = FleetService(self.workspace).apply(self.order(*texts, **wanted), **options)
         names = []
         for done in applied.keys:

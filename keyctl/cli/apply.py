@@ -51,6 +51,7 @@ def add_to(app: typer.Typer) -> None:
                 "--out-dir", help="A folder (made 0700) for a file of each new key without deliver."
             ),
         ] = None,
+        keys: fleets.LeftKeys = None,
         yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     ) -> None:
         """Make the database match files: owners and changes at once, then new keys in batches.
@@ -63,14 +64,14 @@ def add_to(app: typer.Typer) -> None:
         if session.wants_json:
             session.console.require_stdout()
         if plan is not None:
-            if files or prune:
+            if files or prune or keys is not None:
                 raise UsageError(
-                    "--plan says it all: give neither files nor --prune",
+                    "--plan says it all: give neither files nor --prune nor --keys",
                     hint="keyctl apply --plan FILE",
                 )
             order, head, saved = _saved(plan)
         else:
-            order, saved = fleets.order_of(files or (), prune=prune), None
+            order, saved = fleets.order_of(files or (), prune=prune, keys=keys), None
 
         def agreed(found: "Plan") -> None:
             if saved is not None:
@@ -106,6 +107,7 @@ def _saved(path: str) -> "tuple[FleetOrder, Head, list[Any]]":
         only = [tuple(text.split("/", 1)) for text in document["only"]]
         head = Head(document["head"]["seq"], document["head"]["head"])
         prune, changes = document["prune"], document["changes"]
+        left = fleets.left_keys(document.get("left_keys"))
     except (KeyError, TypeError, AttributeError):
         raise UsageError(
             f"{path} is no plan of this version", hint="make it with keyctl plan … -o json"
@@ -114,6 +116,7 @@ def _saved(path: str) -> "tuple[FleetOrder, Head, list[Any]]":
         fleet=read_fleet(sources),
         prune=prune is True,
         only=tuple((word, name) for word, name in only),
+        keys=left,
     )
     return order, head, list(changes)
 
@@ -218,6 +221,7 @@ def _show(session: Session, applied: "Applied", order: "FleetOrder") -> None:
                 place = done.job.sink.name.removeprefix("file:")
                 _say(session, f"key {name} made ({done.job.key_id}), delivered to {place}")
             step(1)
+    unmade = len(failed)
     for name, answer in applied.rotated:
         if isinstance(answer, KeyctlError):
             failed.append(_failure(session, name, answer))
@@ -230,7 +234,7 @@ def _show(session: Session, applied: "Applied", order: "FleetOrder") -> None:
     elif not applied.plan.changes:
         _say(session, "nothing to do")
     else:
-        _say(session, f"applied: {fleets.summary_line(applied.plan)}")
+        _say(session, f"applied: {fleets.applied_line(applied.plan, failed=unmade)}")
     if failed:
         raise BatchError(
             f"{screen.count(len(failed), 'key')} failed",

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from keyctl import jsontext, nearest
+from keyctl.cli.choices import require_one_of
 from keyctl.cli.console import one_line, told
 from keyctl.cli.tables import cell
 from keyctl.errors import UsageError, Violation
@@ -18,9 +19,18 @@ if TYPE_CHECKING:
     from keyctl.fleetfile.described import FleetText
     from keyctl.services.fleet.model import Change, Plan, Warned
     from keyctl.services.fleet.planner import FleetOrder
+    from keyctl.services.leaving import What
 
 Files = Annotated[
     list[str] | None, typer.Argument(metavar="FILE|DIR…", help="Fleet files, folders, or -.")
+]
+LeftKeys = Annotated[
+    str | None,
+    typer.Option(
+        "--keys",
+        metavar="block|delete|keep",
+        help="What becomes of live keys of who gets a lower role.",
+    ),
 ]
 Prune = Annotated[
     bool,
@@ -46,6 +56,7 @@ _WORDS: Final = {
     "delete": "to end",
     "adopt": "to adopt",
 }
+_DONE: Final = {"create": "created", "update": "changed", "delete": "ended", "adopt": "adopted"}
 _LONGEST_VALUE: Final = 60
 
 
@@ -106,19 +117,24 @@ def _text(name: str, data: bytes) -> str:
         raise UsageError(f"{name} is not UTF-8 text", hint="save it as UTF-8") from None
 
 
-def order_of(paths: Sequence[str], *, prune: bool, only: Sequence[str] = ()) -> "FleetOrder":
+def order_of(
+    paths: Sequence[str], *, prune: bool, only: Sequence[str] = (), keys: str | None = None
+) -> "FleetOrder":
     """Return what is to be planned of the files.
 
     Raises:
-        UsageError: A file cannot be read, or `--only` names nothing that is described.
+        UsageError: A file cannot be read, `--only` names nothing that is described, or `--keys`
+            says nothing known.
         MalformedRequestError: With every fault of every file.
     """
     from keyctl.fleetfile.described import read_fleet
     from keyctl.services.fleet.planner import FleetOrder
 
     chosen = tuple(_selector(text) for text in only)
-    order = FleetOrder(fleet=read_fleet(read_files(paths)), prune=prune, only=chosen)
-    described = order.described()
+    left = left_keys(keys)
+    fleet = read_fleet(read_files(paths))
+    order = FleetOrder(fleet=fleet, prune=prune, only=chosen, keys=left)
+    described = order.described() if chosen else set()
     for text, selector in zip(only, chosen, strict=True):
         # With --prune an object may be named that no file describes any more.
         if selector not in described and not prune:
@@ -126,6 +142,22 @@ def order_of(paths: Sequence[str], *, prune: bool, only: Sequence[str] = ()) -> 
             hint = nearest.meant(text, known, otherwise="without --only all is planned")
             raise UsageError(f"--only {text}: no file describes that", hint=hint)
     return order
+
+
+def left_keys(given: str | None) -> "What | None":
+    """Return what `--keys` says becomes of the keys of who gets a lower role.
+
+    Raises:
+        UsageError: It says nothing known.
+    """
+    from keyctl.services.leaving import CHOICES
+
+    for choice in CHOICES:
+        if given == choice:
+            return choice
+    if given is not None:
+        require_one_of(given, CHOICES, what="--keys")
+    return None
 
 
 def _selector(text: str) -> tuple[str, str]:
@@ -150,6 +182,7 @@ def plan_document(plan: "Plan", order: "FleetOrder") -> dict[str, Any]:
         "warnings": warning_lines(plan, order),
         "prune": order.prune,
         "only": [f"{word}/{name}" for word, name in order.only],
+        "left_keys": order.keys,
         "files": [{"name": item.name, "text": item.text} for item in order.fleet.sources],
     }
 
@@ -220,8 +253,17 @@ def warning_lines(plan: "Plan", order: "FleetOrder") -> list[str]:
 
 def summary_line(plan: "Plan") -> str:
     """Return how much would change, in words."""
+    return _counted(plan.summary(), _WORDS)
+
+
+def applied_line(plan: "Plan", *, failed: int) -> str:
+    """Return what was done, in words; *failed* new keys were not made."""
     counts = plan.summary()
-    parts = [f"{counts[action]} {words}" for action, words in _WORDS.items() if counts[action]]
+    return _counted({**counts, "create": counts["create"] - failed}, _DONE)
+
+
+def _counted(counts: Mapping[str, int], words: Mapping[str, str]) -> str:
+    parts = [f"{counts[action]} {text}" for action, text in words.items() if counts[action]]
     return ", ".join([*parts, f"{counts['unchanged']} unchanged"])
 
 

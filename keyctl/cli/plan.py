@@ -21,6 +21,7 @@ def add_to(app: typer.Typer) -> None:
         session: Session,
         files: fleets.Files = None,
         prune: fleets.Prune = False,
+        keys: fleets.LeftKeys = None,
         only: Annotated[
             list[str] | None,
             typer.Option(
@@ -37,7 +38,7 @@ def add_to(app: typer.Typer) -> None:
         """
         from keyctl.services.fleet.service import FleetService
 
-        order = fleets.order_of(files or (), prune=prune, only=only or ())
+        order = fleets.order_of(files or (), prune=prune, only=only or (), keys=keys)
         service = FleetService(session.workspace)
         found = service.plan(order)
         if emit and found.does_something:

@@ -68,9 +68,9 @@ def left_by(
     Raises:
         KeysLeftError: There are some, and *keys* says nothing.
     """
-    left = queries.keys_left_by(connection, user_id, lock=lock, **_where(place))
+    left = queries.keys_left_by(connection, user_id, lock=lock, **place_columns(place))
     if left and keys is None:
-        raise _left_behind(user_id, place, left)
+        raise left_behind(user_id, place, left)
     return left
 
 
@@ -79,7 +79,7 @@ def without_owner(connection: Connection, user_id: str) -> list[str]:
     if not (own := queries.keys_kept_for(connection, user_id)):
         return []
     works, it_gets = ("works", "it gets") if len(own) == 1 else ("work", "they get")
-    lost = f"{_names(own)} {works} no more until {it_gets} another owner"
+    lost = f"{names_of(own)} {works} no more until {it_gets} another owner"
     return [f"{lost}: keyctl update KEY --user NEW"]
 
 
@@ -96,33 +96,36 @@ def refuse_revival(connection: Connection, user_id: str) -> None:
     noun = "key" if len(kept) == 1 else "keys"
     raise KeysLeftError(
         f"an earlier user {user_id!r} left {len(kept)} live {noun},"
-        f" which would work again: {_names(kept)}",
+        f" which would work again: {names_of(kept)}",
         hint="first keyctl block KEY (unblock lets it in again), keyctl delete KEY,"
         " or keyctl update KEY --user NEW",
         violations=[_violation(kept)],
     )
 
 
-def _where(place: tuple[type[Principal], str] | None) -> dict[str, str]:
+def place_columns(place: tuple[type[Principal], str] | None) -> dict[str, str]:
+    """Return what a key in *place* has in its columns; nothing for everywhere."""
     if place is None:
         return {}
     kind, object_id = place
     return {{Team: "team_id", Organization: "organization_id"}[kind]: object_id}
 
 
-def _left_behind(
+def left_behind(
     user_id: str, place: tuple[type[Principal], str] | None, left: Sequence[Key]
 ) -> KeysLeftError:
+    """Return the error that asks what becomes of the keys that a user leaves."""
     there = "" if place is None else f" in {place[1]!r}"
     noun = "key" if len(left) == 1 else "keys"
     return KeysLeftError(
-        f"user {user_id!r} leaves {len(left)} live {noun} behind{there}: {_names(left)}",
+        f"user {user_id!r} leaves {len(left)} live {noun} behind{there}: {names_of(left)}",
         hint="say what becomes of them: --keys block, --keys delete or --keys keep",
         violations=[_violation(left)],
     )
 
 
-def _names(keys: Sequence[Key]) -> str:
+def names_of(keys: Sequence[Key]) -> str:
+    """Return the ids and aliases of keys for a sentence, the first twenty of many."""
     names = [key.id if key.key_alias is None else f"{key.id} ({key.key_alias})" for key in keys]
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return f"{', '.join(names[:_SHOWN])}{more}"

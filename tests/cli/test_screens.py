@@ -43,6 +43,32 @@ LOOKS: dict[str, tuple[int | None, dict[str, str]]] = {
     "80-ascii": (80, {"LC_ALL": "C", "NO_COLOR": "1"}),
     "pipe": (None, {}),
 }
+# What a fleet is, and what becomes of it: a key made, one changed, one ended, one renamed.
+FLEET = """\
+organizations: {globex: {max_budget: 1000}}
+users: {bob@example.com: {user_role: internal_user}}
+teams:
+  shop:
+    organization_id: globex
+    models: ["gpt-4*", "claude-*"]
+    members: {bob@example.com: {role: admin}}
+    policy: {upperbound_key_generate_params: {max_budget: 25}}
+keys:
+  till: {team_id: shop, max_budget: 20, models: [gpt-4o], duration: 30d, deliver: files}
+  stock: {team_id: shop, user_id: bob@example.com, deliver: files}
+  gone: {team_id: shop, deliver: files}
+  old-name: {team_id: shop, tags: [night], deliver: files}
+"""
+CHANGES = (
+    ("max_budget: 20, models: [gpt-4o]", "max_budget: 22, models: [gpt-4o, gpt-4o-mini]"),
+    ("  gone: {team_id: shop, deliver: files}\n", ""),
+    ("  old-name: {", "  new-name: {was: old-name, "),
+    (
+        "deliver: files}\n  stock",
+        "deliver: files}\n  worker-{n}: {count: 2, team_id: shop, deliver: files}\n  stock",
+    ),
+    ("user_role: internal_user", "user_role: internal_user, max_budget: 50"),
+)
 # What differs from run to run, and what stands for it: as wide, so that columns stay where they are.
 VARYING = (
     (re.compile(r"key_[0-9A-Za-z]{20}"), "key_" + "K" * 20),
@@ -118,6 +144,46 @@ def test_every_list_and_page_looks_as_its_file_says(world: Inside) -> None:
             secrets,
         )
     ]
+
+    assert wrong == []
+
+
+def test_a_diff_looks_as_its_file_says(
+    inside: Inside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fleet that is new, one that is changed, and one that a rule is against, in each look; then what was done."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sunk").mkdir(mode=0o700)
+    config, fleet = tmp_path / "keyctl.toml", tmp_path / "fleet.yaml"
+    sink = f'[sinks.files]\ntype = "file"\npath = "{tmp_path}/sunk/{{key_id}}"\n'
+    config.write_text(f"bcrypt_cost = 4\n{sink}")
+    config.chmod(0o600)
+    inside.environment["KEYCTL_CONFIG"] = str(config)
+    changed = FLEET
+    for old, new in CHANGES:
+        assert old in changed
+        changed = changed.replace(old, new)
+    denied = changed.replace("max_budget: 22", "max_budget: 30")
+    wrong: list[str] = []
+
+    def look_at(name: str, *command: str, status: int) -> None:
+        for look, (width, extra) in LOOKS.items():
+            shown = inside(*command, "fleet.yaml", terminal=width, environment=extra)
+            assert shown.exit_code == status, shown
+            wrong.extend(compare(f"{name}.{look}", shown.stdout, []))
+
+    inside("db", "upgrade", check=True)
+    fleet.write_text(FLEET)
+    look_at("plan-new", "plan", status=10)
+    inside("apply", "fleet.yaml", check=True)
+    fleet.write_text(changed)
+    look_at("plan-changed", "plan", "--prune", status=10)
+    fleet.write_text(denied)
+    look_at("plan-denied", "plan", status=4)
+    fleet.write_text(changed)
+    done = inside("apply", "fleet.yaml", "--prune", "--yes", terminal=80, check=True)
+    wrong.extend(compare("apply.80", done.stderr + done.stdout, []))
+    look_at("plan-nothing", "plan", status=0)
 
     assert wrong == []
 

@@ -9,7 +9,7 @@ from fleet_files import Fleets
 
 from keyctl.db.database import Database
 from keyctl.db.queries import directory
-from keyctl.errors import MalformedRequestError, NotFoundError
+from keyctl.errors import KeysLeftError, MalformedRequestError, NotFoundError
 from keyctl.records import Team
 from keyctl.services.audit import AuditService, EventFilter
 from keyctl.services.directory import DirectoryService
@@ -163,3 +163,79 @@ def events_of(fleets: Fleets, action: str) -> list[dict[str, Any]]:
     """Return the events of one kind."""
     events = AuditService(fleets.workspace).export(EventFilter())
     return [item for item in events if item["action"] == action]
+
+
+LED = """
+users: {ada: {user_role: proxy_admin}, bob: {}}
+teams: {web: {members: {ada: {role: admin}, bob: {}}}}
+keys:
+  ada-1: {team_id: web, user_id: ada, deliver: files}
+  ada-2: {user_id: ada, deliver: files}
+  bob-1: {team_id: web, user_id: bob, deliver: files}
+"""
+LOWER_MEMBER = LED.replace("ada: {role: admin}", "ada: {role: user}")
+LOWER_USER = LED.replace("proxy_admin", "internal_user")
+
+
+class TestLowerRoles:
+    """As by `team update-member` and `user update`, a lower role asks what becomes of the keys there."""
+
+    @pytest.mark.parametrize(
+        ("text", "field", "left"),
+        [
+            (LOWER_MEMBER, "teams.web.members.ada", ["ada-1"]),
+            (LOWER_USER, "users.ada.user_role", ["ada-1", "ada-2"]),
+        ],
+    )
+    def test_ask_what_becomes_of_keys(
+        self, fleets: Fleets, text: str, field: str, left: list[str]
+    ) -> None:
+        """Plan and apply are refused with place and names; nothing is written."""
+        fleets.apply(LED)
+
+        for refused in (fleets.plan, fleets.apply):
+            with pytest.raises(KeysLeftError) as caught:
+                refused(text)
+            (violation,) = caught.value.violations
+            assert (violation.rule, violation.field) == ("directory.keys_left", field)
+            assert violation.message.startswith("1.yaml:")
+            assert [
+                name for name in ("ada-1", "ada-2", "bob-1") if name in violation.message
+            ] == left
+            assert "--keys" in str(caught.value.hint)
+
+        assert fleets.plan(LED).changes == []
+
+    @pytest.mark.parametrize(
+        ("keys", "after"), [("block", "blocked"), ("delete", None), ("keep", "active")]
+    )
+    def test_are_settled_as_said(self, fleets: Fleets, keys: Any, after: str | None) -> None:
+        """The keys there are blocked, deleted or kept, the plan says so, and others stay as they are."""
+        fleets.apply(LED)
+
+        (warned,) = fleets.plan(LOWER_MEMBER, keys=keys).warnings
+        fleets.apply(LOWER_MEMBER, keys=keys)
+
+        assert "(ada-1) is " in warned.message
+        assert members_of(fleets)["ada"]["role"] == "user"
+        if after is None:
+            with pytest.raises(NotFoundError):
+                fleets.key("ada-1")
+        else:
+            assert fleets.key("ada-1")["blocked"] is (after == "blocked")
+        assert not fleets.key("ada-2")["blocked"]
+        assert not fleets.key("bob-1")["blocked"]
+        AuditService(fleets.workspace).verify(state=True, step=lambda: None)
+
+    def test_a_key_that_goes_in_the_same_plan_is_not_left(self, fleets: Fleets) -> None:
+        """What gets another owner by the same files belongs to nobody who leaves."""
+        fleets.apply(LED)
+
+        fleets.apply(
+            LOWER_MEMBER.replace(
+                "ada-1: {team_id: web, user_id: ada", "ada-1: {team_id: web, user_id: bob"
+            )
+        )
+
+        assert members_of(fleets)["ada"]["role"] == "user"
+        assert not fleets.key("ada-1")["blocked"]

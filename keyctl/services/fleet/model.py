@@ -90,16 +90,29 @@ class Warned:
 
 
 @dataclass(slots=True, kw_only=True)
+class Lowered:
+    """A user who gets a lower role in a place, None for everywhere, and the keys that it leaves there."""
+
+    entry: Entry
+    field: str
+    user_id: str
+    place: tuple[type[Principal], str] | None
+    key_ids: tuple[str, ...] = ()
+
+
+@dataclass(slots=True, kw_only=True)
 class Plan:
     """Everything that files would change, from the state at the audit head on.
 
     `abandoned` are keys that dead runs left half made under a described name: they make way.
+    `lowered` are those who get a lower role: what becomes of their keys is to be said.
     """
 
     changes: list[Change] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     warnings: list[Warned] = field(default_factory=list)
     abandoned: list[Key] = field(default_factory=list)
+    lowered: list[Lowered] = field(default_factory=list)
     unchanged: int = 0
     head: Head
 

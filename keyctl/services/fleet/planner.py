@@ -19,12 +19,14 @@ from keyctl.services.authorize.custom_hook import decide
 from keyctl.services.delivery.run_lock import Run
 from keyctl.services.delivery.sinks import named_sink
 from keyctl.services.fleet.keys import KeyPlanner
+from keyctl.services.fleet.lowered import note_lowered
 from keyctl.services.fleet.match import restricted
 from keyctl.services.fleet.model import NewKeyChange, Plan, Problem, Warned
 from keyctl.services.fleet.owners import OwnerPlanner
 from keyctl.services.fleet.tiers import WORD as WORD_OF_TIER
 from keyctl.services.fleet.tiers import compare_tier, end_tiers
 from keyctl.services.fleet.world import World
+from keyctl.services.leaving import What
 from keyctl.services.owners import WORD
 from keyctl.services.workspace import Workspace
 
@@ -37,12 +39,14 @@ _ORDER = ("budget", "organization", "user", "team", "key")
 class FleetOrder:
     """What is to be planned: the files' content, whether to end what they describe no more, and of what.
 
-    `only` names objects by type and name: they, and what belongs to them.
+    `only` names objects by type and name: they, and what belongs to them.  `keys` says what becomes
+    of the keys of who gets a lower role.
     """
 
     fleet: Fleet
     prune: bool = False
     only: tuple[tuple[str, str], ...] = ()
+    keys: What | None = None
 
     def described(self) -> set[tuple[str, str]]:
         """Return what `only` may name: each object that the files describe, and what belongs to one."""
@@ -119,6 +123,7 @@ def make_plan(
     else:
         keys.judge(found, set())
         _warn_of_left(plan, len(left) + len(left_owners) + len(left_tiers))
+    note_lowered(connection, plan, order.keys)
     plan.changes.sort(key=lambda change: (_ORDER.index(change.object_type), change.object_id))
     return plan
 

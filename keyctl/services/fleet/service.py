@@ -182,7 +182,7 @@ class FleetService:
                     )
                     refuse_problems(order, plan)
                     _refuse(plan, ends=ends, has_sink=has_sink)
-                    write(unit, plan)
+                    write(unit, self.workspace.settings, plan, order.keys)
                     # Last in keyctl's order of locks: from here to the commit nobody moves it.
                     if head is not None and lock_head(unit.connection) != head:
                         raise _outdated()

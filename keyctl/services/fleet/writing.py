@@ -4,15 +4,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import fields, replace
 from typing import Any, Final
 
+from keyctl.config.settings import Settings
 from keyctl.db import queries
 from keyctl.db.queries import directory
 from keyctl.fleetfile.document import OWNERS
 from keyctl.records import Key, Organization, Principal, Team, User
 from keyctl.services import members
+from keyctl.services.fleet.lowered import settle_lowered
 from keyctl.services.fleet.model import KeyChange, OwnerChange, Plan, TierChange
 from keyctl.services.fleet.tiers import write_tiers
 from keyctl.services.keys.follow import follow_team
 from keyctl.services.keys.update import end_administration, with_blocker
+from keyctl.services.leaving import What
 from keyctl.services.owners import WORD
 from keyctl.services.transaction import Unit, archive, row_of
 
@@ -24,11 +27,12 @@ class Outdated(Exception):  # noqa: N818  # not an error
     """A key changed since the plan read it: plan again."""
 
 
-def write(unit: Unit, plan: Plan) -> None:
+def write(unit: Unit, settings: Settings, plan: Plan, left_keys: What | None) -> None:
     """Write everything but new keys, each with its audit event.
 
     Raises:
         Outdated: A key is not what it was when it was read.
+        KeysLeftError: Who gets a lower role leaves some, and *left_keys* says nothing of them.
     """
     owners = [change for change in plan.changes if isinstance(change, OwnerChange)]
     tiers = [change for change in plan.changes if isinstance(change, TierChange)]
@@ -36,6 +40,9 @@ def write(unit: Unit, plan: Plan) -> None:
     for kind in OWNERS.values():
         _write_owners(unit, [item for item in owners if type(item.after) is kind])
     keys = [change for change in plan.changes if isinstance(change, KeyChange)]
+    if left := [key_id for item in plan.lowered for key_id in item.key_ids]:
+        # Together with the others, so that all are locked in the order of their ids.
+        queries.lock_keys(unit.connection, [*left, *(change.before.id for change in keys)])
     _lock(unit, keys)
     for change in keys:  # first what ends: another key may get its name
         if change.action == "delete":
@@ -44,6 +51,7 @@ def write(unit: Unit, plan: Plan) -> None:
     for owner in owners:
         if isinstance(owner.before, Team) and isinstance(owner.after, Team):
             follow_team(unit, owner.before, owner.after)
+    settle_lowered(unit, settings, plan.lowered, left_keys)
     for kind in reversed(OWNERS.values()):
         for owner in owners:
             if owner.action == "delete" and type(owner.after) is kind:
