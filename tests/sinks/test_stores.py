@@ -464,7 +464,7 @@ class TestKubernetes:
         document["clusters"][0]["cluster"].update(more)
         (bench.folder / "kubeconfig").write_text(json.dumps(document))
         error = bench.failed(bench.generate)
-        assert "certificate that is checked" in error.message
+        assert "its certificate is not checked" in error.message
 
     def test_a_context_that_is_not_there_costs_nothing(self, bench: Bench) -> None:
         """It is found out before anything is written."""
