@@ -43,7 +43,9 @@ class Pair:
         self.provider = self._stack.enter_context(fake_openai())
         self.gate = Gate(url, folder)
         self._stack.callback(self.gate.close)
-        self.clients = self._stack.enter_context(httpx.Client(timeout=120))
+        # A connection for each request: a server closes one that was idle just when it is used again.
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+        self.clients = self._stack.enter_context(httpx.Client(timeout=120, limits=limits))
         with ThreadPoolExecutor(2) as pool:
             self.proxies = list(pool.map(lambda name: self.start(folder / name), "ab"))
 
