@@ -74,8 +74,15 @@ class Stand:
 
     def spends(self, alias: str, wanted: float) -> float:
         """Return what the key has spent, once it is the wanted sum or nothing more comes."""
+        return self._spend_once(alias, lambda got: got == wanted)
+
+    def spends_something(self, alias: str) -> float:
+        """Return what the key has spent, once that is more than nothing."""
+        return self._spend_once(alias, lambda got: got > 0)
+
+    def _spend_once(self, alias: str, is_wanted: Callable[[float], bool]) -> float:
         end = time.monotonic() + WRITTEN_WITHIN
-        while (got := self.spend(alias)) != wanted and time.monotonic() < end:
+        while not is_wanted(got := self.spend(alias)) and time.monotonic() < end:
             time.sleep(0.2)
         return got
 

@@ -285,7 +285,7 @@ class TestOtherAnswers:
             httpx.post(f"{stand.running.url}{path}", json=body, headers=told, timeout=60)
 
         assert stand.provider.breaks_off == 0
-        assert 0 < stand.spends(alias, 0.2) < COST
+        assert 0 < stand.spends_something(alias) < COST
         (left,) = client.get(f"{stand.running.url}/key/info", cast_to=object)["info"]["left"]
         assert left["left"] == pytest.approx(0.5 - stand.spend(alias))
 
