@@ -96,7 +96,7 @@ def minimal_app() -> str:
     for name, command in Commands().items():
         help_text = (command.help or "").splitlines()[0]
         children = getattr(command, "commands", None)
-        identifier = name.replace("-", "_")
+        identifier = name.replace("-", "_") + "_"  # `import` is a word of Python's
         if children is None:
             source.append(COMMAND.format(name=identifier, help=help_text))
             continue
