@@ -196,19 +196,24 @@ class TestACopy:
 class TestAnOutage:
     """Is told as of the side that has it, and the same command goes on after it."""
 
+    @pytest.fixture(name="in_parts")
+    def _in_parts(self, world: World, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+        """Six keys, each of which is a part of its own."""
+        monkeypatch.setattr(passing, "ROWS", 1)
+        monkeypatch.setattr(moving, "CHUNK", 1)
+        for number in range(6):
+            issued(world.workspace, key_alias=f"k{number}")
+        return world.workspace
+
     @pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
     @pytest.mark.parametrize(
         ("into", "how"), [("postgresql", CANCELLED), ("postgresql", ENDED), ("sqlite", ENDED)]
     )
     def test_of_the_source(
-        self, world: World, target: Database, how: str, postgres_url: str, monkeypatch: Any
+        self, in_parts: Workspace, target: Database, how: str, postgres_url: str
     ) -> None:
         """Between two parts of a table, while the target is written."""
-        monkeypatch.setattr(passing, "ROWS", 1)
-        monkeypatch.setattr(moving, "CHUNK", 1)
-        workspace = world.workspace
-        for number in range(6):
-            issued(workspace, key_alias=f"k{number}")
+        workspace = in_parts
         # More than waits on the way: the server must still have rows when it goes.
         with workspace.database.write() as connection:
             connection.execute(
@@ -230,15 +235,9 @@ class TestAnOutage:
 
     @pytest.mark.parametrize("into", ["postgresql"])
     @pytest.mark.parametrize("kind", sorted(KINDS), indirect=True)
-    def test_of_the_target(
-        self, world: World, target: Database, postgres_url: str, monkeypatch: Any
-    ) -> None:
+    def test_of_the_target(self, in_parts: Workspace, target: Database, postgres_url: str) -> None:
         """Between two parts of a table, while the source is read."""
-        monkeypatch.setattr(passing, "ROWS", 1)
-        monkeypatch.setattr(moving, "CHUNK", 1)
-        workspace = world.workspace
-        for number in range(6):
-            issued(workspace, key_alias=f"k{number}")
+        workspace = in_parts
 
         def disturbed(what: str, _rows: int) -> None:
             if what == "keys":
