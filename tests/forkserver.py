@@ -48,6 +48,9 @@ channel.detach()
 status = int(told.makefile().read().split()[1])
 sys.exit(status if status >= 0 else 128 - status)
 """
+# Command lines that every run resembles, and how often Python has to see code to specialize it.
+WARMING = ("generate -o json", "list", "team list -o json", "audit list")
+WARM = 4
 DESCRIPTORS = 5  # stdin, stdout, stderr, the order, and where the end is told
 
 
@@ -257,6 +260,30 @@ def prepare() -> None:
     for model in _below(Strict):
         model.model_rebuild()  # they are built when first used, which is a third of a short run
     sys.path.pop(0)  # this folder is the tests', not keyctl's
+    warm_up()
+
+
+def warm_up() -> None:
+    """Build every command and run some: what a first run builds and specializes is a fourth of it."""
+    from keyctl.cli.app import COMMANDS, Commands, run
+
+    for name in COMMANDS:
+        Commands()[name]
+    environment, standard = dict(os.environ), [os.dup(number) for number in (1, 2)]
+    with tempfile.TemporaryDirectory() as home, open(os.devnull, "w") as nowhere:
+        os.environ.clear()
+        os.environ.update({"HOME": home, "KEYCTL_DATABASE_URL": f"sqlite:///{home}/keyctl.db"})
+        for number in (1, 2):
+            os.dup2(nowhere.fileno(), number)
+        for line in WARMING * WARM:
+            if run(line.split(), closed=frozenset()) != 0:
+                raise RuntimeError(line)
+        sys.stdout.flush()
+        for number, kept in enumerate(standard, start=1):
+            os.dup2(kept, number)
+            os.close(kept)
+        os.environ.clear()
+        os.environ.update(environment)
 
 
 def _below(kind: type[Any]) -> Iterator[type[Any]]:

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from importlib import import_module
 from typing import Annotated, Any, Final
 
@@ -57,14 +58,20 @@ COMMANDS: Final = {
 }
 
 
+@cache
+def _built(name: str) -> Any:
+    """Import the module of a command and build it."""
+    module, _ = COMMANDS[name]
+    part = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
+    import_module(f"keyctl.cli.{module}").add_to(part)
+    return typer.main.get_group(part).commands[name]
+
+
 class Commands(Mapping[str, Any]):
-    """The commands by name, each built when it is asked for."""
+    """The commands by name, each built when it is first asked for."""
 
     def __getitem__(self, name: str) -> Any:
-        module, _ = COMMANDS[name]
-        part = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
-        import_module(f"keyctl.cli.{module}").add_to(part)
-        return typer.main.get_group(part).commands[name]
+        return _built(name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(COMMANDS)

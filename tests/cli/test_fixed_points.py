@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from harness import Cli
+from inside import Inside
 
 KEYCTL = Path(sys.executable).with_name("keyctl")
 
@@ -31,7 +32,7 @@ EVENT = {
 
 
 @pytest.fixture(name="world")
-def _world(cli: Cli) -> Cli:
+def _world(cli: Cli, inside: Inside) -> Cli:
     """An organization, a team in it, two users, and a key of the team with every owner."""
     for command in (
         "org create acme --name Acme --model gpt-4o --max-budget 1000 --tpm-limit 100000 --rpm-limit 1000",
@@ -43,7 +44,7 @@ def _world(cli: Cli) -> Cli:
         "team add-member web ada@example.com --role user",
         "team add-member web tina --role admin",
     ):
-        cli(*command.split(), check=True)
+        inside(*command.split(), check=True)
     return cli
 
 
