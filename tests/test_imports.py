@@ -1,12 +1,15 @@
 """What a command must not import, because start-up is paid for at every call."""
 
+import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from harness import Cli
 
 from keyctl.cli.app import COMMANDS, Commands
+from keyctl.db import queries
 
 PROGRAM = """
 import atexit, sys
@@ -44,6 +47,10 @@ UNUSED = (
     "boto3",
     "hvac",
     "kubernetes",
+    "keyctl.sinks.aws",
+    "keyctl.sinks.kubernetes",
+    "keyctl.sinks.vault",
+    "keyctl.db.queries.listing",
 )
 DATABASE = ("sqlalchemy", "alembic", "rich", "bcrypt", "psycopg")  # pydantic comes with any command
 
@@ -65,10 +72,32 @@ class TestWhatIsNotImported:
 
     @pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
     def test_generate_and_verify_need_no_orm(self, cli: Cli) -> None:
-        """Off a terminal generate and verify import neither ORM nor Alembic nor Rich, and no vendor's client."""
+        """Off a terminal generate and verify import neither ORM nor Alembic nor Rich, no vendor's client and no sink of one."""
         key = cli.key()
         assert imported(cli, ["generate"], *UNUSED) == []
         assert imported(cli, ["verify", "-"], *UNUSED, stdin=key) == []
+
+
+class TestQueries:
+    def test_each_question_has_one_module(self) -> None:
+        """What the type checker reads of `keyctl.db.queries` is what is imported when it is asked for."""
+        source = Path(queries.__file__).read_text()
+        (block,) = (node for node in ast.parse(source).body if isinstance(node, ast.If))
+        imports = [node for node in block.body if isinstance(node, ast.ImportFrom)]
+        told = {
+            alias.name: f"{node.module}".rpartition(".")[2]
+            for node in imports
+            for alias in node.names
+        }
+        assert told == queries._HOMES
+        assert all(callable(getattr(queries, name)) for name in told)
+
+    def test_what_does_not_exist_is_an_error(self) -> None:
+        """A wrong name is told as Python tells it."""
+        with pytest.raises(
+            AttributeError, match=r"^module 'keyctl.db.queries' has no attribute 'find_kye'$"
+        ):
+            queries.find_kye  # noqa: B018
 
 
 def test_the_gateway_s_library_needs_no_command_line() -> None:

@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperOption
 
 from keyctl.cli.examples import EXAMPLES
 from keyctl.cli.published import OF_COMMAND
@@ -32,8 +32,8 @@ _GROUPS: Final = {
     ),
     "Other fields": "--metadata --tag --add-tag --remove-tag --clear --request",
     "Safety": (
-        "--dry-run --yes --expect-count --override --reason --request-id --fail-if-due --abort --keys --only --prune --plan"
-        " --prune --plan --emit"
+        "--dry-run --yes --expect-count --override --reason --request-id --fail-if-due --abort --keys --prune --plan"
+        " --emit"
     ),
     "How it is shown": "--output --columns --sort --limit --after --all --diff --quiet",
     "Who acts, and on what": (
@@ -59,8 +59,24 @@ _EXITS: Final = (
 _MANUAL: Final = "docs/tasks.md has a recipe for every job, docs/reference.md every command."
 
 
+class _Option(TyperOption):
+    """An option that costs nothing where it is not given."""
+
+    def process_value(self, ctx: Any, value: Any) -> Any:
+        """Return the value as the option's type; Typer builds a pydantic adapter to make None of None."""
+        if value is None and not self.required and self.callback is None:
+            return () if self.multiple else None
+        return super().process_value(ctx, value)
+
+
 class Described(TyperCommand):
     """A command whose help has groups, examples and what scripts need to know."""
+
+    def __init__(self, *args: Any, **values: Any) -> None:
+        super().__init__(*args, **values)
+        for parameter in self.params:
+            if type(parameter) is TyperOption:
+                parameter.__class__ = _Option  # Typer makes options itself, of its own class
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """Return what stands behind the command's name: nothing that is hidden."""

@@ -8,10 +8,8 @@ from pydantic import AfterValidator, Field, model_validator
 from keyctl import durations
 from keyctl.errors import ConfigurationError
 from keyctl.fields import DurationText, Name, Strict, refusal
-from keyctl.sinks.kubernetes import ENTRY, LABEL, SUBDOMAIN
-from keyctl.sinks.store import is_private
+from keyctl.sinks.addresses import ENTRY, LABEL, SERVICE_ACCOUNT, SUBDOMAIN, is_private
 from keyctl.sinks.templates import check_template, fill
-from keyctl.sinks.vault import SERVICE_ACCOUNT
 
 _VAULT_PATH = re.compile(r"[^/\s]+(/[^/\s]+)*")
 _FILE_MODE = re.compile(r"0?[46][0-7]0")

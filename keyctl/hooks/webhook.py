@@ -13,7 +13,7 @@ from standardwebhooks import Webhook as Signer
 
 from keyctl.causes import cause
 from keyctl.hooks.base import HookFailedError, Message, secret_in
-from keyctl.sinks.store import is_plain
+from keyctl.sinks.addresses import is_plain
 
 _AGENT: Final = "keyctl"
 

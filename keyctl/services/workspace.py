@@ -10,7 +10,7 @@ from keyctl.db.database import Database
 from keyctl.errors import UnreadableRowError
 from keyctl.keystring import KeyString
 from keyctl.policy.facts import Caller
-from keyctl.sinks.vault import Tokens
+from keyctl.sinks.logins import Tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

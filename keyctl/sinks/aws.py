@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from keyctl import jsontext
 from keyctl.errors import DeliveryError
+from keyctl.sinks.addresses import is_plain, is_private
 from keyctl.sinks.base import Format, NotTakenError, Target, UnknownError, env_line
 from keyctl.sinks.file import Replaceable
 from keyctl.sinks.store import (
@@ -14,8 +15,6 @@ from keyctl.sinks.store import (
     StoredKey,
     StoreSink,
     hush,
-    is_plain,
-    is_private,
     missing,
 )
 from keyctl.sinks.templates import encoded, expand

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from keyctl.causes import cause
 from keyctl.errors import DeliveryError, UsageError
+from keyctl.sinks.addresses import LABEL, SUBDOMAIN, is_plain, is_private
 from keyctl.sinks.base import Target, UnknownError
 from keyctl.sinks.file import Replaceable
 from keyctl.sinks.store import (
@@ -17,8 +18,6 @@ from keyctl.sinks.store import (
     StoredKey,
     StoreSink,
     hush,
-    is_plain,
-    is_private,
     missing,
 )
 from keyctl.sinks.templates import dns_encoded, expand
@@ -26,10 +25,6 @@ from keyctl.sinks.templates import dns_encoded, expand
 # Each with the entry's name behind it: the entries of one Secret may be different keys'.
 _KEY_ID: Final = "keyctl/key-id."
 _WHICH: Final = "keyctl/secret-id."
-# The name of an annotation has 63 characters behind its slash, and ends with a letter or a digit.
-ENTRY: Final = re.compile(r"[-._a-zA-Z0-9]{0,52}[a-zA-Z0-9]")
-LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
-SUBDOMAIN: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _LONGEST: Final = 253
 _CONFLICT: Final = 409
 _NOT_FOUND: Final = 404

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final, TypeVar
-from urllib.parse import urlsplit
 
 from keyctl import keystring
 from keyctl.causes import cause
@@ -273,27 +272,6 @@ def missing(extra: str) -> DeliveryError:
         f"the {extra} client is not installed",
         hint=f"install it with: {shlex.quote(sys.executable)} -m pip install 'llm-keyctl[{extra}]'",
     )
-
-
-def is_private(url: str) -> bool:
-    """Tell whether what is sent to *url* can be read by nobody else: https, or this machine."""
-    import ipaddress  # noqa: PLC0415  # as logging below: not before there is a secret manager
-
-    try:
-        parts = urlsplit(url)
-        if parts.scheme == "https":
-            return bool(parts.hostname)
-        host = parts.hostname or ""
-        return parts.scheme == "http" and (
-            host == "localhost" or ipaddress.ip_address(host).is_loopback
-        )
-    except ValueError:
-        return False
-
-
-def is_plain(url: str) -> bool:
-    """Tell whether *url* is http: to this machine then, and not by way of a proxy of the environment."""
-    return urlsplit(url).scheme == "http"
 
 
 def hush(*loggers: str) -> None:

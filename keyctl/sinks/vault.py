@@ -1,17 +1,17 @@
 """Write a key to a KV version 2 engine of HashiCorp Vault or OpenBao."""
 
 import os
-import threading
-import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from keyctl.errors import DeliveryError, KeyctlError
+from keyctl.sinks.addresses import SERVICE_ACCOUNT, is_plain
 from keyctl.sinks.base import NotTakenError, Target, UnknownError
 from keyctl.sinks.file import Replaceable
+from keyctl.sinks.logins import Token, Tokens
 from keyctl.sinks.store import (
     UNREADABLE,
     Document,
@@ -19,7 +19,6 @@ from keyctl.sinks.store import (
     StoredKey,
     StoreSink,
     hush,
-    is_plain,
     missing,
 )
 from keyctl.sinks.templates import expand
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from hvac import Client
     from hvac.adapters import RawAdapter
 
-SERVICE_ACCOUNT: Final = "/var/run/secrets/kubernetes.io/serviceaccount/token"
 # What the server says when there is a version already where none was expected.
 _NOT_FIRST: Final = "did not match"
 _LARGEST: Final = 64 * 1024
@@ -44,57 +42,6 @@ class Login:
     kubernetes_role: str | None = None
     kubernetes_token_file: str = SERVICE_ACCOUNT
     mount: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Token:
-    """A token, how long it may be used, and how it is ended if this program logged in for it."""
-
-    text: str = field(repr=False, kw_only=False)
-    seconds: float = 0
-    revoke: Callable[[str], None] | None = None
-
-
-class Tokens:
-    """The logins of one run, one for each sink.  They end with the run."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._known: dict[str, tuple[Token, float]] = {}
-        self._checked: set[str] = set()
-
-    def of(self, name: str, login: Callable[[], Token]) -> str:
-        """Return the token of this sink, by *login* where there is none that is good still."""
-        with self._lock:
-            known = self._known.get(name)
-            if known is not None and time.monotonic() < known[1]:
-                return known[0].text
-            if known is not None:
-                _end(known[0])
-            token = login()
-            if token.revoke is not None:
-                # Three quarters of its life: enough is left for what begins now.
-                good_until = time.monotonic() + token.seconds * 0.75
-                self._known[name] = token, good_until
-            return token.text
-
-    def check_once(self, name: str, check: Callable[[], None]) -> None:
-        """Run a *check* of the sink, once in a run."""
-        if name not in self._checked:
-            check()
-            self._checked.add(name)
-
-    def end(self) -> None:
-        """End every login."""
-        with self._lock:
-            for token, _ in self._known.values():
-                _end(token)
-            self._known.clear()
-
-
-def _end(token: Token) -> None:
-    if token.revoke is not None:
-        token.revoke(token.text)
 
 
 class VaultSink(StoreSink):
@@ -264,7 +211,7 @@ class VaultSink(StoreSink):
             raise self._refusal(answer.status_code)
         return answer
 
-    def _token(self) -> "Token":
+    def _token(self) -> Token:
         """Return a token, logging in for it where that is the way.
 
         Raises:

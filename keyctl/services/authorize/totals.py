@@ -9,7 +9,6 @@ from sqlalchemy import Connection
 from keyctl import durations
 from keyctl.config.settings import Settings, everywhere
 from keyctl.db import queries
-from keyctl.db.queries import Allocation
 from keyctl.policy.allocations import GUARANTEED
 from keyctl.policy.documents import Policy
 from keyctl.policy.facts import Facts, Sums
@@ -60,7 +59,9 @@ class RunningSums:
     now: datetime
     but: Container[str] = ()
     _sums: dict[tuple[str, str], Sums] = field(default_factory=dict)
-    _counted: list[tuple[str | None, str | None, Allocation]] = field(default_factory=list)
+    _counted: list[tuple[str | None, str | None, "queries.Allocation"]] = field(
+        default_factory=list
+    )
 
     def read(self, connection: Connection, facts: Facts) -> Facts:
         """Return *facts* with the sums that rules will ask for, as `read` of this module does."""
@@ -102,8 +103,8 @@ def _scopes(team_id: str | None, organization_id: str | None) -> list[tuple[str,
     return [(column, owner) for column, owner in owners if owner is not None]
 
 
-def _allocation(key: Key) -> Allocation:
-    return Allocation(
+def _allocation(key: Key) -> "queries.Allocation":
+    return queries.Allocation(
         max_budget=key.max_budget,
         tpm_limit=key.tpm_limit,
         rpm_limit=key.rpm_limit,
@@ -134,7 +135,7 @@ def are_asked_for(facts: Facts) -> bool:
     )
 
 
-def added_up(taken: Iterable[Allocation], *, to: Sums | None = None) -> Sums:
+def added_up(taken: Iterable["queries.Allocation"], *, to: Sums | None = None) -> Sums:
     """Return what *taken* adds up to; throughput counts where it is guaranteed."""
     total = to or Sums()
     keys, budget = total.keys, total.max_budget

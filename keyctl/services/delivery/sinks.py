@@ -1,4 +1,7 @@
-"""Make the sinks that the configuration names, ready for one key."""
+"""Make the sinks that the configuration names, ready for one key.
+
+A kind of sink is imported when one is made: most commands make none.
+"""
 
 from datetime import timedelta
 from pathlib import Path
@@ -10,14 +13,9 @@ from keyctl.errors import DeliveryError, FileTakenError, KeyctlError, UsageError
 from keyctl.records import Key
 from keyctl.services.delivery.overwrite import replaceable
 from keyctl.services.workspace import Workspace
-from keyctl.sinks.aws import AwsSink
 from keyctl.sinks.base import Parcel, Sink, TakenError, Target
-from keyctl.sinks.command import CommandSink
 from keyctl.sinks.file import FileSink
-from keyctl.sinks.kubernetes import KubernetesSink
-from keyctl.sinks.python import PythonSink
 from keyctl.sinks.templates import FIELDS, expand
-from keyctl.sinks.vault import Login, VaultSink
 
 ENV_VAR = "OPENAI_API_KEY"
 
@@ -75,8 +73,12 @@ def named_sink(workspace: Workspace, name: str) -> Sink:
         return NamedFileSink(name, settings, workspace)
     timeout = timedelta(seconds=durations.parse_duration(settings.timeout).seconds)
     if isinstance(settings, sinks.PythonSinkSettings):
+        from keyctl.sinks.python import PythonSink  # noqa: PLC0415
+
         return PythonSink(name, settings.function, timeout=timeout)
     if isinstance(settings, sinks.CommandSinkSettings):
+        from keyctl.sinks.command import CommandSink  # noqa: PLC0415
+
         return CommandSink(
             name, settings.argv, timeout=timeout, form=settings.format, env_var=ENV_VAR
         )
@@ -90,6 +92,8 @@ def _store(
     timeout: timedelta,
 ) -> Sink:
     if isinstance(settings, sinks.VaultSinkSettings):
+        from keyctl.sinks.vault import Login, VaultSink  # noqa: PLC0415
+
         return VaultSink(
             name,
             url=settings.url,
@@ -110,6 +114,8 @@ def _store(
             replaceable=replaceable(workspace),
         )
     if isinstance(settings, sinks.AwsSinkSettings):
+        from keyctl.sinks.aws import AwsSink  # noqa: PLC0415
+
         return AwsSink(
             name,
             template=settings.name,
@@ -121,6 +127,8 @@ def _store(
             timeout=timeout,
             replaceable=replaceable(workspace),
         )
+    from keyctl.sinks.kubernetes import KubernetesSink  # noqa: PLC0415
+
     return KubernetesSink(
         name,
         namespace=settings.namespace,

@@ -6,7 +6,6 @@ from sqlalchemy import Connection
 
 from keyctl import keystring
 from keyctl.db import queries
-from keyctl.db.queries import Visible
 from keyctl.errors import (
     AmbiguousKeyError,
     KeyNotFoundError,
@@ -101,7 +100,7 @@ def may_see(caller: Caller, key: Key) -> bool:
     return caller.administers_organization(key.organization_id)
 
 
-def visible_to(caller: Caller) -> Visible | None:
+def visible_to(caller: Caller) -> "queries.Visible | None":
     """Return which keys are listed: what `may_see` shows; None where the caller sees everything.
 
     A plain member lists a team's keys only with the grant `/key/list`; with `/key/info` alone, single keys are shown.
@@ -112,7 +111,7 @@ def visible_to(caller: Caller) -> Visible | None:
     teams |= {team for team, allowed in caller.team_grants.items() if "/key/list" in allowed}
     if caller.service_team is not None:
         teams.add(caller.service_team)
-    return Visible(
+    return queries.Visible(
         key_id=None if caller.key is None else caller.key.id,
         user_id=caller.user_id,
         team_ids=teams,
