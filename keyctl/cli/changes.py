@@ -74,7 +74,7 @@ def add_to(app: typer.Typer) -> None:
         secrets: Annotated[
             list[str] | None,
             typer.Argument(
-                metavar="[SECRET_ID…]",
+                metavar="SECRET_ID…",
                 help="Ids of secrets to end. Default: all that are retiring.",
             ),
         ] = None,

@@ -2,8 +2,9 @@
 
 from typing import Any, Final
 
-from typer.core import TyperCommand, TyperOption
+from typer.core import TyperArgument, TyperCommand, TyperOption
 
+from keyctl.cli import metavars
 from keyctl.cli.examples import EXAMPLES
 from keyctl.cli.published import OF_COMMAND
 
@@ -60,7 +61,7 @@ _MANUAL: Final = "docs/tasks.md has a recipe for every job, docs/reference.md ev
 
 
 class _Option(TyperOption):
-    """An option that costs nothing where it is not given."""
+    """An option that costs nothing where it is not given, and whose bounds are words."""
 
     def process_value(self, ctx: Any, value: Any) -> Any:
         """Return the value as the option's type; Typer builds a pydantic adapter to make None of None."""
@@ -68,15 +69,27 @@ class _Option(TyperOption):
             return () if self.multiple else None
         return super().process_value(ctx, value)
 
+    def _get_number_range_help_str(self) -> str | None:
+        """Return what a number may be, in words."""
+        low, high = getattr(self, "min", None), getattr(self, "max", None)
+        return None if low is None and high is None else metavars.bounds(low, high)
 
-class Described(TyperCommand):
-    """A command whose help has groups, examples and what scripts need to know."""
+
+class Named(TyperCommand):
+    """A command whose help calls what an option or argument takes by its name, not by its Python type."""
 
     def __init__(self, *args: Any, **values: Any) -> None:
         super().__init__(*args, **values)
         for parameter in self.params:
             if type(parameter) is TyperOption:
                 parameter.__class__ = _Option  # Typer makes options itself, of its own class
+                parameter.metavar = metavars.metavar(parameter)
+            elif type(parameter) is TyperArgument:
+                parameter.__class__ = metavars.Argument
+
+
+class Described(Named):
+    """A command whose help has groups, examples and what scripts need to know."""
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """Return what stands behind the command's name: nothing that is hidden."""

@@ -52,7 +52,14 @@ def add_to(app: typer.Typer) -> None:
     @command(app, "verify")
     def verify(
         session: Session,
-        source: Annotated[str, typer.Argument(metavar="[-]", help="- for stdin.")] = "-",
+        source: Annotated[
+            str,
+            typer.Argument(
+                metavar="-",
+                help="The key string comes from stdin; a terminal asks for it.",
+                show_default=False,
+            ),
+        ] = "-",
     ) -> None:
         """Check a presented key: whose, and is it valid?  Exit 10 when it is not."""
         from keyctl.services.verify import verify

@@ -8,6 +8,7 @@ import typer
 from keyctl import __version__, nearest
 from keyctl.cli import screen
 from keyctl.cli.command import command
+from keyctl.cli.helping import Named
 from keyctl.cli.pages import Fact, show_facts
 from keyctl.cli.session import Session
 from keyctl.errors import UsageError
@@ -39,12 +40,12 @@ def add_to(app: typer.Typer) -> None:
         else:
             session.console.write(f"keyctl {__version__}, schema {HEAD}\n")
 
-    @app.command("help")
+    @app.command("help", cls=Named)
     def help_(
         context: typer.Context,
         words: Annotated[
             list[str] | None,
-            typer.Argument(metavar="[COMMAND]…", help="Such as generate, or team create."),
+            typer.Argument(metavar="COMMAND…", help="Such as generate, or team create."),
         ] = None,
     ) -> None:
         """Show the help of a command, as its --help does."""

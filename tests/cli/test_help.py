@@ -1,9 +1,11 @@
 """What the help says, what the shell completes, and what is silent with --quiet."""
 
+import re
 import shlex
 import subprocess
 
 import pytest
+import typer
 from command_tree import commands
 from harness import KEYCTL, Cli
 from inside import Inside
@@ -51,6 +53,40 @@ class TestHelp:
             "Environment:",
             "Exit codes:",
         ]
+
+    def test_what_an_option_takes_has_a_name_and_never_a_type_of_python(self, kind: str) -> None:
+        """TEXT, NUMBER, KEY, WHEN: in every command's usage, arguments and options."""
+        for words, command in commands():
+            context = typer.Context(command, info_name=words)
+            names = [
+                record[0]
+                for item in command.get_params(context)
+                if (record := item.get_help_record(context)) is not None
+            ]
+            shown = " ".join([*command.collect_usage_pieces(context), *names])
+            assert not re.search(r"<|list\[|range|\[\[|\{|None", shown), (words, shown)
+
+    def test_the_bounds_of_a_number_are_words(self, inside: Inside) -> None:
+        """Not `1<=x<=100000`."""
+        assert "[1 to 100000]" in " ".join(inside("generate", "--help").stdout.split())
+        assert "[1 or more]" in " ".join(inside("rotate", "--help").stdout.split())
+
+    @pytest.mark.parametrize(
+        ("words", "usage"),
+        [
+            ("info", "keyctl info [OPTIONS] KEY"),
+            ("verify", "keyctl verify [OPTIONS] [-]"),
+            ("revoke", "keyctl revoke [OPTIONS] KEY [SECRET_ID…]"),
+            ("update", "keyctl update [OPTIONS] [KEY…]"),
+            ("help", "keyctl help [OPTIONS] [COMMAND…]"),
+            ("list", "keyctl list [OPTIONS]"),
+        ],
+    )
+    def test_the_usage_has_brackets_around_what_may_be_left_out(
+        self, inside: Inside, words: str, usage: str
+    ) -> None:
+        """And none around the rest."""
+        assert inside(words, "--help").stdout.splitlines()[0] == f"Usage: {usage}"
 
     def test_every_command_s_help_is_of_this_kind(self, kind: str) -> None:
         """Nobody declares one past the others."""
