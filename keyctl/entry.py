@@ -75,6 +75,9 @@ def _harden() -> None:
     import resource
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # A plugin of pydantic would see the key strings that requests hold; and looking for some reads
+    # the metadata of all that is installed.
+    os.environ["PYDANTIC_DISABLE_PLUGINS"] = "__all__"
     os.umask(0o077)
     sys.excepthook = _report_bug
 

@@ -64,9 +64,13 @@ class _Option(TyperOption):
     """An option that costs nothing where it is not given, and whose bounds are words."""
 
     def process_value(self, ctx: Any, value: Any) -> Any:
-        """Return the value as the option's type; Typer builds a pydantic adapter to make None of None."""
-        if value is None and not self.required and self.callback is None:
-            return () if self.multiple else None
+        """Return the value as the option's type.
+
+        Typer imports and builds a part of pydantic for it, also for a default, which has its type.
+        """
+        is_default = ctx.get_parameter_source(self.name).name == "DEFAULT"
+        if is_default and not self.required and self.callback is None:
+            return () if value is None and self.multiple else value
         return super().process_value(ctx, value)
 
     def _get_number_range_help_str(self) -> str | None:
