@@ -44,6 +44,7 @@ ALLOWED: dict[str, set[str]] = {
     "money": {"errors"},
     "named_files": {"errors"},
     "hashing": {"keystring"},
+    "ahead": {"hashing", "keystring"},
     "lifecycle": {"records"},
     "purses": {"durations", "errors", "money", "records"},
     "views": {"lifecycle", "money", "records"},
@@ -93,6 +94,7 @@ ALLOWED: dict[str, set[str]] = {
     "cli": PURE
     | {
         "__init__",
+        "ahead",
         "config",
         "db",
         "fields",

@@ -84,8 +84,6 @@ def add_to(app: typer.Typer) -> None:
 
         KEY=$(keyctl generate --team web --max-budget 50) works; --out-file keeps it off the screen.
         """
-        from keyctl.services.issue.order import Order
-
         if override and not reason:
             raise UsageError("--override needs --reason", hint="say why, for the audit trail")
         if request_id is not None and not (
@@ -112,6 +110,10 @@ def add_to(app: typer.Typer) -> None:
                 reason=reason,
             )
             return
+        if not (dry_run or count or key_stdin or key_file):
+            session.mint_ahead()
+        from keyctl.services.issue.order import Order
+
         order = Order(
             request=_request(document, request, key_stdin=key_stdin, key_file=key_file),
             service_account=service_account,

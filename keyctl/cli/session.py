@@ -27,6 +27,7 @@ from keyctl.errors import (
 from keyctl.named_files import read_line
 
 if TYPE_CHECKING:
+    from keyctl.ahead import Ahead
     from keyctl.config.settings import Settings
     from keyctl.db.database import Database
     from keyctl.moments import Sense
@@ -61,6 +62,7 @@ class Session:
         self._can_override = can_override
         self.console = console
         self.output = output_of(common.output, outputs)
+        self._ahead: Ahead | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -262,6 +264,12 @@ class Session:
         """Return what the services work with."""
         return self._workspace_of(self.caller)
 
+    def mint_ahead(self) -> None:
+        """Begin to make a key string and its hash, for a command that will need one."""
+        from keyctl.ahead import Ahead
+
+        self._ahead = Ahead(self.settings.bcrypt_cost)
+
     def moment(self, text: str | None, sense: "Sense") -> datetime | None:
         """Return the instant that an option says, counted from the database's time; None for none.
 
@@ -279,12 +287,15 @@ class Session:
     def _workspace_of(self, caller: "Caller") -> "Workspace":
         from keyctl.services.workspace import Workspace
 
-        return Workspace(
+        workspace = Workspace(
             database=self.database,
             settings=self.settings,
             caller=caller,
             runs_folder=self._runs_folder(),
         )
+        if self._ahead is None:
+            return workspace
+        return replace(workspace, mint=self._ahead.mint, hash=self._ahead.hash)
 
     def target_url(self, given: str | None) -> str | None:
         """Return the URL of the database to copy to: *given* by the option, or the environment's."""

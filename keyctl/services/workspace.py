@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from keyctl import keystring
+from keyctl import hashing, keystring
 from keyctl.config.settings import Settings
 from keyctl.db.database import Database
 from keyctl.errors import UnreadableRowError
@@ -26,6 +26,7 @@ class Workspace:
     caller: Caller
     runs_folder: Path
     mint: Callable[[], KeyString] = keystring.mint
+    hash: Callable[..., str] = hashing.hash_key
     outgoing: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     unreadable: list[UnreadableRowError] = field(default_factory=list)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError as ConstraintError
 
-from keyctl import hashing, jsontext, keystring
+from keyctl import jsontext, keystring
 from keyctl.db import queries
 from keyctl.db.failures import broken_constraint
 from keyctl.errors import KeyctlError, PolicyDeniedError, RequestReplayedError
@@ -172,7 +172,7 @@ class GenerateService:
         )
 
     def _hash(self, key: KeyString) -> str:
-        return hashing.hash_key(key, cost=self.workspace.settings.bcrypt_cost)
+        return self.workspace.hash(key, cost=self.workspace.settings.bcrypt_cost)
 
     def _check_free(
         self, connection: Connection, alias: str | None, supplied: KeyString | None
