@@ -29,7 +29,7 @@ LeftKeys = Annotated[
     typer.Option(
         "--keys",
         metavar="block|delete|keep",
-        help="What becomes of live keys of who gets a lower role.",
+        help="What becomes of live keys of who gets a lower role or ends.",
     ),
 ]
 Prune = Annotated[
@@ -145,7 +145,7 @@ def order_of(
 
 
 def left_keys(given: str | None) -> "What | None":
-    """Return what `--keys` says becomes of the keys of who gets a lower role.
+    """Return what `--keys` says becomes of the keys of who gets a lower role or ends.
 
     Raises:
         UsageError: It says nothing known.

@@ -6,13 +6,15 @@ from typing import Any
 import pytest
 import yaml
 from fleet_files import Fleets
+from holders import Holder
 
 from keyctl.db.database import Database
 from keyctl.db.queries import directory
 from keyctl.errors import KeysLeftError, MalformedRequestError, NotFoundError
-from keyctl.records import Team
+from keyctl.records import Team, User
 from keyctl.services.audit import AuditService, EventFilter
 from keyctl.services.directory import DirectoryService
+from keyctl.services.keys.end import EndingService
 from keyctl.services.workspace import Workspace
 
 LIMITED = """
@@ -239,3 +241,51 @@ class TestLowerRoles:
 
         assert members_of(fleets)["ada"]["role"] == "user"
         assert not fleets.key("ada-1")["blocked"]
+
+
+ROBOT = """
+users: {ada: {}}
+teams:
+  web:
+    members: {ada: {role: admin}}
+    policy: {team_member_permissions: [/key/service-account/generate]}
+"""
+WITHOUT_ADA = "teams: {web: {}}\n"
+
+
+class TestEndedUsers:
+    """As by `user delete`, the end of a user asks what becomes of the service accounts it can act as."""
+
+    @pytest.fixture(name="robot")
+    def _robot(self, fleets: Fleets) -> str:
+        """The id of a service account whose administering secret ada took."""
+        fleets.apply(ROBOT)
+        ada = Holder(fleets.workspace, None).generate({"user_id": "ada"})
+        robot = ada.generate({"team_id": "web", "key_alias": "robot"}, service_account=True)
+        EndingService(fleets.workspace).delete([ada.key_id])
+        return robot.key_id
+
+    def test_ask_what_becomes_of_service_accounts(self, fleets: Fleets, robot: str) -> None:
+        """Plan and apply with prune are refused with the user and the key; nothing is written."""
+        for refused in (fleets.plan, fleets.apply):
+            with pytest.raises(KeysLeftError, match=robot) as caught:
+                refused(WITHOUT_ADA, prune=True)
+            (violation,) = caught.value.violations
+            assert (violation.rule, violation.field) == ("directory.keys_left", "users.ada")
+            assert "--keys" in str(caught.value.hint)
+        assert fleets.plan(ROBOT).changes == []
+        fleets.plan(WITHOUT_ADA)  # without prune nobody ends
+
+    @pytest.mark.parametrize(
+        ("keys", "after"), [("block", "blocked"), ("delete", "deleted"), ("keep", "active")]
+    )
+    def test_are_settled_as_said(self, fleets: Fleets, robot: str, keys: Any, after: str) -> None:
+        """The user ends, the service account is blocked, deleted or kept, and the plan says so."""
+        plan = fleets.plan(WITHOUT_ADA, prune=True, keys=keys)
+        fleets.apply(WITHOUT_ADA, prune=True, keys=keys)
+
+        assert f"'ada' is described no more: {robot} (robot) is " in plan.warnings[-1].message
+        assert fleets.key(robot)["state"] == after
+        with pytest.raises(NotFoundError):
+            DirectoryService(fleets.workspace).info(User, "ada")
+        AuditService(fleets.workspace).verify(state=True, step=lambda: None)

@@ -1,4 +1,4 @@
-"""Ask what becomes of the keys of those whom the files give a lower role, and settle it."""
+"""Ask what becomes of the keys of those whom the files give a lower role or end, and settle it."""
 
 from collections.abc import Iterator, Sequence
 from typing import Final
@@ -19,7 +19,7 @@ _ENDS: Final = {"block": "blocked", "delete": "deleted", "keep": "kept"}
 
 
 def note_lowered(connection: Connection, plan: Plan, keys: What | None) -> None:
-    """Note who gets a lower role, and what *keys* says of the keys that are left; a problem if nothing.
+    """Note who gets a lower role or ends, and what *keys* says of the keys left; a problem if nothing.
 
     Keys are looked at as they will be: one that gets another owner in the same plan is not left.
     """
@@ -50,9 +50,14 @@ def settle_lowered(
 
 def _lowered(change: object) -> Iterator[Lowered]:
     """Yield who has less to say after the change of an owner."""
-    if not isinstance(change, OwnerChange) or change.action != "update" or change.entry is None:
+    if not isinstance(change, OwnerChange):
         return
     before, after = change.before, change.after
+    if isinstance(before, User) and change.action == "delete":
+        # Keys of its own keep a user.  A service account that it may act as does not.
+        yield Lowered(entry=None, field=f"users.{before.id}", user_id=before.id, place=None)
+    if change.action != "update" or change.entry is None:
+        return
     if isinstance(before, User) and isinstance(after, User) and is_lower(after.role, before.role):
         yield Lowered(entry=change.entry, field="user_role", user_id=after.id, place=None)
     for user, (old, role) in change.roles.items():
@@ -81,10 +86,11 @@ def _note(plan: Plan, item: Lowered, left: Sequence[Key], keys: What | None) -> 
         plan.problems.append(Problem(error=error, entry=item.entry, field=item.field, rule=_RULE))
         return
     are = "is" if len(left) == 1 else "are"
+    why = "is described no more" if item.entry is None else "gets a lower role"
     plan.warnings.append(
         Warned(
             entry=item.entry,
             field=item.field,
-            message=f"{item.user_id!r} gets a lower role: {names_of(left)} {are} {_ENDS[keys]}",
+            message=f"{item.user_id!r} {why}: {names_of(left)} {are} {_ENDS[keys]}",
         )
     )

@@ -72,10 +72,13 @@ class NewKeyChange(Change):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """Something that no plan can be carried out with, and where it is written."""
+    """Something that no plan can be carried out with, and where it is written.
+
+    Without an *entry* no file describes the object; *field* is its whole path then.
+    """
 
     error: KeyctlError
-    entry: Entry
+    entry: Entry | None
     field: str
     rule: str
 
@@ -91,9 +94,12 @@ class Warned:
 
 @dataclass(slots=True, kw_only=True)
 class Lowered:
-    """A user who gets a lower role in a place, None for everywhere, and the keys that it leaves there."""
+    """A user who gets a lower role in a place, None for everywhere, and the keys that it leaves there.
 
-    entry: Entry
+    Without an *entry* no file describes the user any more: `--prune` ends it.
+    """
+
+    entry: Entry | None
     field: str
     user_id: str
     place: tuple[type[Principal], str] | None
@@ -105,7 +111,8 @@ class Plan:
     """Everything that files would change, from the state at the audit head on.
 
     `abandoned` are keys that dead runs left half made under a described name: they make way.
-    `lowered` are those who get a lower role: what becomes of their keys is to be said.
+    `lowered` are those who get a lower role or end: what becomes of the keys that they leave is to
+    be said.
     """
 
     changes: list[Change] = field(default_factory=list)

@@ -40,7 +40,7 @@ class FleetOrder:
     """What is to be planned: the files' content, whether to end what they describe no more, and of what.
 
     `only` names objects by type and name: they, and what belongs to them.  `keys` says what becomes
-    of the keys of who gets a lower role.
+    of the keys of who gets a lower role or ends.
     """
 
     fleet: Fleet

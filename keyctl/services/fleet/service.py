@@ -24,7 +24,7 @@ from keyctl.services.callers import require_admin, require_overseer
 from keyctl.services.delivery import run_lock
 from keyctl.services.delivery.run_lock import Run
 from keyctl.services.delivery.sinks import named_sink
-from keyctl.services.fleet.model import Change, KeyChange, NewKeyChange, Plan
+from keyctl.services.fleet.model import Change, KeyChange, NewKeyChange, Plan, Problem
 from keyctl.services.fleet.planner import (
     TAKEN,
     FleetOrder,
@@ -245,20 +245,17 @@ def refuse_problems(order: FleetOrder, plan: Plan) -> None:
     """
     if not plan.problems:
         return
-    places = order.fleet.places([(item.entry, item.field) for item in plan.problems])
+    written = [(item.entry, item.field) for item in plan.problems if item.entry is not None]
+    places = iter(order.fleet.places(written))
     violations = [
         Violation(
             rule=problem.rule,
-            field=dotted(
-                (
-                    problem.entry.section,
-                    problem.entry.name,
-                    *([problem.field] if problem.field else []),
-                )
-            ),
-            message=f"{place}: {problem.error.message}",
+            field=_path(problem),
+            message=problem.error.message
+            if problem.entry is None
+            else f"{next(places)}: {problem.error.message}",
         )
-        for problem, place in zip(plan.problems, places, strict=True)
+        for problem in plan.problems
     ]
     first = first_error(plan.problems)
     index = next(i for i, item in enumerate(plan.problems) if item.error is first)
@@ -269,6 +266,14 @@ def refuse_problems(order: FleetOrder, plan: Plan) -> None:
     error.args = (error.message,)
     error.violations = tuple(violations)
     raise error
+
+
+def _path(problem: Problem) -> str:
+    """Return the dotted path of what a problem is about."""
+    if problem.entry is None:
+        return problem.field
+    field = [problem.field] if problem.field else []
+    return dotted((problem.entry.section, problem.entry.name, *field))
 
 
 def placed_violations(order: FleetOrder, changes: Sequence[Change]) -> list[dict[str, Any]]:

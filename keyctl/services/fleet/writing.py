@@ -32,7 +32,7 @@ def write(unit: Unit, settings: Settings, plan: Plan, left_keys: What | None) ->
 
     Raises:
         Outdated: A key is not what it was when it was read.
-        KeysLeftError: Who gets a lower role leaves some, and *left_keys* says nothing of them.
+        KeysLeftError: Who gets a lower role or ends leaves some, and *left_keys* says nothing of them.
     """
     owners = [change for change in plan.changes if isinstance(change, OwnerChange)]
     tiers = [change for change in plan.changes if isinstance(change, TierChange)]
