@@ -28,6 +28,7 @@ from keyctl.db import told
 from keyctl.db.database import Database, utcnow
 from keyctl.db.queries import audit
 from keyctl.db.queries.audit import GENESIS, Event, Head
+from keyctl.db.queries.events import Conditions
 from keyctl.policy.facts import Caller
 from keyctl.records import Team
 from keyctl.services.audit import AuditService
@@ -111,7 +112,7 @@ def hash_all(database: Database) -> float:
     spent = 0.0
     with database.read(snapshot=True) as connection:
         rows: list[dict[str, object]] = []
-        for row in audit.export(connection, audit.Conditions()):
+        for row in audit.export(connection, Conditions()):
             rows.append(row)
             if len(rows) == BATCH:
                 spent += hashing(rows)

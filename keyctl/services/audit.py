@@ -12,7 +12,8 @@ from sqlalchemy import Connection
 from keyctl import jsontext, views
 from keyctl.db import queries, told
 from keyctl.db.queries import audit, directory
-from keyctl.db.queries.audit import Conditions, Head
+from keyctl.db.queries.audit import Head
+from keyctl.db.queries.events import Conditions
 from keyctl.errors import (
     ActorNotFoundError,
     BrokenChainError,

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from keyctl import keystring
 from keyctl.db.queries import audit
-from keyctl.db.queries.audit import Conditions
+from keyctl.db.queries.events import Conditions
 from keyctl.db.schema import HEAD
 from keyctl.errors import BusyError, CallerDeniedError, DatabaseError, DeniedError, RestrictedError
 from keyctl.services.transaction import Unit, writing

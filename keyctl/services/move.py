@@ -12,6 +12,7 @@ from keyctl.db import moving
 from keyctl.db.database import Database
 from keyctl.db.queries import audit
 from keyctl.db.queries.audit import Event
+from keyctl.db.queries.events import Conditions
 from keyctl.db.schema import HEAD, Move, check_writable, mark, move_of
 from keyctl.errors import BrokenChainError, ConflictError, CorruptedError, UsageError
 from keyctl.services.callers import require_admin
@@ -160,7 +161,7 @@ class MoveService:
         if target.revision() != HEAD:
             return None
         with target.read() as connection:
-            found = audit.find_events(connection, audit.Conditions(actions={_MOVED}), limit=100)
+            found = audit.find_events(connection, Conditions(actions={_MOVED}), limit=100)
         texts = [row["after"] for row in found if row["object_id"] == move.id]
         return dict(jsontext.loads(texts[0])["rows"]) if texts else None
 

@@ -7,6 +7,7 @@ from typing import Any, Final
 from keyctl import lifecycle, money
 from keyctl.db import queries
 from keyctl.db.queries import audit, standing
+from keyctl.db.queries.events import Conditions
 from keyctl.db.schema import HEAD
 from keyctl.services.callers import require_overseer
 from keyctl.services.repair import CheckService
@@ -38,7 +39,7 @@ class StatusService:
             now = database.now(connection)
             counts = standing.count_keys(connection, now=now)
             ending = standing.keys_ending(connection, now=now, before=now + _SOON, limit=_SHOWN)
-            failed = audit.Conditions(actions=["key_rotation_failed"], since=now - _RECENT)
+            failed = Conditions(actions=["key_rotation_failed"], since=now - _RECENT)
             return {
                 "database": {"url": database.shown, "revision": HEAD},
                 "caller": self.workspace.caller.actor,

@@ -17,7 +17,8 @@ from sqlalchemy import Connection, delete, insert, select, text, update
 from keyctl import jsontext
 from keyctl.db.database import Database
 from keyctl.db.queries import audit
-from keyctl.db.queries.audit import GENESIS, Conditions, Event, Head
+from keyctl.db.queries.audit import GENESIS, Event, Head
+from keyctl.db.queries.events import Conditions
 from keyctl.db.tables import audit_events, audit_head
 from keyctl.errors import BrokenChainError
 from keyctl.services.audit import AuditService
@@ -412,6 +413,45 @@ class TestCommands:
         assert len(asked("--since", "2020-01-01T00:00:00Z")) == 4
         assert cli("audit", "list", "--action", "key_exploded").exit_code == 2
         assert cli("audit", "export", "--actor", "key:nobody").exit_code == 3
+
+    def test_an_owner_has_every_event_of_its_keys_those_made_in_bulk_too(self, cli: Cli) -> None:
+        """An event that tells only what changed belongs to whom the key belonged to then."""
+        for create in (
+            ["team", "create", "tt"],
+            ["team", "create", "uu"],
+            ["user", "create", "u9"],
+        ):
+            cli(*create, check=True)
+        cli("team", "add-member", "tt", "u9", check=True)
+        rows = "user_id,key_alias\nu9,k9\n"
+        cli("generate", "--from", "-", "--team", "tt", "--out-dir", "one", input=rows, check=True)
+        cli("generate", "--count", "2", "--alias", "n{n}", "--team", "tt", check=True)
+        cli("rotate", "k9", "--grace", "1h", check=True)
+        cli("revoke", "k9", check=True)
+
+        def asked(*options: str) -> list[str]:
+            events = cli("audit", "list", "-o", "json", *options, check=True).json["events"]
+            return [event["action"] for event in reversed(events)]
+
+        whole = asked("--key", "k9")
+        assert whole == [
+            "key_staged",
+            "key_generated",
+            "key_rotation_staged",
+            "key_rotated",
+            "secret_revoked",
+        ]
+        assert asked("--user", "u9") == ["user_created", "team_member_added", *whole]
+        assert asked("--team", "tt").count("key_generated") == 3
+        cli("update", "n1", "--team", "uu", check=True)
+        cli("rotate", "n1", "--grace", "none", check=True)
+        assert asked("--team", "uu") == [
+            "team_created",
+            "key_updated",
+            "key_rotation_staged",
+            "key_rotated",
+        ]
+        assert asked("--team", "tt").count("key_rotated") == 1
 
 
 class TestWhatIsOnRecord:

@@ -17,6 +17,7 @@ from world import Hand, World
 from keyctl.db import moving, passing
 from keyctl.db.database import Database
 from keyctl.db.queries import audit
+from keyctl.db.queries.events import Conditions
 from keyctl.db.schema import HEAD
 from keyctl.errors import (
     BeingMovedError,
@@ -324,7 +325,7 @@ class TestAbort:
         issued(world.workspace, key_alias="later")
         with world.workspace.database.read() as connection:
             (event, *_) = audit.find_events(
-                connection, audit.Conditions(actions={"database_move_aborted"}), limit=1
+                connection, Conditions(actions={"database_move_aborted"}), limit=1
             )
         assert event["object_type"] == "database"
 

@@ -7,18 +7,19 @@ from datetime import datetime
 from json.encoder import encode_basestring_ascii as quoted
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Result, and_, func, insert, or_, select, update
+from sqlalchemy import Connection, Result, func, insert, select, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import IntegrityError as ConstraintError
 
 from keyctl import jsontext
 from keyctl.db import tolerant
 from keyctl.db.failures import is_unreadable
-from keyctl.db.queries.patterns import contains, matches
+from keyctl.db.queries.events import Conditions, conditions
 from keyctl.db.tables import audit_events, audit_head
 from keyctl.errors import BrokenChainError
 
 GENESIS: Final = "0" * 64
+_ALL: Final = Conditions()
 # What `jsontext.canonical` makes of the columns that are hashed, in a third of the time: a chain has
 # millions of events.
 _COVERED: Final = (
@@ -40,22 +41,6 @@ class Event:
     before: dict[str, Any] | None = None
     after: dict[str, Any] | None = None
     reason: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Conditions:
-    """Which events are wanted; every condition must hold, and what is None does not matter.
-
-    `concerning` are objects by type and id: their own events, and those of what belongs to them.
-    """
-
-    key_ids: Sequence[str] | None = None
-    concerning: Sequence[tuple[str, str]] = ()
-    object_id: str | None = None
-    actor: str | None = None
-    actions: Collection[str] | None = None
-    since: datetime | None = None
-    until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,9 +175,9 @@ def _only_head(rows: Result[Any]) -> Head:
     raise BrokenChainError("the audit chain is broken: it has no head, or several", hint=ADVICE)
 
 
-def count_events(connection: Connection, wanted: Conditions = Conditions()) -> int:
+def count_events(connection: Connection, wanted: Conditions = _ALL) -> int:
     """Return how many events there are that *wanted* fits, whatever the head says."""
-    query = select(func.count()).select_from(audit_events).where(*_conditions(wanted))
+    query = select(func.count()).select_from(audit_events).where(*conditions(wanted))
     return connection.execute(query).scalar_one()
 
 
@@ -209,7 +194,7 @@ def find_events(
     """
     table = audit_events
     query = select(*tolerant.columns(table, connection))
-    query = query.where(*_conditions(wanted))
+    query = query.where(*conditions(wanted))
     query = query.order_by(table.c.seq.desc()).limit(limit)
     if before_seq is not None:
         query = query.where(table.c.seq < before_seq)
@@ -234,7 +219,7 @@ def export(
     As `find_events`, with what was tampered with.
     """
     query = select(*tolerant.columns(audit_events, connection)).order_by(audit_events.c.seq)
-    query = query.where(*_conditions(wanted))
+    query = query.where(*conditions(wanted))
     with tolerant.any_text(connection):
         rows = connection.execute(query.execution_options(yield_per=batch))
         for row in rows.mappings():
@@ -324,7 +309,7 @@ def _next_link(row: dict[str, Any], last: Head) -> Head:
 
 def has_events(connection: Connection, wanted: Conditions) -> bool:
     """Tell whether there is an event that *wanted* fits."""
-    query = select(audit_events.c.seq).where(*_conditions(wanted)).limit(1)
+    query = select(audit_events.c.seq).where(*conditions(wanted)).limit(1)
     return connection.execute(query).first() is not None
 
 
@@ -332,37 +317,6 @@ def actors(connection: Connection, *, limit: int) -> list[str]:
     """Return who did something that is on record."""
     query = select(audit_events.c.actor).distinct().limit(limit)
     return list(connection.execute(query).scalars())
-
-
-def _conditions(wanted: Conditions) -> list[ColumnElement[bool]]:
-    columns = audit_events.c
-    found: list[ColumnElement[bool]] = []
-    if wanted.key_ids is not None:
-        found.append(and_(columns.object_type == "key", columns.object_id.in_(wanted.key_ids)))
-    found += [_concerns(kind, object_id) for kind, object_id in wanted.concerning]
-    if wanted.object_id is not None:
-        found.append(matches(columns.object_id, wanted.object_id))
-    if wanted.actor is not None:
-        found.append(columns.actor == wanted.actor)
-    if wanted.actions is not None:
-        found.append(columns.action.in_(sorted(wanted.actions)))
-    if wanted.since is not None:
-        found.append(columns.at >= wanted.since)
-    if wanted.until is not None:
-        found.append(columns.at < wanted.until)
-    return found
-
-
-def _concerns(kind: str, object_id: str) -> ColumnElement[bool]:
-    """Return the condition that an event is about this object, or about what belongs to it."""
-    columns = audit_events.c
-    # As the canonical form writes it.
-    named = jsontext.canonical({f"{kind}_id": object_id})[1:-1]
-    return or_(
-        and_(columns.object_type == kind, columns.object_id == object_id),
-        contains(columns.before, named),
-        contains(columns.after, named),
-    )
 
 
 def removed_members(
