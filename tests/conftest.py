@@ -161,9 +161,12 @@ def _workspace(database: Database, tmp_path: Path) -> Workspace:
 
 
 @pytest.fixture(name="cli")
-def _cli(database_url: str, tmp_path: Path) -> Cli:
+def _cli(database_url: str, tmp_path: Path, request: pytest.FixtureRequest) -> Cli:
     """The installed program, on the test's database, in an environment of its own."""
-    return Cli(tmp_path / "home", database_url)
+    cli = Cli(tmp_path / "home", database_url)
+    if request.node.get_closest_marker("in_process"):
+        cli.inside = Inside(request.getfixturevalue("capfd"), {})
+    return cli
 
 
 @pytest.fixture(name="inside")

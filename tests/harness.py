@@ -10,7 +10,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,8 +55,11 @@ class Result:
 class Cli:
     """Runs keyctl.  `home` holds its configuration, state and, without a URL, its data.
 
-    *fresh* runs start a new Python each, which imports keyctl anew.
+    *fresh* runs start a new Python each, which imports keyctl anew.  `inside` runs them in the test's
+    own process, where a process of their own is not the point.
     """
+
+    inside: "Callable[..., Result] | None" = None
 
     def __init__(self, home: Path, database_url: str | None, *, fresh: bool = False) -> None:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -101,11 +105,19 @@ class Cli:
                 **options,
             )
             result = Result(done.returncode, done.stdout.decode(), done.stderr.decode())
+        elif self.inside and self._may_be_inside(environment or {}):
+            values = {**self.environment, **(environment or {})}
+            result = self.inside(*arguments, input=data, environment=values, folder=self.home)
         else:
             result = self._forked(["keyctl"], arguments, data, environment or {})
         if check and result.exit_code != 0:
             raise AssertionError((arguments, result))
         return result
+
+    def _may_be_inside(self, environment: Mapping[str, str]) -> bool:
+        """Tell whether a run leaves nothing in this process: no module of a test's own, no second thread."""
+        is_alone = threading.current_thread() is threading.main_thread()
+        return is_alone and "PYTHONPATH" not in {**self.environment, **environment}
 
     def shell(self, line: str) -> Result:
         """Run a line of bash, which may redirect and pipe; `$KEYCTL` in it is the program."""

@@ -16,7 +16,7 @@ from keyctl.services.issue.generate import GenerateService
 from keyctl.services.issue.order import Order
 from keyctl.services.workspace import Workspace
 
-pytestmark = pytest.mark.sqlite_mostly
+pytestmark = [pytest.mark.in_process, pytest.mark.sqlite_mostly]
 
 ROLES = {
     "root": "proxy_admin",

@@ -16,6 +16,8 @@ from sqlalchemy import make_url
 
 from keyctl.fields import Email
 
+pytestmark = pytest.mark.in_process
+
 STRONG = "sk-Supplied_by_a_person-0123456789"
 
 

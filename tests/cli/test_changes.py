@@ -7,6 +7,8 @@ import pytest
 from harness import Cli
 from inside import Inside
 
+pytestmark = pytest.mark.in_process
+
 
 def made(cli: Cli, *arguments: str) -> Any:
     """Make a key and return its answer."""

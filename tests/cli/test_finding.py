@@ -6,6 +6,8 @@ import pytest
 from harness import Cli
 from inside import Inside
 
+pytestmark = pytest.mark.in_process
+
 
 @pytest.fixture(name="world")
 def _world(inside: Inside) -> Inside:

@@ -14,6 +14,8 @@ import pytest
 from harness import Cli
 from inside import Inside
 
+pytestmark = pytest.mark.in_process
+
 KEYCTL = Path(sys.executable).with_name("keyctl")
 
 RESPONSE = {

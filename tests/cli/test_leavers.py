@@ -4,6 +4,8 @@ import pytest
 from harness import Cli
 from terminal import shown_to_end, spawn
 
+pytestmark = pytest.mark.in_process
+
 ZOE = "zoe@example.com"
 
 

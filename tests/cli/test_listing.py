@@ -8,6 +8,8 @@ import pytest
 from harness import Cli
 from inside import Inside
 
+pytestmark = pytest.mark.in_process
+
 
 @pytest.fixture(name="several")
 def _several(cli: Cli) -> Cli:

@@ -14,7 +14,7 @@ from terminal import uncoloured
 
 from keyctl.services import callers
 
-pytestmark = pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+pytestmark = [pytest.mark.in_process, pytest.mark.parametrize("kind", ["sqlite"], indirect=True)]
 
 LISTS = {
     "keys": ("list",),

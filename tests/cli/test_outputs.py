@@ -7,7 +7,7 @@ import pytest
 from harness import Cli
 from inside import Inside
 
-pytestmark = pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+pytestmark = [pytest.mark.in_process, pytest.mark.parametrize("kind", ["sqlite"], indirect=True)]
 
 ALL = frozenset(("auto", "json", "jsonl", "key", "env", "table", "github"))
 OF_SEVERAL = frozenset(("auto", "json", "jsonl", "table"))

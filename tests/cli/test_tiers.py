@@ -2,9 +2,12 @@
 
 import json
 
+import pytest
 from harness import Cli
 
 from keyctl.gateway import Verifier
+
+pytestmark = pytest.mark.in_process
 
 
 def members(cli: Cli) -> list[dict[str, object]]:
