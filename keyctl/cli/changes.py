@@ -1,7 +1,7 @@
 """Declare block, unblock, delete, revoke and spend."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -9,9 +9,12 @@ from keyctl.cli import screen
 from keyctl.cli.choosing import limited
 from keyctl.cli.command import command
 from keyctl.cli.keys import named
-from keyctl.cli.many import chosen, confirm, each, public, report
+from keyctl.cli.many import chosen, confirm, each, public, report, warn_of_issued
 from keyctl.cli.session import Session
 from keyctl.errors import UsageError
+
+if TYPE_CHECKING:
+    from keyctl.services.keys.end import Ended
 
 Keys = Annotated[
     list[str] | None,
@@ -62,9 +65,10 @@ def add_to(app: typer.Typer) -> None:
             return
         confirm(session, "delete", given, yes=yes, filtered=not keys, asks_for_one=True)
         service = EndingService(session.workspace)
-        report(
+        _report(
             session,
             each(session, "delete", given, lambda step: service.delete(given, told=step)),
+            stops=True,
         )
 
     @command(app, "revoke")
@@ -83,7 +87,7 @@ def add_to(app: typer.Typer) -> None:
         from keyctl.services.keys.end import EndingService
 
         ended = EndingService(session.workspace).revoke(named(key), secrets or ())
-        report(session, [ended])
+        _report(session, [ended], stops=ended.result == "revoked")
         if ended.still_active is not None:
             session.console.warn(
                 f"nothing was revoked, and key {ended.key_id} goes on working with"
@@ -163,7 +167,7 @@ def _declare_block(app: typer.Typer, verb: str, words: str, *, blocked: bool) ->
             return
         confirm(session, verb, given, yes=yes, filtered=not keys)
         service = EndingService(session.workspace)
-        report(
+        _report(
             session,
             each(
                 session,
@@ -171,10 +175,21 @@ def _declare_block(app: typer.Typer, verb: str, words: str, *, blocked: bool) ->
                 given,
                 lambda step: service.block(given, blocked=blocked, told=step),
             ),
+            stops=blocked,
         )
 
     block.__doc__ = words
     command(app, verb, chooses=True)(block)
+
+
+def _report(session: Session, ended: "Sequence[Ended]", *, stops: bool) -> None:
+    """Show what became of each key; where that *stops* a key, also what it leaves at work."""
+    try:
+        report(session, ended)
+    finally:
+        if stops:
+            done = [item.key_id for item in ended if item.error is None and item.key_id]
+            warn_of_issued(session, done)
 
 
 def _show_plan(session: Session, given: Sequence[str], verb: str) -> None:

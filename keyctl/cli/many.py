@@ -157,6 +157,28 @@ def report(session: Session, ended: "Sequence[Ended]") -> None:
         )
 
 
+def warn_of_issued(session: Session, key_ids: Sequence[str]) -> None:
+    """Say which keys that were ended, or lost a secret, made others which still work.
+
+    A thief of a key string that administers may have made keys with it before it ended.
+    """
+    from keyctl.services.keys.read import KeyService
+
+    found = KeyService(session.workspace).working_issued(key_ids) if key_ids else {}
+    for key_id, number in list(found.items())[:NAMED]:
+        this = "this key" if len(key_ids) == 1 else key_id
+        verbs = (
+            "was made with {} and still works"
+            if number == 1
+            else "were made with {} and still work"
+        )
+        session.console.warn(
+            f"{screen.count(number, 'key')} {verbs.format(this)}: keyctl list --issued-by {key_id}"
+        )
+    if len(found) > NAMED:
+        session.console.warn(f"{len(found) - NAMED} more of these keys made others that still work")
+
+
 def public(given: str) -> str:
     """Return what was given for a key, as it may be shown."""
     # A key string that came by stdin is not printed again.

@@ -10,7 +10,7 @@ from keyctl.cli.changes import Expect, Keys, Org, State, Team, User, Yes
 from keyctl.cli.choosing import limited
 from keyctl.cli.command import command
 from keyctl.cli.keys import named
-from keyctl.cli.many import chosen, confirm
+from keyctl.cli.many import chosen, confirm, warn_of_issued
 from keyctl.cli.progress import counted, progress
 from keyctl.cli.session import Session
 from keyctl.cli.signals import stoppable
@@ -200,6 +200,7 @@ def _rotate_many(
                 )
     if session.wants_json:
         session.console.json({"results": results})
+    warn_of_issued(session, _lost_at_once(results))
     failed = sum(item["result"] == "failed" for item in results)
     if failed:
         raise BatchError(f"{failed} of {len(keys)} keys failed", hint="the results say why")
@@ -227,6 +228,16 @@ def _rotate_one(
     )
     answer = RotateService(session.workspace).rotate(order, sink)
     delivery.show_answer(session, answer, sink, about=about)
+    warn_of_issued(session, _lost_at_once([answer]))
+
+
+def _lost_at_once(answers: "Sequence[dict[str, Any]]") -> list[str]:
+    """Return the ids of the keys whose old secret works no more, as of one that leaked."""
+    return [
+        answer["key_id"]
+        for answer in answers
+        if (answer.get("old_secret") or {}).get("state") == "revoked"
+    ]
 
 
 def _rotate_due(

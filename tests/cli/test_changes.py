@@ -265,6 +265,61 @@ class TestRevokeOfALiveKey:
         assert "--grace none" in result.stderr
 
 
+class TestKeysThatALeakedOneMade:
+    @pytest.mark.parametrize(
+        "stop",
+        [
+            ("rotate", "leaked", "--grace", "none", "-q"),
+            ("rotate", "leaked", "--grace", "none", "-o", "json"),
+            ("block", "leaked"),
+            ("delete", "leaked", "-q"),
+        ],
+    )
+    def test_are_told_as_long_as_they_work(self, cli: Cli, stop: tuple[str, ...]) -> None:
+        """On stderr, also with -q, when the key that made them is stopped; those that work no more are not."""
+        cli("user", "create", "bob", check=True)
+        leaked = {"KEYCTL_API_KEY": cli.key("--user", "bob", "--alias", "leaked")}
+        minted = cli("generate", "--alias", "minted", environment=leaked, check=True).stdout.strip()
+        cli("generate", "--alias", "ended", environment=leaked, check=True)
+        assert "still work" not in cli("delete", "ended", "-q", check=True).stderr
+        key_id = cli("info", "leaked", "-o", "json", check=True).json["key_id"]
+
+        told = cli(*stop, check=True)
+
+        assert cli.verdict(minted)["valid"]
+        assert told.stderr.splitlines()[-1] == (
+            "warning: 1 key was made with this key and still works:"
+            f" keyctl list --issued-by {key_id}"
+        )
+        named = cli("list", "--issued-by", key_id, "-o", "json", check=True).json["keys"]
+        assert [key["key_alias"] for key in named] == ["minted"]
+
+    def test_are_told_when_a_grace_period_is_ended(self, cli: Cli) -> None:
+        """While the grace lasts the old string still works, and nothing is said; revoke ends it."""
+        cli("user", "create", "bob", check=True)
+        leaked = {"KEYCTL_API_KEY": cli.key("--user", "bob", "--alias", "leaked")}
+        for alias in ("one", "two"):
+            cli("generate", "--alias", alias, environment=leaked, check=True)
+        rotated = cli("rotate", "leaked", "--grace", "1h", check=True)
+        revoked = cli("revoke", "leaked", check=True)
+        assert "still work" not in rotated.stderr
+        assert "2 keys were made with this key and still work: " in revoked.stderr
+
+    def test_of_several_keys_each_is_named(self, cli: Cli) -> None:
+        """Those that made none are not."""
+        cli("user", "create", "bob", check=True)
+        for alias in ("a", "b"):
+            maker = {"KEYCTL_API_KEY": cli.key("--user", "bob", "--alias", alias)}
+            cli("generate", "--alias", f"{alias}1", environment=maker, check=True)
+        cli.key("--alias", "c")
+        told = cli("delete", "a", "b", "c", "a1", "--yes", check=True)
+        key_id = cli("audit", "list", "--key", "b", "-o", "json", check=True).json["events"][0]
+        assert told.stderr == (
+            f"warning: 1 key was made with {key_id['object_id']} and still works:"
+            f" keyctl list --issued-by {key_id['object_id']}\n"
+        )
+
+
 class TestDeletingOwners:
     def test_a_dry_run_says_whether_it_could_be(self, inside: Inside) -> None:
         """Exit 5 while live keys are there, else what would be done; nothing is written."""

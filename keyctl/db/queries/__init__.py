@@ -117,6 +117,7 @@ if TYPE_CHECKING:
     from keyctl.db.queries.secrets import (
         bound_secrets as bound_secrets,
         count_issued as count_issued,
+        count_working_issued as count_working_issued,
         delete_secret as delete_secret,
         find_secret as find_secret,
         find_secret_by_lookup as find_secret_by_lookup,
@@ -255,6 +256,7 @@ _MODULES: Final = {
     "secrets": (
         "bound_secrets",
         "count_issued",
+        "count_working_issued",
         "delete_secret",
         "find_secret",
         "find_secret_by_lookup",

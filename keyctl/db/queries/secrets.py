@@ -20,6 +20,7 @@ from sqlalchemy import (
 
 from keyctl.db import rows, written
 from keyctl.db.queries.pruning import find_all_ended, find_ended
+from keyctl.db.queries.visible import Visible, is_visible
 from keyctl.db.tables import (
     ended_secrets,
     keys,
@@ -194,6 +195,36 @@ def count_issued(connection: Connection, key_id: str, *, since: datetime | None)
         )
     )
     return connection.execute(query).scalar_one()
+
+
+def count_working_issued(
+    connection: Connection, key_ids: Sequence[str], visible: Visible | None, *, now: datetime
+) -> dict[str, int]:
+    """Return for each of these keys how many others with a secret that was taken with it still work.
+
+    Only keys that are *visible* count.  A key without such others is left out.
+    """
+    query = (
+        select(secrets.c.issued_with, func.count(keys.c.id.distinct()))
+        .join(keys, keys.c.id == secrets.c.key_id)
+        .where(
+            secrets.c.issued_with.is_not(None),  # what the index holds
+            secrets.c.issued_with != keys.c.id,
+            secrets.c.state != "revoked",
+            or_(secrets.c.not_after.is_(None), secrets.c.not_after > now),
+            keys.c.deleted_at.is_(None),
+            keys.c.blocked.is_(False),
+            or_(keys.c.expires.is_(None), keys.c.expires > now),
+        )
+        .group_by(secrets.c.issued_with)
+    )
+    if visible is not None:
+        query = query.where(is_visible(visible))
+    found: dict[str, int] = {}
+    for some in portions(key_ids, _PAGE):
+        rows_of = connection.execute(query.where(secrets.c.issued_with.in_(some)))
+        found.update((row[0], row[1]) for row in rows_of)
+    return found
 
 
 def keys_left_by(

@@ -68,6 +68,16 @@ class KeyService:
             raise _no_issuer(given)
         return replace(wanted, issued_with=key.id)
 
+    def working_issued(self, key_ids: Sequence[str]) -> dict[str, int]:
+        """Return for each of these keys how many others were made with it and still work; 0 is left out.
+
+        Only keys that the caller may see count.
+        """
+        with self.workspace.database.read() as connection:
+            now = self.workspace.database.now(connection)
+            visible = visible_to(self.workspace.caller)
+            return queries.count_working_issued(connection, key_ids, visible, now=now)
+
     def sink_of(self, given: str) -> str | None:
         """Return the name of the sink that the key *given* has, None for none.
 
