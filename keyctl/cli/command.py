@@ -68,18 +68,20 @@ def command(
     reads: bool | None = None,
     words: str | None = None,
     chooses: bool = False,
+    without: Sequence[str] = (),
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Declare a command whose function takes a `Session` first.
 
     It takes a `document` if it has *fields*, a `page` if it is a list with a *layout*, and a filter
     `wanted` if it *chooses* many keys, beside `team`, `user`, `org` and `state` of its own.  With
     *reads*, as lists do, it changes nothing: a reader that closes stdout early ends it without a word.
-    Its help is *words*, or the function's docstring.
+    Its help is *words*, or the function's docstring.  Parameters of the function *without* which the
+    command is declared have their default there: so one function serves nouns that differ.
     """
 
     def declare(function: Callable[..., Any]) -> Callable[..., Any]:
         own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
-        own = [item for item in own if item.name not in ("document", "page", "wanted")]
+        own = [item for item in own if item.name not in ("document", "page", "wanted", *without)]
         forms = listing.OUTPUTS if layout else outputs
         paging = listing.options(layout, limit=limit) if layout else []
         shared = _shared(forms)

@@ -128,9 +128,7 @@ LeftKeys = Annotated[
 ]
 PolicyOption = Annotated[
     str | None,
-    typer.Option(
-        "--policy", help="The policy document of a team or organization: a file, or - for stdin."
-    ),
+    typer.Option("--policy", help="Its policy for keys, as JSON: a file, or - for stdin."),
 ]
 
 
@@ -151,6 +149,8 @@ def _declare(group: typer.Typer, noun: str) -> None:
     fields, word = FIELDS[noun], WORDS[noun]
     one = f"{'an' if word[0] == 'o' else 'a'} {word}"
     members = " its members," if noun in _ROLES else ""
+    # Only a user leaves keys behind, and only a team or an organization has a policy.
+    no_policy, no_keys = ("policy",) if noun == "user" else (), () if noun == "user" else ("keys",)
 
     @command(
         group,
@@ -158,6 +158,7 @@ def _declare(group: typer.Typer, noun: str) -> None:
         fields=fields,
         outputs=("auto", "json", "jsonl", "table"),
         words=f"Create {one}, or with --from one for each row of a list.",
+        without=no_policy,
     )
     def create(
         session: Session,
@@ -175,7 +176,7 @@ def _declare(group: typer.Typer, noun: str) -> None:
         from keyctl.cli import ownerlists
 
         ownerlists.require_one(id_, source)
-        body, kind = _body(noun, document, policy), _kind(noun)
+        body, kind = _body(document, policy), _kind(noun)
         if source is not None:
             ownerlists.create_rows(session, kind, noun, source, body, fields, dry_run=dry_run)
         else:
@@ -186,6 +187,7 @@ def _declare(group: typer.Typer, noun: str) -> None:
         "update",
         fields=fields,
         words=f"Change {one}. What is not named stays; --clear empties a field.",
+        without=(*no_policy, *no_keys),
     )
     def update(
         session: Session,
@@ -198,7 +200,7 @@ def _declare(group: typer.Typer, noun: str) -> None:
         keys: LeftKeys = None,
     ) -> None:
         document |= cleared(fields, clear)
-        _update(session, noun, id_, _body(noun, document, policy), keys=keys)
+        _update(session, noun, id_, _body(document, policy), keys=keys)
 
     @command(
         group,
@@ -226,7 +228,9 @@ def _declare(group: typer.Typer, noun: str) -> None:
             lambda after, limit: service.page(kind, after=after, limit=limit),
         )
 
-    @command(group, "delete", words=f"Archive {one} that nothing alive depends on.")
+    @command(
+        group, "delete", words=f"Archive {one} that nothing alive depends on.", without=no_keys
+    )
     def delete(
         session: Session,
         id_: Id,
@@ -237,7 +241,7 @@ def _declare(group: typer.Typer, noun: str) -> None:
         keys: LeftKeys = None,
     ) -> None:
         service, kind = _service(session, noun)
-        left = _left_keys(noun == "user", keys)
+        left = _left_keys(keys)
         asks = not (dry_run or yes) and can_ask()
         settled = service.check_delete(kind, id_, keys=left) if dry_run or asks else []
         what = f"delete {WORDS[noun]} {id_}{_and_keys(left, settled)}"
@@ -275,7 +279,7 @@ def _declare_members(group: typer.Typer, noun: str) -> None:
         """Make a user a member, or give a member another role."""
         require_one_of(role, roles, what=f"{WORDS[noun]} role")
         members, kind = _members(session, noun)
-        show_record(session, members.add(kind, id_, user, role, keys=_left_keys(True, keys)))
+        show_record(session, members.add(kind, id_, user, role, keys=_left_keys(keys)))
 
     if noun == "team":
         _declare_update_member(group)
@@ -289,22 +293,20 @@ def _declare_members(group: typer.Typer, noun: str) -> None:
     ) -> None:
         """End a membership."""
         members, kind = _members(session, noun)
-        show_record(session, members.remove(kind, id_, user, keys=_left_keys(True, keys)))
+        show_record(session, members.remove(kind, id_, user, keys=_left_keys(keys)))
 
 
-def _left_keys(has_keys: bool, given: str | None) -> Any:
+def _left_keys(given: str | None) -> Any:
     """Return what --keys says becomes of the keys that a user leaves behind.
 
     Raises:
-        UsageError: It says nothing known, or nobody leaves.
+        UsageError: It says nothing known.
     """
     from keyctl.services.leaving import CHOICES
 
     if given is None:
         return None
     require_one_of(given, CHOICES, what="--keys")
-    if not has_keys:
-        raise UsageError("--keys is for users", hint="leave it out")
     return given
 
 
@@ -327,7 +329,7 @@ def _declare_update_member(group: typer.Typer) -> None:
         if not values:
             raise UsageError("nothing is to change", hint="give a limit, --role or --clear")
         members, _ = _members(session, "team")
-        role, left = values.pop("role", None), _left_keys(True, keys)
+        role, left = values.pop("role", None), _left_keys(keys)
         show_record(session, members.update(team, user, values, role=role, keys=left))
 
 
@@ -349,15 +351,13 @@ def _kind(noun: str) -> Any:
     return {"team": Team, "user": User, "org": Organization}[noun]
 
 
-def _body(noun: str, document: dict[str, Any], policy: str | None) -> dict[str, Any]:
+def _body(document: dict[str, Any], policy: str | None) -> dict[str, Any]:
     """Return what the options say, with the policy's document."""
     body = dict(document)
     for name in ("model_tpm_limit", "model_rpm_limit"):
         if isinstance(limits := body.get(name), dict):
             body[name] = {model: int(n) if n.isdigit() else n for model, n in limits.items()}
     if policy is not None:
-        if noun == "user":
-            raise UsageError("a user has no policy", hint="set it on a team or an organization")
         body["policy"] = inputs.read_document(policy, what="the policy")
     return body
 
@@ -385,5 +385,5 @@ def _update(
 
     service, kind = _service(session, noun)
     values = principal_values(kind, id_, body)
-    left = _left_keys(noun == "user", keys)
+    left = _left_keys(keys)
     show_record(session, service.update(kind, id_, values, keys=left))

@@ -131,8 +131,13 @@ class ChangeService:
                 _record_administers(unit, key, secret, administers=True)
             secrets = queries.secrets_of(unit.connection, key.id)
         head = unit.heads[-1] if unit.heads else None
-        view = views.info_view(key, secrets, now=unit.now)
-        return {**view, "filled": [], "audit": anchor(head) if head else None}
+        raised = {} if head is None else {"administers": {"before": False, "after": True}}
+        return {
+            **views.info_view(key, secrets, now=unit.now),
+            "changes": raised,
+            "filled": [],
+            "audit": anchor(head) if head else None,
+        }
 
 
 def write_change(unit: Unit, before: Key, verdict: Judgement, *, reason: str | None) -> list[str]:
