@@ -211,7 +211,7 @@ def _pairs(item: FieldOption, values: Sequence[str]) -> dict[str, Any]:
 
 
 def _option(item: FieldOption) -> inspect.Parameter:
-    words = f"{'|'.join(item.choices)}." if item.choices else item.help
+    words = item.help or f"{'|'.join(item.choices)}."
     option = typer.Option(item.flags, help=words, show_default=False)
     if item.choices:
         option.autocompletion = completion.words(item.choices)

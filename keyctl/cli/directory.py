@@ -9,7 +9,7 @@ from keyctl.cli import inputs
 from keyctl.cli.choices import require_one_of
 from keyctl.cli.command import FieldOption as F
 from keyctl.cli.command import cleared, command, declare_group
-from keyctl.cli.fields import USER_ROLES
+from keyctl.cli.fields import USER_ROLES, USER_ROLES_MEAN
 from keyctl.cli.listing import Page, show_list
 from keyctl.cli.many import ask, can_ask, some
 from keyctl.cli.record import show_record
@@ -50,11 +50,16 @@ FIELDS: Final = {
     ),
     "user": (
         F("email", "--email", "text", "Where to write."),
-        F("role", "--role", "text", "", USER_ROLES),
+        F("role", "--role", "text", USER_ROLES_MEAN, USER_ROLES),
         F("budget_id", "--budget-id", "text", "A budget tier, whose limits hold besides its own."),
         *_OWN,
     ),
     "org": (F("name", "--name", "text", "A name for people."), *_OWN, *_PER_MODEL),
+}
+_ROLES: Final = {"team": ("admin", "user"), "org": ("org_admin", "internal_user")}
+_ROLES_MEAN: Final = {
+    "team": "admin: administers the team's keys and members; user: has keys in the team.",
+    "org": "org_admin: administers the organization's teams, keys and members; internal_user: belongs to it.",
 }
 _MEMBER: Final = (
     F(
@@ -67,7 +72,7 @@ _MEMBER: Final = (
     F("rpm_limit", "--rpm-limit", "number", "Requests per minute of its keys in the team."),
     F("tpm_limit", "--tpm-limit", "number", "Tokens per minute of its keys in the team."),
     F("budget_id", "--budget-id", "text", "A budget tier, whose limits hold besides its own."),
-    F("role", "--role", "text", "", ("admin", "user")),
+    F("role", "--role", "text", _ROLES_MEAN["team"], _ROLES["team"]),
 )
 _LIMITS: Final = (
     Column("models"),
@@ -115,7 +120,6 @@ LISTS: Final = {
     ),
 }
 WORDS: Final = {"team": "team", "user": "user", "org": "organization"}
-_ROLES: Final = {"team": ("admin", "user"), "org": ("org_admin", "internal_user")}
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="The id you chose.")]
 LeftKeys = Annotated[
@@ -273,7 +277,7 @@ def _declare_members(group: typer.Typer, noun: str) -> None:
         session: Session,
         id_: Id,
         user: Annotated[str, typer.Argument(metavar="USER", help="The user's id.")],
-        role: Annotated[str, typer.Option("--role", help="|".join(roles))] = roles[-1],
+        role: Annotated[str, typer.Option("--role", help=_ROLES_MEAN[noun])] = roles[-1],
         keys: LeftKeys = None,
     ) -> None:
         """Make a user a member, or give a member another role."""

@@ -6,6 +6,20 @@ from keyctl.cli.command import FieldOption as F
 
 LIMIT_TYPES: Final = ("guaranteed_throughput", "best_effort_throughput", "dynamic")
 KEY_TYPES: Final = ("llm_api", "management", "read_only", "default")
+_LIMIT_TYPES_MEAN: Final = (
+    "guaranteed_throughput: a share of what the team and the organization have, refused where none is left;"
+    " best_effort_throughput: a limit without a share; dynamic: it holds only while the model has errors."
+)
+_KEY_TYPES_MEAN: Final = (
+    "llm_api: calls models, runs no commands; management: runs commands, calls no models;"
+    " read_only: only looks at keys, owners and models; default: calls models, runs the commands that its"
+    " owner's role may."
+)
+USER_ROLES_MEAN: Final = (
+    "proxy_admin: may do all; proxy_admin_viewer: sees all, changes nothing; internal_user: has keys, makes"
+    " its own; internal_user_viewer: sees its own, makes none; org_admin: as internal_user, until org"
+    " add-member gives the role in an organization."
+)
 USER_ROLES: Final = (
     "proxy_admin",
     "proxy_admin_viewer",
@@ -31,8 +45,8 @@ SETTINGS: Final = (
     F("tpm_limit", "--tpm-limit", "number", "Tokens per minute."),
     F("tpd_limit", "--tpd-limit", "number", "Tokens per day."),
     F("max_parallel_requests", "--max-parallel-requests", "number", "Requests at the same time."),
-    F("rpm_limit_type", "--rpm-limit-type", "text", "", LIMIT_TYPES),
-    F("tpm_limit_type", "--tpm-limit-type", "text", "", LIMIT_TYPES),
+    F("rpm_limit_type", "--rpm-limit-type", "text", _LIMIT_TYPES_MEAN, LIMIT_TYPES),
+    F("tpm_limit_type", "--tpm-limit-type", "text", _LIMIT_TYPES_MEAN, LIMIT_TYPES),
     F("metadata", "--metadata", "pairs", "NAME=VALUE to keep with the key; repeatable."),
     F("tags", "--tag", "list", "A tag; repeatable."),
     F("guardrails", "--guardrail", "list", "A guardrail to apply; repeatable."),
@@ -42,7 +56,7 @@ SETTINGS: Final = (
     F("allowed_routes", "--allowed-route", "list", "A route it may call; repeatable."),
     F("allowed_cache_controls", "--allowed-cache-control", "list", "A cache control; repeatable."),
     F("enforced_params", "--enforced-param", "list", "A parameter requests must have; repeatable."),
-    F("key_type", "--key-type", "text", "", KEY_TYPES),
+    F("key_type", "--key-type", "text", _KEY_TYPES_MEAN, KEY_TYPES),
     F("blocked", "--blocked/--not-blocked", "flag", "Make it blocked."),
     F("auto_rotate", "--auto-rotate/--no-auto-rotate", "flag", "Let rotate --due rotate it."),
     F("rotation_interval", "--rotation-interval", "text", "How often: 90d, …"),

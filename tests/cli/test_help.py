@@ -3,6 +3,7 @@
 import re
 import shlex
 import subprocess
+from typing import Any, Final
 
 import pytest
 import typer
@@ -11,9 +12,21 @@ from harness import KEYCTL, Cli
 from inside import Inside
 
 from keyctl.cli.examples import EXAMPLES
+from keyctl.cli.fields import KEY_TYPES, LIMIT_TYPES, USER_ROLES
 from keyctl.cli.helping import Described
 
 pytestmark = pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+
+
+TAKEN: Final[dict[Any, tuple[str, ...]]] = {
+    "--key-type": KEY_TYPES,
+    "--rpm-limit-type": LIMIT_TYPES,
+    "--tpm-limit-type": LIMIT_TYPES,
+    "--role": USER_ROLES,
+    ("team add-member", "--role"): ("admin", "user"),
+    ("team update-member", "--role"): ("admin", "user"),
+    ("org add-member", "--role"): ("org_admin", "internal_user"),
+}
 
 
 class TestHelp:
@@ -70,6 +83,27 @@ class TestHelp:
         """Not `1<=x<=100000`."""
         assert "[1 to 100000]" in " ".join(inside("generate", "--help").stdout.split())
         assert "[1 or more]" in " ".join(inside("rotate", "--help").stdout.split())
+
+    @pytest.mark.parametrize(
+        ("words", "flag"),
+        [
+            ("generate", "--key-type"),
+            ("update", "--rpm-limit-type"),
+            ("generate", "--tpm-limit-type"),
+            ("user create", "--role"),
+            ("team add-member", "--role"),
+            ("team update-member", "--role"),
+            ("org add-member", "--role"),
+        ],
+    )
+    def test_each_word_that_an_option_takes_has_its_meaning(
+        self, kind: str, words: str, flag: str
+    ) -> None:
+        """Not a bare list of words."""
+        option = next(item for item in dict(commands())[words].params if flag in item.opts)
+        said = dict(part.split(": ", 1) for part in option.help.split("; "))
+
+        assert set(said) == set(TAKEN[words, flag] if words.endswith("member") else TAKEN[flag])
 
     @pytest.mark.parametrize(
         ("words", "usage"),
