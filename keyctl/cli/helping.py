@@ -1,5 +1,7 @@
 """Write the help of a command: options in groups, examples, what the environment may say, exit codes."""
 
+import sys
+from pathlib import Path
 from typing import Any, Final
 
 from typer.core import TyperArgument, TyperCommand, TyperOption
@@ -57,7 +59,10 @@ _EXITS: Final = (
     "0 done or nothing to do, 1 internal error, 2 usage, 3 not found, 4 denied, 5 conflict, 6 database, 7 busy,"
     " 8 delivery, 9 some of many failed, 10 key invalid, plan not empty or keys due, 11 integrity, 130 interrupted."
 )
-_MANUAL: Final = "docs/tasks.md has a recipe for every job, docs/reference.md every command."
+_MANUAL: Final = (
+    ("tasks.md", "a recipe for every job"),
+    ("reference.md", "every command"),
+)
 
 
 class _Option(TyperOption):
@@ -137,5 +142,18 @@ class Described(Named):
             formatter.write_dl(list(_ENVIRONMENT))
         with formatter.section("Exit codes"):
             formatter.write_text(_EXITS)
-        formatter.write_paragraph()
-        formatter.write_text(_MANUAL)
+        with formatter.section("Manual"):
+            for line in _where_the_manual_is():
+                formatter.write(f"{'':{formatter.current_indent}}{line}\n")
+
+
+def _where_the_manual_is() -> list[str]:
+    """Return what there is to read on, a line each: a clone has the manual's pages, and so has an installed wheel."""
+    clone, share = Path(__file__).parents[2], Path(sys.prefix) / "share"
+    in_clone = (clone / "docs" / "make_reference.py").is_file()
+    folder = clone / "docs" if in_clone else share / "doc" / "llm-keyctl"
+    pages = [(folder / name, what) for name, what in _MANUAL]
+    found = [f"{path}: {what}" for path, what in pages if path.is_file()]
+    man = ["man llm-keyctl"] if (share / "man" / "man1" / "llm-keyctl.1").is_file() else []
+    # `pip install --target` and the like put pages where nobody can tell.
+    return [*found, *man, "keyctl help COMMAND: another command"]

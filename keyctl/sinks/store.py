@@ -138,7 +138,10 @@ class StoreSink(ABC):
             self._ask(lambda: self._open(target))
             self._refuse_taken(self._look())
         except TakenError as error:
-            raise FileTakenError(str(error), hint="see docs/secret-managers.md") from None
+            raise FileTakenError(
+                str(error),
+                hint="grant the right to read, or let the sink's template name another place",
+            ) from None
         except (NotTakenError, UnknownError) as error:
             raise DeliveryError(
                 str(error),

@@ -3,6 +3,7 @@
 import re
 import shlex
 import subprocess
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -11,6 +12,7 @@ from command_tree import commands
 from harness import KEYCTL, Cli
 from inside import Inside
 
+import keyctl
 from keyctl.cli.examples import EXAMPLES
 from keyctl.cli.fields import KEY_TYPES, LIMIT_TYPES, USER_ROLES
 from keyctl.cli.helping import Described
@@ -65,7 +67,22 @@ class TestHelp:
             "Shape of -o json:",
             "Environment:",
             "Exit codes:",
+            "Manual:",
         ]
+
+    def test_every_page_that_the_help_names_is_there(self, inside: Inside) -> None:
+        """By its whole path, so that it can be opened from any folder."""
+        shown = inside("generate", "--help").stdout.partition("Manual:\n")[2]
+        pages = re.findall(r"(/\S+\.md): ", shown)
+
+        assert [Path(page).name for page in pages] == ["tasks.md", "reference.md"]
+        assert all(Path(page).is_file() for page in pages)
+
+    def test_no_text_of_the_program_names_a_page_beside_the_current_folder(self, kind: str) -> None:
+        """Whoever installed a wheel has no folder docs/ there."""
+        sources = Path(keyctl.__file__).parent.rglob("*.py")
+
+        assert [path for path in sources if "docs/" in path.read_text("utf-8")] == []
 
     def test_what_an_option_takes_has_a_name_and_never_a_type_of_python(self, kind: str) -> None:
         """TEXT, NUMBER, KEY, WHEN: in every command's usage, arguments and options."""

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -167,6 +168,18 @@ class TestTheDistributions:
 
 
 class TestTheInstalledProgram:
+    def test_has_the_manual_where_its_help_says(self, scripts: Path, foreign: Path) -> None:
+        """Recipes, the reference and the man page: there is no clone to look into."""
+        shown = run(scripts / "keyctl", "generate", "--help", cwd=foreign).stdout
+        pages = [Path(page) for page in re.findall(r"(/\S+\.md): ", shown)]
+
+        assert pages == [
+            scripts.parent / "share" / "doc" / "llm-keyctl" / name
+            for name in ("tasks.md", "reference.md")
+        ]
+        assert all(page.is_file() for page in pages)
+        assert "man llm-keyctl\n" in shown
+
     def test_installs_its_schema_and_makes_a_key(
         self, scripts: Path, foreign: Path, new_url: str
     ) -> None:
