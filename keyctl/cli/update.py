@@ -190,6 +190,8 @@ def _show_judged(session: Session, judged: "Iterable[tuple[str, Any]]") -> None:
             session.console.write(f"{word} {public(given)}\n")
             for item in broken:
                 session.console.write(f"  {item.rule}: {told(item)}\n")
+            if error is not None:
+                session.console.write(f"  {error.message}\n")
     allowed = all(row["allowed"] for row in rows)
     if session.wants_json:
         session.console.json({"allowed": allowed, "keys": rows})

@@ -11,16 +11,26 @@ from clock import Clock
 from world import CALLERS, Hand, World, order_of
 
 from keyctl.db import queries
-from keyctl.errors import AliasTakenError, BusyError, CorruptedError, DeliveryError, KeyctlError
+from keyctl.errors import (
+    AliasTakenError,
+    BusyError,
+    CorruptedError,
+    DeliveryError,
+    KeyctlError,
+    Violation,
+)
 from keyctl.services.authorize.new_keys import NewKey
 from keyctl.services.delivery import protocol, run_lock
 from keyctl.services.delivery.protocol import Delivery
 from keyctl.services.issue.generate_each import Done, EachService, Job
 from keyctl.services.issue.generate_many import BulkService, Made
+from keyctl.services.issue.generate_rows import RowsService, read_rows
 from keyctl.services.issue.minting import minted
 from keyctl.services.issue.new_key import NewKeyRows
 from keyctl.services.issue.order import new_key_id
 from keyctl.services.keys.end import EndingService
+from keyctl.services.keys.update import ChangeService
+from keyctl.services.keys.update_many import ManyChangesService
 from keyctl.services.repair import CheckService
 from keyctl.services.rotate.due import GROUP, DueOrder, DueService
 from keyctl.services.rotate.due_keys import DueLine
@@ -138,6 +148,64 @@ class TestAnAliasThatIsBeingDelivered:
         world.make({"team_id": "else", "key_alias": "ci-0"}, hand=Asking(ask))
 
         assert said == ["alias 'ci-0' is taken by a live key"]
+
+    @pytest.mark.parametrize("way", ["generate", "rows", "update", "updates"])
+    def test_is_seen_by_a_dry_run_too(self, world: World, way: str) -> None:
+        """It says what the run would say at that moment."""
+        said: list[KeyctlError] = []
+        other = world.make({"team_id": "web", "key_alias": "other"})
+        change = {"key_alias": "ci-0"}
+
+        def ask() -> None:
+            if way == "generate":
+                with pytest.raises(AliasTakenError) as caught:
+                    world.verdict(change)
+                said.append(caught.value)
+            elif way == "rows":
+                rows = read_rows([("1", change)])
+                said.extend(
+                    row.error for row in RowsService(world.workspace).judge(rows) if row.error
+                )
+            elif way == "update":
+                for judge in (ChangeService.dry_run, ChangeService.update):
+                    with pytest.raises(AliasTakenError) as caught:
+                        judge(ChangeService(world.workspace), other, change)
+                    said.append(caught.value)
+            else:
+                for _, verdict in ManyChangesService(world.workspace).judge([other], change):
+                    assert isinstance(verdict, KeyctlError)
+                    said.append(verdict)
+
+        key_id = world.make({"team_id": "web", "key_alias": "ci-0"}, hand=Asking(ask))
+
+        assert {error.message for error in said} == {
+            f"alias 'ci-0' is taken by key {key_id}, which another run is still delivering"
+        }
+
+    def test_that_a_live_key_has_is_seen_by_a_dry_run_of_update(self, world: World) -> None:
+        """And a key may be given the alias that it has."""
+        world.make({"team_id": "web", "key_alias": "ci-0"})
+        other = world.make({"team_id": "web", "key_alias": "other"})
+        service = ChangeService(world.workspace)
+
+        with pytest.raises(AliasTakenError):
+            service.dry_run(other, {"key_alias": "ci-0"})
+
+        assert service.dry_run(other, {"key_alias": "other"}).violations == []
+
+    def test_makes_way_for_a_dry_run_once_its_run_is_dead(self, world: World) -> None:
+        """As it does for the run itself."""
+        wanted = {"team_id": "web", "key_alias": "ci-0"}
+        rules: list[list[Violation]] = []
+
+        def ask() -> None:
+            with world.workspace.database.write() as connection:
+                connection.exec_driver_sql("UPDATE claims SET deadline_at = staged_at")
+            rules.append(list(world.verdict(wanted).violations))
+
+        world.make(wanted, hand=Asking(ask))
+
+        assert rules == [[]]
 
 
 class TestHandOver:

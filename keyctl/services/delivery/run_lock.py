@@ -65,6 +65,11 @@ class Run:
             _lock_path(self.folder, run_id).unlink()
 
 
+def onlooker(folder: Path) -> Run:
+    """Return a run that claims nothing and writes no file: it tells whether others' claims are alive."""
+    return Run("", folder, None)
+
+
 def bury(database: Database, run: Run, ended: Sequence[Claim]) -> None:
     """Remove the lock files of the dead runs that had these claims and have no others.
 

@@ -4,11 +4,9 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError as ConstraintError
 
 from keyctl import jsontext, keystring
-from keyctl.db import queries
 from keyctl.db.failures import broken_constraint
 from keyctl.errors import KeyctlError, PolicyDeniedError, RequestReplayedError
 from keyctl.keystring import KeyString
@@ -28,11 +26,10 @@ from keyctl.services.issue.stage import KeyStaging
 from keyctl.services.issue.takeover import (
     Draft,
     Predecessors,
-    alias_taken,
     key_taken,
+    left_pending,
     own_request_id,
 )
-from keyctl.services.keys.find import may_see
 from keyctl.services.transaction import Unit
 from keyctl.services.workspace import Workspace
 from keyctl.sinks.base import Sink, Target
@@ -87,16 +84,13 @@ class GenerateService:
         values = resolve.given_values(order.request)
         supplied = _supplied(order.request)
         with self.workspace.database.read() as connection:
+            now, caller = self.workspace.database.now(connection), self.workspace.caller
             verdict = KeyStaging(self.workspace).verdict(
-                connection,
-                self.workspace.caller,
-                order,
-                values,
-                key_id=new_key_id(),
-                now=self.workspace.database.now(connection),
-                lock=False,
+                connection, caller, order, values, key_id=new_key_id(), now=now, lock=False
             )
-            self._check_free(connection, verdict.key.key_alias, supplied)
+            run, alias = run_lock.onlooker(self.workspace.runs_folder), verdict.key.key_alias
+            # What is yielded makes way for the run itself.
+            list(left_pending(connection, alias, supplied, caller=caller, run=run, now=now))
         try:
             decide(self.workspace.settings, order.request, self.workspace.caller)
         except PolicyDeniedError as error:
@@ -173,15 +167,6 @@ class GenerateService:
 
     def _hash(self, key: KeyString) -> str:
         return self.workspace.hash(key, cost=self.workspace.settings.bcrypt_cost)
-
-    def _check_free(
-        self, connection: Connection, alias: str | None, supplied: KeyString | None
-    ) -> None:
-        key = queries.find_key_by_alias(connection, alias) if alias else None
-        if alias and key is not None and key.confirmed_at is not None:
-            raise alias_taken(alias, seen=may_see(self.workspace.caller, key))
-        if supplied and queries.find_secret_by_lookup(connection, supplied.lookup):
-            raise key_taken()
 
     # --- stage, deliver, confirm
 

@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from keyctl.db import queries
 from keyctl.db.queries import directory
 from keyctl.errors import (
     AliasTakenError,
@@ -24,10 +23,11 @@ from keyctl.services.authorize.custom_hook import decide
 from keyctl.services.authorize.new_keys import NewKey, NewKeys
 from keyctl.services.authorize.totals import RunningSums
 from keyctl.services.authorize.verdict import Judgement
+from keyctl.services.delivery import run_lock
 from keyctl.services.delivery.sinks import named_sink, target_of
 from keyctl.services.issue.generate_each import Job
 from keyctl.services.issue.order import new_key_id
-from keyctl.services.issue.takeover import alias_taken
+from keyctl.services.issue.takeover import refused_aliases
 from keyctl.services.placed import Placed, refuse_placed
 from keyctl.services.workspace import Workspace
 from keyctl.sinks.base import Sink, Target
@@ -121,11 +121,13 @@ class RowsService:
                 overrides=self.overrides,
             )
             names = [row.request.key_alias for row in rows if row.request.key_alias]
-            taken = {
-                key.key_alias
-                for key in queries.keys_named(connection, names)
-                if key.confirmed_at is not None
-            }
+            taken = refused_aliases(
+                connection,
+                names,
+                caller=self.workspace.caller,
+                run=run_lock.onlooker(self.workspace.runs_folder),
+                now=now,
+            )
             judged = [_judged(row, judge, taken) for row in rows]
         return [self._asked(item) for item in judged]
 
@@ -188,10 +190,10 @@ class RowsService:
         )
 
 
-def _judged(row: Row, judge: NewKeys, taken: set[str | None]) -> JudgedRow:
+def _judged(row: Row, judge: NewKeys, taken: Mapping[str, AliasTakenError]) -> JudgedRow:
     alias = row.request.key_alias or None
     if alias is not None and alias in taken:
-        return JudgedRow(row=row, error=alias_taken(alias))
+        return JudgedRow(row=row, error=taken[alias])
     try:
         verdict = judge.verdict(_wanted(row), new_key_id(), alias)
     except (DatabaseError, BusyError):

@@ -128,19 +128,15 @@ class Predecessors:
         Raises:
             ConflictError: A live key, or a living run, has the alias or the key string.
         """
-        connection, draft, alias = self.connection, self.draft, self.draft.alias
-        if alias and (key := queries.find_key_by_alias(connection, alias)):
-            claim = queries.find_claim(connection, key.id)
-            if key.confirmed_at is not None or self._is_alive(claim):
-                raise alias_taken(alias, key, claim, seen=may_see(self.caller, key))
-            yield key.id
-        if draft.supplied and (
-            secret := queries.find_secret_by_lookup(connection, draft.key.lookup)
-        ):
-            owner = queries.find_key(connection, secret.key_id)
-            if not _is_pending(owner) or self._is_claimed(secret.key_id):
-                raise key_taken()
-            yield secret.key_id
+        connection, draft = self.connection, self.draft
+        yield from left_pending(
+            connection,
+            draft.alias,
+            draft.key if draft.supplied else None,
+            caller=self.caller,
+            run=self.run,
+            now=self.now,
+        )
         for public_id in draft.found_in_file:
             found = queries.find_presented(connection, public_id)
             if found is not None and _is_pending(found.key) and not self._is_claimed(found.key.id):
@@ -164,10 +160,61 @@ class Predecessors:
         return claim
 
     def _is_claimed(self, key_id: str) -> bool:
-        return self._is_alive(queries.find_claim(self.connection, key_id))
+        return _is_alive(queries.find_claim(self.connection, key_id), self.run, now=self.now)
 
-    def _is_alive(self, claim: Claim | None) -> bool:
-        return claim is not None and self.run.is_alive(claim, now=self.now)
+
+def left_pending(
+    connection: Connection,
+    alias: str | None,
+    supplied: KeyString | None,
+    *,
+    caller: Caller,
+    run: Run,
+    now: datetime,
+) -> Iterator[str]:
+    """Yield the pending keys of dead runs that have this alias or this supplied key string.
+
+    Raises:
+        ConflictError: A live key, or one that a living run still delivers, has it.
+    """
+    if alias and (key := queries.find_key_by_alias(connection, alias)):
+        claim = queries.find_claim(connection, key.id)
+        if key.confirmed_at is not None or _is_alive(claim, run, now=now):
+            raise alias_taken(alias, key, claim, seen=may_see(caller, key))
+        yield key.id
+    if supplied and (secret := queries.find_secret_by_lookup(connection, supplied.lookup)):
+        owner = queries.find_key(connection, secret.key_id)
+        claim = queries.find_claim(connection, secret.key_id)
+        if not _is_pending(owner) or _is_alive(claim, run, now=now):
+            raise key_taken()
+        yield secret.key_id
+
+
+def require_alias(connection: Connection, changed: Key, before: Key, *, caller: Caller) -> None:
+    """Refuse a new alias of a key that another one has, be it live or still being delivered.
+
+    Raises:
+        AliasTakenError: One has it.
+    """
+    alias = changed.key_alias
+    if not alias or alias == before.key_alias:
+        return
+    if (key := queries.find_key_by_alias(connection, alias)) is not None:
+        claim = queries.find_claim(connection, key.id)
+        raise alias_taken(alias, key, claim, seen=may_see(caller, key))
+
+
+def refused_aliases(
+    connection: Connection, aliases: Sequence[str], *, caller: Caller, run: Run, now: datetime
+) -> dict[str, AliasTakenError]:
+    """Return the error for each alias that a live key has, or one that a living run still delivers."""
+    taken = {}
+    for key in queries.keys_named(connection, aliases):
+        claim = None if key.confirmed_at else queries.find_claim(connection, key.id)
+        if key.key_alias and (key.confirmed_at or _is_alive(claim, run, now=now)):
+            seen = may_see(caller, key)
+            taken[key.key_alias] = alias_taken(key.key_alias, key, claim, seen=seen)
+    return taken
 
 
 def taken_aliases(unit: Unit, aliases: Sequence[str], run: Run) -> dict[str, AliasTakenError]:
@@ -209,6 +256,10 @@ def key_taken() -> KeyTakenError:
         "the supplied key is, or was, a key of this database",
         hint="supply another one, or let keyctl generate it",
     )
+
+
+def _is_alive(claim: Claim | None, run: Run, *, now: datetime) -> bool:
+    return claim is not None and run.is_alive(claim, now=now)
 
 
 def _is_pending(key: Key | None) -> bool:

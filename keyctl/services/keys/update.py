@@ -21,6 +21,7 @@ from keyctl.services import denials
 from keyctl.services.authorize.owners import around
 from keyctl.services.authorize.verdict import Judgement
 from keyctl.services.callers import check_route
+from keyctl.services.issue.takeover import require_alias
 from keyctl.services.keys.find import live_key
 from keyctl.services.keys.judge import judge_patch, read_patch
 from keyctl.services.limit_warnings import warnings_about_limits
@@ -72,6 +73,7 @@ class ChangeService:
                 )
                 if verdict.violations:
                     raise engine.refuse(list(verdict.violations))
+                require_alias(unit.connection, verdict.key, before, caller=unit.caller)
                 ended = write_change(unit, before, verdict, reason=reason)
                 self.workspace.warnings.extend(ended)
                 self.workspace.warnings.extend(warnings_about_limits(verdict.key, patch.keys()))
@@ -104,9 +106,12 @@ class ChangeService:
             caller = self.workspace.caller
             before = live_key(connection, given, caller, lock=False)
             now = database.now(connection)
-            return judge_patch(
+            verdict = judge_patch(
                 connection, self.workspace, before, patch, overrides=overrides, now=now, lock=False
             )
+            if not verdict.violations:
+                require_alias(connection, verdict.key, before, caller=caller)
+            return verdict
 
     def let_administer(self, given: str, secret_id: str) -> dict[str, Any]:
         """Say that a secret of a key may be used as a caller, and return the key's view; for admins.

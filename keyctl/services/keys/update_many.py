@@ -28,6 +28,7 @@ from keyctl.services.authorize.owners import Roster, around
 from keyctl.services.authorize.totals import RunningSums
 from keyctl.services.authorize.verdict import Adding, Judgement, Lookup
 from keyctl.services.denials import Attempt
+from keyctl.services.issue.takeover import require_alias
 from keyctl.services.keys.end import BATCH, UNCHANGED, Ended, by_whole_ids, in_batches
 from keyctl.services.keys.find import as_live, live_key
 from keyctl.services.keys.judge import is_alike, judge_change, read_patch
@@ -80,7 +81,9 @@ class ManyChangesService:
                             adding=ledger,
                             lock=False,
                         )
-                    except NotFoundError as error:
+                        if not verdict.violations:
+                            require_alias(connection, verdict.key, key, caller=caller)
+                    except (NotFoundError, AliasTakenError) as error:
                         yield item, error
                     else:
                         ledger.count(verdict.key)
