@@ -15,9 +15,13 @@ def add_to(app: typer.Typer) -> None:
     def show(session: Session) -> None:
         """Show the configuration in force, and the database it works on."""
         from keyctl.services.callers import require_overseer
+        from keyctl.sinks.addresses import without_path
 
         require_overseer(session.workspace, "the configuration", "configuration")
         settings = session.settings.model_dump(mode="json", exclude_none=True)
+        for hook in settings.get("hooks", {}).values():
+            if "url" in hook:
+                hook["url"] = without_path(hook["url"])
         view = {
             "file": str(session.config_path) if session.config_path else None,
             "database": session.database.shown,

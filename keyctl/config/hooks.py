@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from keyctl import actions
-from keyctl.config.sinks import Function, Server, Template, Timeout
+from keyctl.config.sinks import Function, Host, Server, Template, Timeout
 from keyctl.fields import DurationText, Email, Name, Strict, refusal
 
 
@@ -82,7 +82,7 @@ class Reminders(Strict):
 class Smtp(Strict):
     """The server that mail goes to, under LiteLLM's names without their `SMTP_`."""
 
-    host: Name
+    host: Host
     port: Annotated[int, Field(ge=1, le=65535)] = 587
     tls: Literal["starttls", "tls", "none"] = "starttls"
     sender_email: Email

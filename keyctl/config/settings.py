@@ -26,6 +26,7 @@ from keyctl.policy.documents import (
     PersonalPolicy,
     Policy,
 )
+from keyctl.sinks.templates import is_program
 
 SYSTEM_FILE: Final = Path("/etc/keyctl/config.toml")
 
@@ -174,6 +175,10 @@ def _parsed(path: Path, file: BinaryIO) -> dict[str, Any]:
         return tomllib.load(file, parse_float=Decimal)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigurationError(f"{path} is not TOML: {error}") from error
+    except ValueError as error:  # Python's own: not quoted, because nobody promises what it repeats
+        raise ConfigurationError(
+            f"{path} is not TOML: a number has too many digits", hint="write it with fewer"
+        ) from error
 
 
 def _check_writers(path: Path, mode: os.stat_result, document: Mapping[str, Any]) -> None:
@@ -212,8 +217,9 @@ def _check_programs(path: Path, settings: Settings) -> None:
         for program in trust.programs_of(argv):
             place = shutil.which(program) or program
             if os.path.isabs(place) and (found := trust.weakness_of(Path(place))) is not None:
+                what = program if is_program(program) else "a program"
                 raise ConfigurationError(
-                    f"{path}: {who} runs {program}, and {found.why}", hint=found.command
+                    f"{path}: {who} runs {what}, and {found.why}", hint=found.command
                 )
 
 

@@ -8,7 +8,15 @@ from pydantic import AfterValidator, Field, model_validator
 from keyctl import durations
 from keyctl.errors import ConfigurationError
 from keyctl.fields import DurationText, Name, Strict, refusal
-from keyctl.sinks.addresses import ENTRY, LABEL, SERVICE_ACCOUNT, SUBDOMAIN, is_private
+from keyctl.sinks.addresses import (
+    ENTRY,
+    LABEL,
+    SERVICE_ACCOUNT,
+    SUBDOMAIN,
+    is_host,
+    is_private,
+    is_whole,
+)
 from keyctl.sinks.templates import check_template, fill
 
 _VAULT_PATH = re.compile(r"[^/\s]+(/[^/\s]+)*")
@@ -77,6 +85,17 @@ def _mode(text: str) -> str:
 def _server(text: str) -> str:
     if not is_private(text) or "@" in text:
         raise refusal("must be https://HOST without a password, or http:// on this machine")
+    if not is_whole(text):
+        raise refusal(
+            "must have the name of a host, a port from 1 to 65535 or none, and no blanks;"
+            " behind the host other characters than ASCII are written as %XX"
+        )
+    return text
+
+
+def _host(text: str) -> str:
+    if not is_host(text):
+        raise refusal("must be the name of a host or its address, and nothing else")
     return text
 
 
@@ -84,6 +103,7 @@ Function = Annotated[str, AfterValidator(_function)]
 Timeout = Annotated[DurationText, AfterValidator(_timeout)]
 Template = Annotated[Name, AfterValidator(_template)]
 Server = Annotated[Name, AfterValidator(_server)]
+Host = Annotated[Name, AfterValidator(_host)]
 
 
 class FileSinkSettings(Strict):

@@ -45,8 +45,8 @@ def as_json(message: Message) -> bytes:
     return jsontext.dumps({"id": message.id, **jsontext.loads(message.body)}).encode()
 
 
-def secret_in(path: str) -> str:
-    """Return what the file at *path* holds, without white space around it.
+def secret_in(path: str, *, what: str) -> str:
+    """Return what the file at *path* holds, without white space around it; *what* is its setting.
 
     Raises:
         HookFailedError: It cannot be read, or is empty.
@@ -55,7 +55,10 @@ def secret_in(path: str) -> str:
         with open(path, encoding="utf-8") as file:
             text = file.read(4096).strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise HookFailedError(f"{path} cannot be read: {cause(error)}") from error
+        # The path is not repeated: it may be the secret itself, put in the wrong place.
+        raise HookFailedError(
+            f"{what}: the file that it names cannot be read: {cause(error)}"
+        ) from error
     if not text:
-        raise HookFailedError(f"{path} is empty")
+        raise HookFailedError(f"{what}: the file that it names is empty")
     return text

@@ -92,11 +92,20 @@ def _connected(server: Server, timeout: float) -> smtplib.SMTP:
         if server.security == "starttls":
             client.starttls(context=context)
         if server.username is not None and server.password_file is not None:
-            client.login(server.username, secret_in(server.password_file))
+            client.login(server.username, _password(server.password_file))
     except BaseException:
         client.close()
         raise
     return client
+
+
+def _password(path: str) -> str:
+    text = secret_in(path, what="password_file")
+    if not text.isascii():
+        raise HookFailedError(
+            "password_file: the password has characters that SMTP clients do not send; use ASCII"
+        )
+    return text
 
 
 def _subject(message: Message) -> str:

@@ -48,9 +48,11 @@ class Webhook:
 
     def _signature(self, message: Message, sent_at: datetime) -> str:
         try:
-            signer = Signer(secret_in(self._secret_file))
+            signer = Signer(secret_in(self._secret_file, what="secret_file"))
         except (binascii.Error, RuntimeError, ValueError) as error:
-            raise HookFailedError(f"{self._secret_file} holds no webhook secret") from error
+            raise HookFailedError(
+                "secret_file: the file that it names holds no webhook secret"
+            ) from error
         return signer.sign(message.id, sent_at, message.body)
 
 

@@ -13,7 +13,7 @@ from typing import Final
 
 from keyctl.errors import DeliveryError, UsageError
 from keyctl.sinks.base import Format, NotTakenError, Parcel, Target, UnknownError, rendered
-from keyctl.sinks.templates import expand
+from keyctl.sinks.templates import expand, first_placeholder, is_program
 
 _KEPT: Final = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR")
 _PIPE: Final = 64 * 1024
@@ -45,10 +45,16 @@ class CommandSink:
             DeliveryError: There is no such program.
         """
         self._argv = [self._argument(part, target) for part in self._templates]
-        if shutil.which(self._argv[0]) is None:
+        program = self._argv[0]
+        if shutil.which(program) is None and is_program(program):
             raise DeliveryError(
-                f"sink {self.name}: there is no program {self._argv[0]!r}",
+                f"sink {self.name}: there is no program {program!r}",
                 hint="check argv in the configuration, and PATH",
+            )
+        if shutil.which(program) is None:
+            raise DeliveryError(
+                f"sink {self.name}: what stands first in argv is no program",
+                hint="write the program and each of its arguments as a string of its own",
             )
 
     def deliver(self, parcel: Parcel) -> None:
@@ -65,9 +71,12 @@ class CommandSink:
     def _argument(self, template: str, target: Target) -> str:
         argument = expand(template, target)
         if argument.startswith("-") and not template.startswith("-"):
+            # Of the rest of the argument nothing is shown: a token may stand there.
+            name = first_placeholder(template)
             raise UsageError(
-                f"sink {self.name}: {argument!r} would be an option of its command",
-                hint=f"let something stand before {template!r} in argv, such as --name={template}",
+                f"sink {self.name}: {name} of this key begins with '-', and would be an option of"
+                " its command",
+                hint=f"let something stand before {name} in argv, such as --name={name}",
             )
         return argument
 

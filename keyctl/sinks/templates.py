@@ -11,6 +11,7 @@ from keyctl.sinks.base import Target
 FIELDS: Final = ("key_id", "alias", "team", "user", "org")
 
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
+_PROGRAM = re.compile(r"[\w./+-]+")
 _DNS_PLAIN = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _DNS_KEPT: Final = frozenset("0123456789abcdefghijklmnopqrstuvwyz-")  # all but the x
 
@@ -23,10 +24,22 @@ def check_template(template: str) -> None:
     """
     for name in _PLACEHOLDER.findall(template):
         if name not in FIELDS:
+            # What stands there is not repeated: in braces people also write JSON, with a token.
             raise ConfigurationError(
-                f"there is no {{{name}}} in {template!r}",
+                "what stands in braces is no field of a key",
                 hint=f"use {', '.join('{' + field + '}' for field in FIELDS)}",
             )
+
+
+def is_program(text: str) -> bool:
+    """Tell whether *text* may be a program's name: a whole command line may hold a token."""
+    return _PROGRAM.fullmatch(text) is not None
+
+
+def first_placeholder(template: str) -> str:
+    """Return the placeholder that *template* begins with, an empty text if with none."""
+    found = _PLACEHOLDER.match(template)
+    return found[0] if found else ""
 
 
 def encoded(text: str) -> str:

@@ -269,7 +269,7 @@ class TestWebhook:
         result = hooked("generate", "--alias", "ci")
 
         assert (result.exit_code, web.attempts) == (0, 0)
-        assert "webhook-secret cannot be read" in result.stderr
+        assert "secret_file: the file that it names cannot be read" in result.stderr
 
     def test_a_hook_that_the_configuration_forgot_strands_its_events(
         self, hooked: Cli, web: WebServer
