@@ -9,7 +9,7 @@ from world import Hand, World
 from keyctl.errors import KeyctlError, PolicyDeniedError
 from keyctl.fields import validate
 from keyctl.requests import GenerateRequest
-from keyctl.services import callers
+from keyctl.services import identity
 from keyctl.services.issue.generate import GenerateService
 from keyctl.services.issue.order import Order
 from keyctl.services.keys.end import EndingService
@@ -41,8 +41,8 @@ class Holder:
         """Return what services work with when the holder acts; the local operator holds no key."""
         if self.key_string is None:
             return self._workspace
-        unknown = replace(self._workspace, caller=callers.stranger(changed_by=None))
-        return replace(unknown, caller=callers.authenticated(unknown, self.key_string))
+        unknown = replace(self._workspace, caller=identity.stranger(changed_by=None))
+        return replace(unknown, caller=identity.authenticated(unknown, self.key_string))
 
     def generate(
         self, request: Mapping[str, Any], *, service_account: bool = False, **order: Any

@@ -77,6 +77,13 @@ class TestWhatIsNotImported:
         assert imported(cli, ["generate"], *UNUSED) == []
         assert imported(cli, ["verify", "-"], *UNUSED, stdin=key) == []
 
+    @pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+    def test_a_list_needs_no_rules(self, cli: Cli) -> None:
+        """The local operator may see every key: what judges and records others is not imported."""
+        cli.key()
+        rules = ("keyctl.policy.engine", "keyctl.policy.ceiling", "keyctl.services.denials")
+        assert imported(cli, ["list"], *rules, "keyctl.services.verify") == []
+
 
 class TestQueries:
     def test_each_question_has_one_module(self) -> None:

@@ -9,7 +9,6 @@ import typer
 from keyctl.cli import inputs
 from keyctl.cli.choices import require_one_of
 from keyctl.cli.command import command
-from keyctl.cli.keypage import show_key
 from keyctl.cli.listing import Page, fields_of, show_list
 from keyctl.cli.session import Session
 from keyctl.cli.tables import Column, Layout, cell, pipe_only
@@ -185,13 +184,15 @@ def add_to(app: typer.Typer) -> None:
         if session.wants_json:
             session.console.json(view)
             return
+        from keyctl.cli.keypage import show_key
+
         show_key(session, view, _last_events(session, view["key_id"]))
 
 
 def _last_events(session: Session, key_id: str) -> list[dict[str, Any]]:
     """Return the last five events of a key, none for who may not read the trail."""
     from keyctl.services.audit import AuditService, EventFilter
-    from keyctl.services.callers import OVERSEERS
+    from keyctl.services.identity import OVERSEERS
 
     if session.caller.role not in OVERSEERS:
         return []

@@ -242,17 +242,17 @@ class Session:
     @cached_property
     def caller(self) -> "Caller":
         """Return who acts."""
-        from keyctl.services import callers
+        from keyctl.services import identity
 
         text, workspace = self._caller_key(), self._workspace_of(self._stranger())
         if text is None:
-            return callers.local(workspace)
-        return callers.authenticated(workspace, text)
+            return identity.local(workspace)
+        return identity.authenticated(workspace, text)
 
     def _stranger(self) -> "Caller":
-        from keyctl.services import callers
+        from keyctl.services import identity
 
-        return callers.stranger(changed_by=self._changed_by())
+        return identity.stranger(changed_by=self._changed_by())
 
     @property
     def acts_by_key(self) -> bool:

@@ -20,11 +20,11 @@ from keyctl.policy.members import is_lower
 from keyctl.purses import member_purse
 from keyctl.records import Organization, Principal, Team, User
 from keyctl.services.callers import (
-    OVERSEERS,
     administering,
     require_admin,
     require_route,
 )
+from keyctl.services.identity import OVERSEERS
 from keyctl.services.keys.follow import follow_team
 from keyctl.services.leaving import What, left_by, refuse_revival, settle, without_owner
 from keyctl.services.owner_standing import standing_of

@@ -18,9 +18,7 @@ from keyctl.errors import (
 from keyctl.policy import members
 from keyctl.policy.facts import Caller
 from keyctl.records import Organization, Principal, Team, User
-from keyctl.services.callers import (
-    OVERSEERS,
-)
+from keyctl.services.identity import OVERSEERS
 
 P = TypeVar("P", bound=Principal)
 

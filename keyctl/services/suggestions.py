@@ -22,7 +22,7 @@ from keyctl.errors import (
 )
 from keyctl.nearest import MOST_SEARCHED, meant
 from keyctl.records import Key, Organization, Team, User
-from keyctl.services.callers import OVERSEERS
+from keyctl.services.identity import OVERSEERS
 from keyctl.services.keys.find import may_see
 from keyctl.services.workspace import Workspace
 

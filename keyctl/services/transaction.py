@@ -1,7 +1,5 @@
 """Write in one transaction, with the audit events that commit with it or not at all."""
 
-import os
-import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -190,14 +188,3 @@ def told_columns(columns: Mapping[str, Any]) -> dict[str, Any]:
 def anchor(head: Head) -> dict[str, Any]:
     """Return where in the audit chain a change is, for CI logs to keep."""
     return {"seq": head.seq, "head": head.hash}
-
-
-def local_actor() -> str:
-    """Return ``local:USER@HOST`` for the person or job that runs this."""
-    import pwd  # noqa: PLC0415
-
-    try:
-        user = pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:  # a container's arbitrary uid has no name
-        user = str(os.geteuid())
-    return f"local:{user}@{socket.gethostname()}"[:300]

@@ -12,7 +12,7 @@ from inside import Inside
 from sqlalchemy import Engine, event
 from terminal import uncoloured
 
-from keyctl.services import callers
+from keyctl.services import identity
 
 pytestmark = [pytest.mark.in_process, pytest.mark.parametrize("kind", ["sqlite"], indirect=True)]
 
@@ -76,7 +76,7 @@ class TestOnATerminal:
         self, filled: Inside, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Who acts is shortened before a column is dropped, and what changed is named as hidden."""
-        monkeypatch.setattr(callers, "local_actor", lambda: "local:somebody@a-host-of-the-team")
+        monkeypatch.setattr(identity, "local_actor", lambda: "local:somebody@a-host-of-the-team")
         filled("update", "plain", "--max-budget", "7", check=True)
         key_id = filled("info", "plain", "-o", "json").json["key_id"]
 

@@ -16,7 +16,7 @@ from inside import Inside
 from terminal import on_terminal
 
 from keyctl.db import database
-from keyctl.services import callers
+from keyctl.services import identity
 
 pytestmark = pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
 
@@ -83,7 +83,7 @@ VARYING = (
 def _settled_clock(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """The test's clock for the whole program, and one name for whoever acts."""
     monkeypatch.setattr(database, "utcnow", clock)
-    monkeypatch.setattr(callers, "local_actor", lambda: "local:me@here")
+    monkeypatch.setattr(identity, "local_actor", lambda: "local:me@here")
 
 
 @pytest.fixture(name="world")

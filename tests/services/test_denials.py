@@ -21,7 +21,7 @@ from keyctl.errors import (
 )
 from keyctl.records import Organization, Principal, Team
 from keyctl.requests import GenerateRequest
-from keyctl.services import callers
+from keyctl.services import identity
 from keyctl.services.audit import AuditService, EventFilter
 from keyctl.services.budgets import BudgetService
 from keyctl.services.denials import MOST_OF_A_KEY, record_restriction
@@ -191,9 +191,9 @@ class TestStrangers:
 
     def refused(self, workspace: Workspace, text: str) -> None:
         """Authenticate with *text*, in vain."""
-        unknown = replace(workspace, caller=callers.stranger(changed_by=None))
+        unknown = replace(workspace, caller=identity.stranger(changed_by=None))
         with pytest.raises(CallerDeniedError):
-            callers.authenticated(unknown, text)
+            identity.authenticated(unknown, text)
 
     def test_a_known_key_is_named(self, world: World) -> None:
         """A revoked key is on record as itself; its string is nowhere."""
@@ -227,11 +227,11 @@ class TestStrangers:
         stranger = replace(
             world.workspace,
             settings=Settings(bcrypt_cost=4, require_caller_key=True),
-            caller=callers.stranger(changed_by=None),
+            caller=identity.stranger(changed_by=None),
         )
 
         with pytest.raises(CallerDeniedError):
-            callers.local(stranger)
+            identity.local(stranger)
 
         assert denials(world.workspace) == [("caller_denied", "key", "")]
 

@@ -10,7 +10,6 @@ from keyctl.errors import KeyNotFoundError, ModelNotFoundError, TagNotFoundError
 from keyctl.policy.facts import Caller
 from keyctl.records import Organization, Principal, Team, User
 from keyctl.services.keys.find import visible_to
-from keyctl.services.owners import may_see, missing
 from keyctl.services.workspace import Workspace
 
 _OWNERS: tuple[tuple[str, type[Principal]], ...] = (
@@ -39,9 +38,8 @@ def _require_known(connection: Connection, caller: Caller, wanted: KeyFilter) ->
         NotFoundError: The first that is not there, or not for the caller to see.
     """
     for name, kind in _OWNERS:
-        given = getattr(wanted, name)
-        if given is not None and not _is_known(connection, caller, wanted, name, kind):
-            raise missing(kind, given)
+        if getattr(wanted, name) is not None:
+            _require_owner(connection, caller, wanted, name, kind)
     if wanted.key_alias is not None and "*" not in wanted.key_alias:
         _require_alias(connection, wanted)
     if wanted.tag is not None and not listing.has_keys(connection, wanted, "tag"):
@@ -58,15 +56,18 @@ def _require_known(connection: Connection, caller: Caller, wanted: KeyFilter) ->
         )
 
 
-def _is_known(
+def _require_owner(
     connection: Connection, caller: Caller, wanted: KeyFilter, name: str, kind: type[Principal]
-) -> bool:
+) -> None:
+    from keyctl.services.owners import may_see, missing  # noqa: PLC0415  # most lists name no owner
+
     given = getattr(wanted, name)
     found = directory.matching(connection, kind, given)
     # Who administers a team may ask for its members' keys without seeing the members.
-    return any(may_see(caller, record) for record in found) or (
-        bool(found) and listing.has_keys(connection, wanted, name)
-    )
+    if not any(may_see(caller, record) for record in found) and not (
+        found and listing.has_keys(connection, wanted, name)
+    ):
+        raise missing(kind, given)
 
 
 def _require_alias(connection: Connection, wanted: KeyFilter) -> None:

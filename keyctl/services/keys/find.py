@@ -12,7 +12,7 @@ from keyctl.errors import (
 )
 from keyctl.policy.facts import Caller
 from keyctl.records import Key
-from keyctl.services.callers import OVERSEERS
+from keyctl.services.identity import OVERSEERS
 
 # A beginning of an id stands for it from so many characters on, `key_` among them.
 SHORTEST_BEGINNING: Final = 8

@@ -17,8 +17,6 @@ from keyctl.errors import (
     UsageError,
 )
 from keyctl.records import Key, Secret, User
-from keyctl.services.callers import require_route
-from keyctl.services.keys.effective import effective
 from keyctl.services.keys.find import find, may_see, not_found, visible_to
 from keyctl.services.workspace import Workspace
 
@@ -37,7 +35,9 @@ class KeyService:
         Raises:
             KeyNotFoundError: There is none that the caller may see.
         """
-        require_route(self.workspace, "key_read", "key")
+        from keyctl.services.keys.effective import effective  # noqa: PLC0415  # no list needs it
+
+        _require_route(self.workspace, "key_read", "key")
         database = self.workspace.database
         with database.read() as connection:
             key = find(connection, given, caller=self.workspace.caller)
@@ -100,7 +100,7 @@ class KeyService:
         Raises:
             UsageError: *after* is no cursor.
         """
-        require_route(self.workspace, "key_list", "key")
+        _require_route(self.workspace, "key_list", "key")
         database = self.workspace.database
         with database.read() as connection:
             now = database.now(connection)
@@ -132,7 +132,7 @@ class KeyService:
         Raises:
             UsageError: *after* is no cursor.
         """
-        require_route(self.workspace, "key_list", "key")
+        _require_route(self.workspace, "key_list", "key")
         limited = replace(wanted, visible=visible_to(self.workspace.caller))
         place = None if after is None else _from_cursor(after)
         columns = [name for name in names if name not in ("key_id", "state")]
@@ -210,3 +210,18 @@ def _from_cursor(text: str) -> tuple[datetime, str]:
         raise UsageError(
             "--after is not a cursor that keyctl list printed", hint="take it from `next`"
         ) from None
+
+
+def _require_route(workspace: Workspace, action: str, object_type: str) -> None:
+    """Let the caller read if their key may call the route of *action*.
+
+    The local operator has no key: a list does not import the rules for it.
+
+    Raises:
+        PolicyDeniedError: It may not; that goes on record where that is possible.
+    """
+    if workspace.caller.key is None:
+        return
+    from keyctl.services.callers import require_route  # noqa: PLC0415
+
+    require_route(workspace, action, object_type)
