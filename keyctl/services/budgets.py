@@ -12,7 +12,7 @@ from keyctl.db.queries.audit import Head
 from keyctl.db.schema import RESERVABLE
 from keyctl.errors import InvalidMoneyError, KeyNotFoundError, UnreadableRowError, UsageError
 from keyctl.records import Key, Principal
-from keyctl.services.callers import administering, require_admin
+from keyctl.services.callers import administering, require_admin, require_overseer
 from keyctl.services.keys.find import find, live_key, may_see
 from keyctl.services.owners import WORD, require
 from keyctl.services.transaction import Unit, anchor, row_of
@@ -66,7 +66,12 @@ class BudgetService:
                 return
 
     def due(self) -> int:
-        """Return how many budgets would be reset."""
+        """Return how many budgets would be reset: a number about everybody's keys.
+
+        Raises:
+            DeniedError: The caller is neither an admin nor an admin viewer.
+        """
+        require_overseer(self.workspace, "how many budgets are due", "budget")
         database = self.workspace.database
         with database.read() as connection:
             return queries.count_budgets_due(connection, now=database.now(connection))

@@ -95,13 +95,14 @@ class TestReading:
             assert people.by(name, "info", people.ids[name]).exit_code == 0, name
 
     def test_the_house_is_for_admins(self, people: People) -> None:
-        """The audit trail, the database and the configuration are for admins; their viewers read."""
+        """The audit trail, the database, the configuration and counts of everybody's budgets are for admins; their viewers read."""
         for name in SEEN:
             for command in (
                 ["audit", "list"],
                 ["audit", "head"],
                 ["db", "check"],
                 ["config", "show"],
+                ["budget", "reset", "--due", "--dry-run"],
             ):
                 result = people.by(name, *command, "-o", "json")
                 wanted = 0 if name in ("root", "victor") else 4

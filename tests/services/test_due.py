@@ -8,6 +8,10 @@ from typing import Any
 
 import pytest
 from harness import STEPPER, Cli
+from world import CALLERS, World
+
+from keyctl.services.rotate.due import DueService
+from keyctl.services.workspace import Workspace
 
 KEYS = 500
 PROCESSES = {"sqlite": 4, "postgresql": 8}
@@ -75,6 +79,23 @@ def test_many_hosts_rotate_each_key_exactly_once(cli: Cli, kind: str, sunk: Path
         assert secrets[key_id][text[3:15]] == "active"
     assert cli.verdict((sunk / key_id).read_text().strip())["valid"]
     assert cli("db", "check", "-o", "json", check=True).json["left"] == []
+
+
+def test_how_many_are_due_counts_what_the_caller_may_list(workspace: Workspace) -> None:
+    """The progress of a run tells a team's admin nothing about other teams' keys."""
+    world = World(workspace)
+    for team in ("web", "else", "else"):
+        world.make({"team_id": team, "auto_rotate": True, "rotation_interval": "30d"})
+    with workspace.database.write() as connection:
+        connection.exec_driver_sql("UPDATE keys SET key_rotation_at = '2020-01-01'")
+
+    counts = {name: DueService(world.acting(CALLERS[name])).count() for name in CALLERS}
+
+    everything = {"local", "proxy_admin", "proxy_admin_viewer"}
+    of_the_team = {"org_admin", "team_admin", "service_account"}
+    assert counts == {
+        name: 3 if name in everything else 1 if name in of_the_team else 0 for name in CALLERS
+    }
 
 
 class TestWhatIsSaidOfEachKey:

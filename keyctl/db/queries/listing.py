@@ -363,13 +363,15 @@ def keys_with_suspect_sink(
     return _with_claims(connection, query.with_for_update(skip_locked=True) if lock else query)
 
 
-def count_keys_due(connection: Connection, *, due_at: datetime) -> int:
-    """Return how many keys are due for rotation, fit for it or not."""
+def count_keys_due(connection: Connection, *, due_at: datetime, visible: Visible | None) -> int:
+    """Return how many keys are due for rotation, fit for it or not; of the *visible* ones only, where some are hidden."""
     query = (
         select(func.count())
         .select_from(keys)
         .where(keys.c.deleted_at.is_(None), keys.c.key_rotation_at <= due_at)
     )
+    if visible is not None:
+        query = query.where(is_visible(visible))
     return int(connection.execute(query).scalar_one())
 
 

@@ -29,6 +29,7 @@ from keyctl.services.delivery import run_lock
 from keyctl.services.delivery.protocol import Confirmed, Delivery
 from keyctl.services.delivery.sinks import target_of
 from keyctl.services.denials import Attempt
+from keyctl.services.keys.find import visible_to
 from keyctl.services.rotate.confirm import RotationRows
 from keyctl.services.rotate.due_keys import CHUNK, Claimed, DueKeys, DueLine, line_of
 from keyctl.services.rotate.model import StagedRotation, Wanted
@@ -90,10 +91,14 @@ class DueService:
                 yield line
 
     def count(self) -> int:
-        """Return how many keys are due."""
+        """Return how many keys are due of those that the caller may list."""
         database = self.workspace.database
         with database.read() as connection:
-            return queries.count_keys_due(connection, due_at=database.now(connection))
+            return queries.count_keys_due(
+                connection,
+                due_at=database.now(connection),
+                visible=visible_to(self.workspace.caller),
+            )
 
     def _now(self) -> datetime:
         """Return the instant that decides what is due."""
