@@ -63,6 +63,7 @@ def add_copies(group: typer.Typer) -> None:
         yes: Annotated[bool, typer.Option("--yes", "-y", help="With --abort: do not ask.")] = False,
     ) -> None:
         """Move everything into another database; this one is closed to writers first."""
+        from keyctl.cli.given import naming
         from keyctl.db.database import Database
         from keyctl.services.move import MoveService
 
@@ -76,7 +77,8 @@ def add_copies(group: typer.Typer) -> None:
             raise UsageError(
                 "db copy needs a target", hint="set KEYCTL_TARGET_URL, or give --target-url"
             )
-        target = Database(given, variable="KEYCTL_TARGET_URL")
+        with naming(given.name):
+            target = Database(given.text, variable=given.name)
         try:
             again = "run the same command again: it goes on from there; --abort gives it up"
             console, steps = session.console, service.steps()

@@ -1,9 +1,10 @@
 """Read what an option, the environment, or a file that one of them names says."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from keyctl.cli.choices import require_one_of
 from keyctl.errors import SecretInArgumentError, UsageError
@@ -15,7 +16,14 @@ if TYPE_CHECKING:
 OUTPUTS: Final = ("auto", "json", "jsonl", "csv", "key", "env", "table", "wide", "github")
 
 
-def url_of(option: str | None, flag: str, variable: str) -> str | None:
+class Given(NamedTuple):
+    """A text, and the option or variable that it comes from: a command may be told of two databases."""
+
+    text: str
+    name: str
+
+
+def url_of(option: str | None, flag: str, variable: str) -> Given | None:
     """Return the URL that the option, the variable, or the file it names says.
 
     Raises:
@@ -28,23 +36,34 @@ def url_of(option: str | None, flag: str, variable: str) -> str | None:
                 f"{flag} holds a password, and arguments are visible to others",
                 hint=f"set {variable} or {variable}_FILE, or use PGPASSFILE",
             )
-        return given
+        return Given(given, flag)
     name = variable
     given = text_of(None, "", name)
     if given is None and (path := text_of(None, "", name := f"{variable}_FILE")):
         given = read_line(Path(path), what=name)
-    if given is not None:
-        _parsed(given, name)
-    return given
+    if given is None:
+        return None
+    _parsed(given, name)
+    return Given(given, name)
 
 
 def _parsed(given: str, name: str) -> "DatabaseAddress":
     from keyctl.db.urls import parse_url
 
-    try:
+    with naming(name):
         return parse_url(given)
+
+
+@contextmanager
+def naming(name: str) -> Iterator[None]:
+    """Say of what is wrong with a URL where it comes from.
+
+    Raises:
+        UsageError: With *name* before what the block said.
+    """
+    try:
+        yield
     except UsageError as error:
-        # A command may be told of two databases.
         raise UsageError(f"{name}: {error.message}", hint=error.hint) from None
 
 

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -11,6 +11,7 @@ import typer
 from keyctl.cli import inputs, screen
 from keyctl.cli.command import command, declare_group
 from keyctl.cli.console import one_line
+from keyctl.cli.given import Given, naming
 from keyctl.cli.progress import counted
 from keyctl.cli.session import Session
 from keyctl.cli.tables import show_table
@@ -115,9 +116,17 @@ def _source(
             "there is nothing to import from",
             hint="set KEYCTL_SOURCE_URL or KEYCTL_SOURCE_URL_FILE, or give --source-file",
         )
+    return _opened(url)
+
+
+@contextmanager
+def _opened(url: Given) -> "Iterator[LitellmRows]":
     from keyctl.db.litellm_source import opened
 
-    return opened(url)
+    with ExitStack() as stack:
+        with naming(url.name):
+            source = stack.enter_context(opened(url.text, variable=url.name))
+        yield source
 
 
 def _import(session: Session, order: "ImportOrder", source: "LitellmRows") -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 import typer
 
 from keyctl.cli.console import JSON_MODES, Console
-from keyctl.cli.given import output_of, text_of, url_of
+from keyctl.cli.given import Given, naming, output_of, text_of, url_of
 from keyctl.errors import (
     BatchError,
     CorruptedError,
@@ -237,7 +237,9 @@ class Session:
 
         gc.freeze()
         gc.enable()
-        return Database(self._database_url())
+        url = self._database_url()
+        with naming(url.name):
+            return Database(url.text, variable=url.name)
 
     @cached_property
     def caller(self) -> "Caller":
@@ -280,7 +282,7 @@ class Session:
 
         return None if text is None else parse_moment(text, sense=sense, now=self.database.time)
 
-    def source_url(self, given: str | None) -> str | None:
+    def source_url(self, given: str | None) -> Given | None:
         """Return the URL of the database to import from: *given* by the option, or the environment's."""
         return url_of(given, "--source-url", "KEYCTL_SOURCE_URL")
 
@@ -297,19 +299,20 @@ class Session:
             return workspace
         return replace(workspace, mint=self._ahead.mint, hash=self._ahead.hash)
 
-    def target_url(self, given: str | None) -> str | None:
+    def target_url(self, given: str | None) -> Given | None:
         """Return the URL of the database to copy to: *given* by the option, or the environment's."""
         return url_of(given, "--target-url", "KEYCTL_TARGET_URL")
 
-    def _database_url(self) -> str:
+    def _database_url(self) -> Given:
         given = url_of(self.common.database_url, "--database-url", "KEYCTL_DATABASE_URL")
         if given is not None:
             return given
+        name = "database_url_file"
         if self.config_path is not None and (path := self.settings.database_url_file) is not None:
-            return read_line(Path(path), what="database_url_file")
+            return Given(read_line(Path(path), what=name), name)
         from keyctl.config.folders import data_folder
 
-        return f"sqlite:///{data_folder() / 'keyctl.db'}"
+        return Given(f"sqlite:///{data_folder() / 'keyctl.db'}", "KEYCTL_DATABASE_URL")
 
     def _runs_folder(self) -> Path:
         if (path := self.database.path) is not None:

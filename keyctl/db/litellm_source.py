@@ -231,8 +231,10 @@ class LitellmDatabase:
 
 
 @contextmanager
-def opened(text_url: str) -> Iterator[LitellmDatabase]:
+def opened(text_url: str, *, variable: str = _VARIABLE) -> Iterator[LitellmDatabase]:
     """Open LiteLLM's database for one read-only transaction; its own `DATABASE_URL` will do.
+
+    *variable* is the one that says which database it is.
 
     Raises:
         UsageError: It is no URL, or of another kind of database.
@@ -242,7 +244,7 @@ def opened(text_url: str) -> Iterator[LitellmDatabase]:
     engine = _engine(address)
     try:
         with (
-            translated(address, variable=_VARIABLE),
+            translated(address, variable=variable),
             engine.connect() as connection,
         ):
             if engine.name == "sqlite":

@@ -15,7 +15,7 @@ from keyctl.errors import Violation
 from keyctl.policy import holdings, models, operations
 from keyctl.policy.bounds import Filled, shown
 from keyctl.policy.facts import Facts
-from keyctl.policy.holdings import GATEWAY, Compare, Holding
+from keyctl.policy.holdings import GATEWAY, Compare, Excess, Holding
 from keyctl.policy.rule import Rule
 from keyctl.records import DEFAULT_ROUTES, Key, Tier
 
@@ -71,13 +71,27 @@ def check(facts: Facts, row: "_Row") -> Iterable[Violation]:
     if excess is None:
         return
     misspelt = f": {excess.misspelt}" if excess.misspelt else ""
+    is_time = row.fields == ("expires",)
     yield Violation(
         rule=row.rule,
         field=row.fields[0],
-        message=f"is more than the caller's own key has{row.why}{misspelt}",
+        message=_too_late(facts, excess)
+        if is_time
+        else f"is more than the caller's own key has{row.why}{misspelt}",
         bound=excess.bound,
         value=excess.value,
     )
+
+
+def _too_late(facts: Facts, excess: Excess) -> str:
+    """Return in words when the key would end, and when the caller's own does."""
+    # People need no fractions of a second; the bound and the value have them.
+    value, bound = (None if at is None else f"{at[:19]}Z" for at in (excess.value, excess.bound))
+    asked = "it would never end" if value is None else f"it would end {value}"
+    own = facts.caller.key
+    issues = own is not None and own.may_issue is not None and not _rotates_itself(facts)
+    ceiling = "may issue keys until" if issues else "ends"
+    return f"{asked}, and the caller's own key {ceiling} {bound}"
 
 
 def _holding(facts: Facts) -> Holding:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from harness import Cli
+from inside import Inside
 from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import make_url
 
@@ -320,6 +321,56 @@ class TestTheDatabase:
         """What keyctl cannot use is a usage error."""
         result = bare_cli("generate", environment={"KEYCTL_DATABASE_URL": url})
         assert (result.exit_code, result.stdout) == (2, "")
+
+    @pytest.mark.parametrize(
+        ("query", "said"),
+        [
+            ("?sslmod=require", "has a parameter that PostgreSQL does not know"),
+            ("?sslmode=require&sslmode=disable", "gives a parameter twice"),
+            ("?host=a,b&port=1,2,3", "has hosts and ports that do not fit together"),
+        ],
+    )
+    @pytest.mark.parametrize(
+        ("name", "command"),
+        [
+            ("--database-url", "list"),
+            ("KEYCTL_DATABASE_URL", "list"),
+            ("KEYCTL_DATABASE_URL_FILE", "list"),
+            ("database_url_file", "list"),
+            ("--target-url", "db copy"),
+            ("KEYCTL_TARGET_URL", "db copy"),
+            ("--source-url", "import litellm"),
+            ("KEYCTL_SOURCE_URL_FILE", "import litellm"),
+        ],
+    )
+    @pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+    def test_a_url_that_the_driver_refuses_is_told_by_where_it_comes_from(
+        self,
+        cli: Cli,
+        inside: Inside,
+        tmp_path: Path,
+        name: str,
+        command: str,
+        query: str,
+        said: str,
+    ) -> None:
+        """A command may be told of two databases; the value itself is not repeated."""
+        url, file = f"postgresql:///keys{query}", tmp_path / "url"
+        file.write_text(url)
+        arguments = command.split()
+        if command == "list":
+            inside.environment.pop("KEYCTL_DATABASE_URL")
+        if name.startswith("--"):
+            arguments += [name, url]
+        elif name == "database_url_file":
+            cli.configure(f'bcrypt_cost = 4\n{name} = "{file}"\n')
+        else:
+            inside.environment[name] = str(file) if name.endswith("_FILE") else url
+
+        result = inside(*arguments)
+
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert result.stderr.startswith(f"error: {name}: the database URL {said}\n")
 
 
 class TestWhereTheKeyGoes:

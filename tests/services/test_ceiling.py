@@ -258,6 +258,37 @@ class TestAChange:
         ada = local.generate({"user_id": "ada", "duration": "2d"})
         assert refused(ada.update, key.key_id, {"duration": "3d"}) == {"caller.expires"}
 
+    def test_of_the_end_is_refused_in_words(self, local: Holder) -> None:
+        """When it would end, and when the caller's own key does."""
+        ada = local.generate({"user_id": "ada", "expires": "2040-01-01T00:00:00Z"})
+        wanted = {"expires": "2041-01-01T00:00:00Z"}
+
+        with pytest.raises(PolicyDeniedError) as caught:
+            ada.generate(wanted)
+
+        (violation,) = caught.value.violations
+        assert violation.message == (
+            "it would end 2041-01-01T00:00:00Z, and the caller's own key ends 2040-01-01T00:00:00Z"
+        )
+
+    def test_of_no_end_is_refused_in_words(self, local: Holder) -> None:
+        """And what a key may issue ends by what it may, not by its own end."""
+        poor = local.generate({"user_id": "ada", "expires": "2040-01-01T00:00:00Z"})
+        rich = local.generate({"user_id": "ada"})
+        ci = local.generate({"user_id": "ada", "may_issue": {"duration": "90d"}})
+
+        with pytest.raises(PolicyDeniedError) as caught:
+            poor.rotate(rich.key_id)
+        with pytest.raises(PolicyDeniedError) as issued:
+            ci.generate({"duration": "91d"})
+
+        assert {item.message for item in caught.value.violations} == {
+            "it would never end, and the caller's own key ends 2040-01-01T00:00:00Z"
+        }
+        assert (
+            "and the caller's own key may issue keys until 20" in issued.value.violations[0].message
+        )
+
     def test_of_the_owner_is_for_admins(self, local: Holder) -> None:
         tina = local.generate({"user_id": "tina", "team_id": "web"})
         key = local.generate({"user_id": "ada", "team_id": "web"})
