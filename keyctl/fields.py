@@ -227,6 +227,9 @@ def _violation(model: type[BaseModel], item: Any) -> Violation:
         inner = _unknown(path[-1], _names_at(model, path[:-1]))
         return Violation(rule=inner.rule, field=".".join(path), message=inner.message)
     kind = "value" if item["type"] == "value" else "type"
+    if path[-1:] == ["[key]"]:  # pydantic's word for a name in a dictionary
+        message = f"the name {path[-2][:80]!r} {_message(item)}"
+        return Violation(rule=f"request.{kind}", field=".".join(path[:-2]), message=message)
     return Violation(rule=f"request.{kind}", field=".".join(path), message=_message(item))
 
 

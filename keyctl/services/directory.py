@@ -27,6 +27,7 @@ from keyctl.services.callers import (
 from keyctl.services.identity import OVERSEERS
 from keyctl.services.keys.follow import follow_team
 from keyctl.services.leaving import What, left_by, refuse_revival, settle, without_owner
+from keyctl.services.limit_warnings import warnings_about_owner
 from keyctl.services.owner_standing import standing_of
 from keyctl.services.owners import (
     COMMAND,
@@ -72,6 +73,7 @@ class DirectoryService:
             if kind is User:
                 refuse_revival(unit.connection, object_id)
             unit.record(f"{word}_created", word, object_id, after=row_of(record))
+        self.workspace.warnings.extend(warnings_about_owner(record, values.keys()))
         return _answer(record, unit)
 
     def update(
@@ -116,6 +118,7 @@ class DirectoryService:
                 self._follow(unit, before, after)
             if "max_budget" in values:
                 self._warn_if_spent(after)
+        self.workspace.warnings.extend(warnings_about_owner(after, values.keys()))
         return {**_answer(after, unit), **({"keys": left} if left else {})}
 
     def _follow(self, unit: Unit, before: Team, after: Team) -> None:

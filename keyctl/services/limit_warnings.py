@@ -1,14 +1,18 @@
 """Say what a person should know about limits that break no rule: nobody enforces them, or they are spent."""
 
-from collections.abc import Collection
-from typing import Final
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any, Final
 
 from keyctl import limits, money
-from keyctl.records import Key
+from keyctl.nearest import each_meant, nearest
+from keyctl.policy import models
+from keyctl.purses import is_of_model
+from keyctl.records import Key, Principal
 
 _SAID: Final = {
     "guardrails": "without a licence make LiteLLM refuse every request of the key",
 }
+_PER_MODEL: Final = ("model_max_budget", "model_rpm_limit", "model_tpm_limit")
 
 
 def warnings_about_limits(key: Key, named: Collection[str] | None = None) -> list[str]:
@@ -18,7 +22,39 @@ def warnings_about_limits(key: Key, named: Collection[str] | None = None) -> lis
         for field in limits.unenforced()
         if getattr(key, field, None) or key.gateway.get(field)
     ]
+    limited = {field: getattr(key, field) for field in _PER_MODEL}
+    found += _misnamed(limited, models.named_models(key), also=key.gateway.get("aliases") or {})
     if key.max_budget is not None and key.spend >= key.max_budget:
         spent = money.dollars(key.spend)
         found.append(f"max_budget is spent already: ${spent} of ${money.dollars(key.max_budget)}")
     return [line for line in found if named is None or line.partition(" ")[0] in named]
+
+
+def warnings_about_owner(owner: Principal, named: Collection[str]) -> list[str]:
+    """Return what a person should know about the limits that a team, user or organization was just given."""
+    limited = {field: getattr(owner, field, None) or {} for field in _PER_MODEL if field in named}
+    return list(_misnamed(limited, owner.models))
+
+
+def _misnamed(
+    limited: Mapping[str, Mapping[str, Any]],
+    allowed: Sequence[str],
+    *,
+    also: Collection[str] = (),
+) -> Iterator[str]:
+    """Yield a line for each field that limits a model which is not *allowed*, but like one that is.
+
+    One that is like none may be of a group of models, which is known where keys are used.
+    """
+    known = models.proper_names(allowed)
+    for field, names in limited.items():
+        outside = [
+            name
+            for name in names
+            if name not in also
+            and not models.is_allowed(name, allowed)
+            and not any(is_of_model(name, model) for model in known)
+            and nearest(name, known)
+        ]
+        if outside:
+            yield f"{field} names what is not in the list of models: {each_meant(outside, known)}"
