@@ -61,7 +61,7 @@ def add_to(app: typer.Typer) -> None:
             session, keys, limited(wanted, (team, user, org), state), expect_count, yes=yes
         )
         if dry_run:
-            _show_plan(session, given, "delete")
+            _show_plan(session, given, "delete", named=bool(keys))
             return
         confirm(session, "delete", given, yes=yes, filtered=not keys, asks_for_one=True)
         service = EndingService(session.workspace)
@@ -163,7 +163,7 @@ def _declare_block(app: typer.Typer, verb: str, words: str, *, blocked: bool) ->
             session, keys, limited(wanted, (team, user, org), state), expect_count, yes=yes
         )
         if dry_run:
-            _show_plan(session, given, verb)
+            _show_plan(session, given, verb, named=bool(keys))
             return
         confirm(session, verb, given, yes=yes, filtered=not keys)
         service = EndingService(session.workspace)
@@ -192,7 +192,12 @@ def _report(session: Session, ended: "Sequence[Ended]", *, stops: bool) -> None:
             warn_of_issued(session, done)
 
 
-def _show_plan(session: Session, given: Sequence[str], verb: str) -> None:
+def _show_plan(session: Session, given: Sequence[str], verb: str, *, named: bool) -> None:
+    """Show what would be done; keys that were *named*, not found by a filter, are looked for first."""
+    from keyctl.services.keys.read import KeyService
+
+    if named:
+        KeyService(session.workspace).require_live(given)
     keys = [public(key) for key in given]
     if session.wants_json:
         session.console.json({"would": verb, "keys": keys})

@@ -142,6 +142,22 @@ class TestEndings:
         ]
 
 
+class TestDryRunsOfEndings:
+    @pytest.mark.parametrize("verb", ["block", "unblock", "delete"])
+    def test_a_key_that_is_not_there_is_not_found(self, inside: Inside, verb: str) -> None:
+        """As the run itself says it: a misspelt name, and a key that is deleted."""
+        inside("generate", "--alias", "here", check=True)
+        inside("generate", "--alias", "gone", check=True)
+        inside("delete", "gone", check=True)
+
+        for name in ("her", "gone"):
+            would = inside(verb, "here", name, "--dry-run", "-o", "json")
+            run = inside(verb, name, "-o", "json")
+
+            assert (would.exit_code, would.stdout, would.error) == (3, "", run.error)
+        assert inside(verb, "here", "--dry-run").stdout == f"would {verb} here\n"
+
+
 class TestSpend:
     def test_amounts_are_added_exactly(self, cli: Cli) -> None:
         """Twenty processes that add a nano-dollar each add twenty."""
