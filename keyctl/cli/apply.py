@@ -2,6 +2,7 @@
 
 import os
 import stat
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +18,7 @@ from keyctl.cli.session import Session
 from keyctl.errors import BatchError, DeliveryError, KeyctlError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from keyctl.db.queries.audit import Head
     from keyctl.services.fleet.model import Plan
@@ -81,14 +82,11 @@ def add_to(app: typer.Typer) -> None:
             if saved is None and found.does_something:
                 _ask(session, found, yes=yes)
 
-        applied = FleetService(session.workspace).apply(
-            order,
-            head=head,
-            ends=expect_count,
-            sink_of=None if out_dir is None else folder_sink(session, Path(out_dir)),
-            agreed=agreed,
-        )
-        _show(session, applied, order)
+        with folder_sink(session, out_dir) as sink_of:
+            applied = FleetService(session.workspace).apply(
+                order, head=head, ends=expect_count, sink_of=sink_of, agreed=agreed
+            )
+            _show(session, applied, order)  # the keys are made while they are shown
 
 
 def _saved(path: str) -> "tuple[FleetOrder, Head, list[Any]]":
@@ -161,18 +159,35 @@ def _ask(session: Session, found: "Plan", *, yes: bool) -> None:
         )
 
 
-def folder_sink(session: Session, folder: Path) -> "Callable[[Target], Sink]":
-    """Return what makes a file of 0600 for each key in *folder*, named by its alias.
+@contextmanager
+def folder_sink(
+    session: Session, out_dir: str | None
+) -> "Iterator[Callable[[Target], Sink] | None]":
+    """Give what makes a file of 0600 for each key in a folder, named by its alias; None without a folder.
+
+    A folder that was made for it and stays empty is removed again.
 
     Raises:
         DeliveryError: The folder cannot be made, or others may read it.
     """
+    if out_dir is None:
+        yield None
+        return
+    made = _make_folder(Path(out_dir))
+    try:
+        yield _in_folder(session, Path(out_dir))
+    finally:
+        with suppress(OSError):  # it has a file, or somebody else removed it
+            for folder in made:
+                folder.rmdir()
+
+
+def _in_folder(session: Session, folder: Path) -> "Callable[[Target], Sink]":
     from keyctl.services.delivery.overwrite import replaceable
     from keyctl.services.delivery.sinks import ENV_VAR
     from keyctl.sinks.file import FileSink
     from keyctl.sinks.templates import encoded
 
-    _make_folder(folder)
     may_go = replaceable(session.workspace)
 
     def sink_of(target: "Target") -> "Sink":
@@ -189,8 +204,10 @@ def folder_sink(session: Session, folder: Path) -> "Callable[[Target], Sink]":
     return sink_of
 
 
-def _make_folder(folder: Path) -> None:
+def _make_folder(folder: Path) -> list[Path]:
+    """Make the folder, and those that it is in; return those that were not there, it first."""
     try:
+        missing = [path for path in (folder, *folder.parents) if not path.exists()]
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         mode = stat.S_IMODE(folder.stat().st_mode)
     except OSError as error:
@@ -201,6 +218,7 @@ def _make_folder(folder: Path) -> None:
         raise DeliveryError(
             f"others may look into {folder}, where keys would be", hint=f"chmod 700 {folder}"
         )
+    return missing
 
 
 def _show(session: Session, applied: "Applied", order: "FleetOrder") -> None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import typer
@@ -17,7 +16,7 @@ from keyctl.cli.session import Session
 from keyctl.errors import BatchError, ExitCode, KeyctlError
 
 if TYPE_CHECKING:
-    from keyctl.services.issue.generate_each import Done
+    from keyctl.services.issue.generate_each import Done, EachService, Job
     from keyctl.services.issue.generate_rows import JudgedRow
     from keyctl.sinks.base import Parcel, Sink, Target
 
@@ -52,25 +51,10 @@ def generate_rows(
     if dry_run:
         _show_verdicts(session, judged)
         return
-    report = _Report(session)
-    in_folder = None if out_dir is None else folder_sink(session, Path(out_dir))
-
-    def sink_of(target: "Target") -> "Sink":
-        return in_folder(target) if in_folder is not None else report.shown(target)
-
-    jobs = service.jobs(judged, sink_of)
-    taken = [item for item in judged if item.error is not None]
-    try:
-        again = "run it again: keys that are there are refused, the others made"
-        with counted(session.console, "making keys", len(jobs), go_on=again, lines=True) as step:
-            for item in taken:
-                if item.error is not None:
-                    report.failed(item.row.request.key_alias, item.error)
-            for done in EachService(session.workspace, overrides, reason).generate(jobs):
-                report.told(done)
-                step(1)
-    finally:
-        report.close()
+    with folder_sink(session, out_dir) as in_folder:
+        report = _Report(session)
+        jobs = service.jobs(judged, in_folder or report.shown)
+        _make(session, judged, EachService(session.workspace, overrides, reason), jobs, report)
     if not session.wants_json:
         session.console.note(f"{screen.count(report.made, 'key')} made, {report.refused} not")
     if report.refused:
@@ -79,6 +63,27 @@ def generate_rows(
             f" {screen.were(report.refused)} not made",
             hint="the lines say why",
         )
+
+
+def _make(
+    session: Session,
+    judged: "Sequence[JudgedRow]",
+    service: "EachService",
+    jobs: "Sequence[Job]",
+    report: "_Report",
+) -> None:
+    """Make the keys, and tell what became of each row."""
+    try:
+        again = "run it again: keys that are there are refused, the others made"
+        with counted(session.console, "making keys", len(jobs), go_on=again, lines=True) as step:
+            for item in judged:
+                if item.error is not None:
+                    report.failed(item.row.request.key_alias, item.error)
+            for done in service.generate(jobs):
+                report.told(done)
+                step(1)
+    finally:
+        report.close()
 
 
 def _show_verdicts(session: Session, judged: "Sequence[JudgedRow]") -> None:

@@ -117,6 +117,24 @@ class TestGenerate:
         }
         assert world.verdict((folder / "ann").read_text("utf-8").strip())["valid"]
 
+    def test_a_folder_for_keys_that_are_not_made_is_not_left(self, world: Cli) -> None:
+        """A list or a fleet that is denied leaves no empty folder; what was there before stays."""
+        (world.home / "bad.csv").write_text(
+            "key_alias,team_id,max_budget\nann,nowhere,5\n", "utf-8"
+        )
+        (world.home / "there").mkdir(mode=0o700)
+
+        for folder in ("new/deep", "there"):
+            denied = world("generate", "--from", "bad.csv", "--out-dir", folder)
+            assert denied.exit_code != 0
+        (world.home / "fleet.yaml").write_text(
+            "version: 1\nkeys:\n  nightly: {team_id: nowhere}\n", "utf-8"
+        )
+        assert world("apply", "fleet.yaml", "--yes", "--out-dir", "new/deep").exit_code != 0
+
+        assert (world.home / "new").exists() is False
+        assert (world.home / "there").is_dir()
+
     def test_from_standard_input(self, world: Cli) -> None:
         """`--from -` reads JSON lines from stdin."""
         rows = '{"key_alias": "one", "team_id": "web"}\n{"key_alias": "two", "team_id": "web"}\n'
