@@ -62,12 +62,15 @@ def _changed(noun: str) -> Schema:
 
 
 def _page(noun: str) -> Schema:
-    """Return the schema of what `info` answers: the record, its members, what is left, its keys by spend."""
+    """Return the schema of what `info` answers: the record, its members or its teams, what is left, its keys by spend."""
     key = {"key_id": WORD, "key_alias": TEXT, "spend": MONEY, "max_budget": MONEY}
     keys = {"count": NUMBER, "spend": MONEY, "dearest": rows(whole(key))}
     properties = {**_principal(noun), "left": MONEY, "keys": whole(keys)}
     if noun == "team":
         properties["members_with_roles"] = rows(whole(_member()))
+    elif noun == "user":
+        for word in ("team", "organization"):
+            properties[f"{word}s"] = rows(whole({f"{word}_id": WORD, "role": WORD}))
     elif noun == "org":
         properties["members_with_roles"] = rows(whole({"user_id": WORD, "role": WORD}))
     return whole(properties)

@@ -14,6 +14,10 @@ _MEMBERS: Final = (
     pipe_only("max_budget", "money"),
     Column("spend", "spent", "spent", rank=2),
 )
+_MEMBERSHIPS: Final = {
+    word: (Column(f"{word}_id", word, "id", rank=0), Column("role", rank=1))
+    for word in ("team", "organization")
+}
 _WORDS: Final = {"team_id": "team", "user_id": "user", "organization_id": "organization"}
 _KEYS: Final = (
     Column("key_id", "key", "id", rank=0),
@@ -31,13 +35,18 @@ def show_owner(session: Session, view: dict[str, Any]) -> None:
     shown = {
         name: value
         for name, value in view.items()
-        if name not in ("keys", "members_with_roles") and value not in (None, [], {})
+        if name not in ("keys", "members_with_roles", "teams", "organizations")
+        and value not in (None, [], {})
     }
     show_facts(console, [_fact(name, value, view, now) for name, value in shown.items()])
     if members:
         show_heading(console, f"{len(members)} {'member' if len(members) == 1 else 'members'}")
         columns = _MEMBERS if any("spend" in member for member in members) else _MEMBERS[:2]
         show_table(console, columns, members, now=now)
+    for word, columns in _MEMBERSHIPS.items():
+        if belongs := view.get(f"{word}s"):
+            show_heading(console, f"member of {screen.count(len(belongs), word)}")
+            show_table(console, columns, belongs, now=now)
     if keys["count"]:
         exist, them = ("exists", "it") if keys["count"] == 1 else ("exist", "them")
         many, spent = screen.count(keys["count"], "key"), screen.money(keys["spend"])

@@ -211,7 +211,7 @@ class DirectoryService:
         return [{"key_id": key.id, "key_alias": key.key_alias, "would": keys} for key in left]
 
     def info(self, kind: type[P], object_id: str) -> dict[str, Any]:
-        """Return the view of one: its members, what is left of its budget, and its keys by spend.
+        """Return the view of one: its members, or its teams, what is left of its budget, and its keys by spend.
 
         Of the keys those count that the caller may see.
 
@@ -230,6 +230,8 @@ class DirectoryService:
             view = {**_shown(caller, record, members), **standing_of(connection, caller, record)}
             if kind is Team:
                 view["members_with_roles"] = _members_with_limits(connection, object_id)
+            elif kind is User:
+                view |= _memberships(connection, object_id)
         return view
 
     def page(
@@ -279,6 +281,18 @@ def _members_with_limits(connection: Connection, team_id: str) -> list[dict[str,
         is_limited = any(view[name] is not None for name in views.MEMBER_LIMITS)
         shown.append(view if is_limited else {"user_id": member.user_id, "role": member.role})
     return shown
+
+
+def _memberships(connection: Connection, user_id: str) -> dict[str, list[dict[str, str]]]:
+    """Return the teams and organizations of a user, with the role in each."""
+    kinds: tuple[type[Principal], ...] = (Team, Organization)
+    return {
+        f"{WORD[kind]}s": [
+            {f"{WORD[kind]}_id": object_id, "role": role}
+            for object_id, role in directory.memberships(connection, kind, user_id).items()
+        ]
+        for kind in kinds
+    }
 
 
 def new_owner(unit: Unit, kind: type[P], object_id: str, values: Mapping[str, Any]) -> P:

@@ -124,4 +124,38 @@ class TestOwnerPage:
         assert (view["left"], view["keys"]["count"], view["keys"]["spend"]) == (10, 2, 3)
         assert [key["key_alias"] for key in view["keys"]["dearest"]] == ["b", "a"]
         assert "1 member\n" in shown
+        assert view["members_with_roles"] == [{"user_id": "ada", "role": "user"}]
         assert "2 keys that exist, $3 spent with them" in shown
+
+    def test_of_a_user_has_teams_and_organizations_with_roles(self, inside: Inside) -> None:
+        """Also to the user, and empty lists where there are none."""
+        inside("org", "create", "acme", check=True)
+        inside("team", "create", "web", "--org", "acme", check=True)
+        inside("team", "create", "data", check=True)
+        for user in ("ada", "eve"):
+            inside("user", "create", user, check=True)
+        inside("org", "add-member", "acme", "ada", check=True)
+        inside("team", "add-member", "web", "ada", "--role", "admin", check=True)
+        inside("team", "add-member", "data", "ada", check=True)
+        own = inside("generate", "--user", "ada", check=True).stdout.strip()
+
+        view = inside("user", "info", "ada", "-o", "json", check=True).json
+        shown = inside(
+            "user", "info", "ada", environment={"KEYCTL_API_KEY": own}, check=True
+        ).stdout
+        other = inside("user", "info", "eve", "-o", "json", check=True).json
+
+        assert view["teams"] == [
+            {"team_id": "data", "role": "user"},
+            {"team_id": "web", "role": "admin"},
+        ]
+        assert view["organizations"] == [{"organization_id": "acme", "role": "internal_user"}]
+        assert (other["teams"], other["organizations"]) == ([], [])
+        lines = [line.split() for line in shown.splitlines()]
+        start = lines.index(["member", "of", "2", "teams"])
+        assert lines[start + 1 : start + 4] == [
+            ["team_id", "role"],
+            ["data", "user"],
+            ["web", "admin"],
+        ]
+        assert ["member", "of", "1", "organization"] in lines
