@@ -161,6 +161,8 @@ class Console:
                 # One line, and in it what would be allowed: said twice, people look for the difference.
                 (broken,) = error.violations
                 lines = [f"error: denied by {broken.rule}: {one_line(told(broken))}"]
+            elif [item.message for item in error.violations] == [error.message]:
+                pass  # there is no more to tell
             elif len(error.violations) > 1 or error.exit_code in _TELL_EACH:
                 lines += [f"  {item.rule}: {one_line(told(item))}" for item in error.violations]
             if error.hint:

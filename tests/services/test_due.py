@@ -291,3 +291,21 @@ class TestBadInput:
         assert [item["rule"] for item in result.error["violations"]] == ["key.rotatable"]
         assert len(cli.secrets()[key_id]) == 1
         assert list(sunk.iterdir()) == []
+
+    def test_of_a_blocked_key_says_what_helps(self, cli: Cli) -> None:
+        """Without the name of the rule, which nobody can step over."""
+        key_id = make(cli)
+        cli("block", key_id, check=True)
+
+        result = cli("rotate", key_id, "--grace", "none")
+
+        assert (result.exit_code, result.stderr.splitlines()) == (
+            4,
+            [
+                "error: the key is blocked, and a rotation revives nothing",
+                (
+                    f"hint: keyctl delete {key_id} && keyctl generate …, or keyctl unblock {key_id}"
+                    f" and then keyctl rotate {key_id} --grace none"
+                ),
+            ],
+        )

@@ -7,7 +7,7 @@ from sqlalchemy import Connection
 
 from keyctl import keystring, lifecycle
 from keyctl.config.settings import Settings
-from keyctl.errors import Violation
+from keyctl.errors import PolicyDeniedError, Violation
 from keyctl.policy import engine
 from keyctl.policy.facts import Caller, Facts
 from keyctl.records import Key
@@ -53,8 +53,24 @@ def refuse_unfit(
             supplied_is_strong=None if supplied is None else keystring.is_strong(supplied),
         )
         violations = [*_added(facts, changed), *violations]
+    if [item.rule for item in violations] == ["key.rotatable"]:
+        raise PolicyDeniedError(
+            violations[0].message, hint=_way_out(key, state), violations=violations
+        )
     if violations:
         raise engine.refuse(violations)
+
+
+def _way_out(key: Key, state: str) -> str:
+    """Return what a person types instead of rotating a key that is in this state."""
+    if state == "blocked":
+        return (
+            f"keyctl delete {key.id} && keyctl generate …,"
+            f" or keyctl unblock {key.id} and then keyctl rotate {key.id} --grace none"
+        )
+    if state == "pending":
+        return "its keyctl generate is not done: wait for it, or run it again"
+    return "make another with keyctl generate"
 
 
 def _added(before: Facts, after: Facts) -> list[Violation]:
