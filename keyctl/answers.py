@@ -37,7 +37,7 @@ def status_response() -> Schema:
     budgets = {"reset_due": NUMBER, "nearly_spent": rows(whole(spent))}
     return whole(
         {
-            "database": whole({"url": WORD, "revision": WORD}),
+            "database": whole({"url": WORD, "revision": WORD, "state": WORD}),
             "caller": WORD,
             "keys": whole(dict.fromkeys(lifecycle.KEY_STATES, NUMBER)),
             "unfinished": NUMBER,
@@ -238,7 +238,8 @@ def _stands(**properties: Schema) -> Callable[[], Schema]:
 def _copy() -> Schema:
     counts = {"type": "object", "additionalProperties": NUMBER}
     places = {"source": WORD, "target": WORD, "state": {"enum": ["moved", "open"]}}
-    return whole({**places, "rows": counts, "audit": HEAD}, "target", "rows")
+    told = {**places, "copied": TRUTH, "rows": counts, "audit": HEAD}
+    return whole(told, "target", "copied", "rows")
 
 
 def _config() -> Schema:

@@ -1,7 +1,9 @@
 """Declare the commands of keyctl db that copy the whole database, or let it grow no further."""
 
+import os
+import shlex
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -11,6 +13,9 @@ from keyctl.cli.many import ask, can_ask
 from keyctl.cli.progress import counted
 from keyctl.cli.session import Session
 from keyctl.errors import UsageError
+
+if TYPE_CHECKING:
+    from keyctl.db.database import Database
 
 _TWO_ALIVE: Final = (
     "Everything is in the new database already. If both are used, both rotate the same keys."
@@ -67,6 +72,7 @@ def add_copies(group: typer.Typer) -> None:
         from keyctl.db.database import Database
         from keyctl.services.move import MoveService
 
+        session.tells_move = False  # what this command says of itself is more
         service, given = MoveService(session.workspace), session.target_url(target_url)
         if abort:
             if not yes and service.is_complete() and can_ask():
@@ -89,8 +95,21 @@ def add_copies(group: typer.Typer) -> None:
         if session.wants_json:
             session.console.json(report)
         else:
-            show_view(session, {**report, "rows": sum(report["rows"].values())})
+            copied, rows = report.pop("copied"), sum(report["rows"].values())
+            show_view(session, {**report, "rows": rows})
+            if not copied:
+                session.console.note("it was moved before; nothing was copied now")
             session.console.note(
-                "now name the new database, in KEYCTL_DATABASE_URL_FILE or the configuration;"
-                " the old one is closed to writers"
+                f"now name the new database: {_naming(target, target_url)}, or database_url_file in the"
+                " configuration; the old one is closed to writers"
             )
+
+
+def _naming(target: "Database", option: str | None) -> str:
+    """Return the line of a shell that makes the new database the one that is used."""
+    file = os.environ.get("KEYCTL_TARGET_URL_FILE")
+    if file and not option and not os.environ.get("KEYCTL_TARGET_URL"):
+        return f"export KEYCTL_DATABASE_URL_FILE={shlex.quote(os.path.abspath(file))}"
+    line = f"export KEYCTL_DATABASE_URL={shlex.quote(target.shown)}"
+    has_more = target.address.url.password or target.address.url.query
+    return f"{line} with the URL's password and parameters" if has_more else line

@@ -17,6 +17,7 @@ from keyctl.cli.console import JSON_MODES, Console
 from keyctl.cli.given import Given, naming, output_of, text_of, url_of
 from keyctl.errors import (
     BatchError,
+    BeingMovedError,
     CorruptedError,
     KeyctlError,
     NotFoundError,
@@ -62,6 +63,7 @@ class Session:
         self._can_override = can_override
         self.console = console
         self.output = output_of(common.output, outputs)
+        self.tells_move = True  # cleared by the command that moves the database itself
         self._ahead: Ahead | None = None
 
     def __enter__(self) -> Self:
@@ -88,6 +90,7 @@ class Session:
                     self.console.warn(warning)
             self.workspace.close()
         if "database" in self.__dict__:
+            self._warn_of_move(error)
             self.database.engine.dispose()
         if error is None or isinstance(error, (BatchError, typer.Exit)):
             self._name_unreadable()
@@ -154,6 +157,14 @@ class Session:
     def _warn(self, waiting: dict[str, str]) -> None:
         for hook, reason in waiting.items():
             self.console.warn(f"{hook}: {reason}; tried again by keyctl events deliver")
+
+    def _warn_of_move(self, error: BaseException | None) -> None:
+        """Say that what was read is the old one of two databases; an error that is JSON stays alone."""
+        alone = isinstance(error, BeingMovedError) or (
+            self.console.speaks_json and isinstance(error, KeyctlError)
+        )
+        if self.tells_move and self.database.move is not None and not alone:
+            self.console.warn(self.database.move.told)
 
     @property
     def wants_json(self) -> bool:

@@ -71,6 +71,7 @@ def _facts(found: dict[str, Any], now: Any) -> list[Fact]:
     ending, nearly = found["ending_within_7d"], budgets["nearly_spent"]
     lines = [
         Fact("database", f"{found['database']['url']} (schema {found['database']['revision']})"),
+        *_move(found["database"]["state"]),
         Fact("acting as", found["caller"]),
         Fact("keys", live or "none"),
         _count("unfinished", found["unfinished"], "keyctl db check"),
@@ -108,6 +109,14 @@ def _facts(found: dict[str, Any], now: Any) -> list[Fact]:
     ]
     lines.append(Fact("audit head", f"{found['audit']['seq']} {found['audit']['head']}"))
     return lines
+
+
+def _move(state: str) -> list[Fact]:
+    """Return the line that says that this is the old one of two databases."""
+    if state == "current":
+        return []
+    told = {"moved": "moved: all of it is in another one", "moving": "being moved to another one"}
+    return [Fact("", f"{told.get(state, state)}, and closed to writers", "red")]
 
 
 def _count(label: str, count: int, look: str) -> Fact:

@@ -25,6 +25,7 @@ from keyctl.db.schema import (
     HEAD,
     RECORDABLE,
     REVISION,
+    Move,
     check_readable,
     check_recordable,
     check_writable,
@@ -68,6 +69,7 @@ class Database:
         self._patience = patience
         self._prepared = False
         self.upgraded_from: str | None = None  # the schema that this process has brought to its own
+        self.move: Move | None = None  # that a reading transaction found it to be part of
         self.has_groups = False  # set by who has written the configuration's groups of models
         self.is_swept = False  # set by who has archived what crashed runs left
         self._watch = Watch()
@@ -113,8 +115,9 @@ class Database:
                 self._watched(connection),
                 connection.begin(),
             ):
-                connection.info[REVISION] = current_revision(connection)
-                check_readable(connection.info[REVISION], oldest=oldest)
+                connection.info[REVISION] = revision = current_revision(connection)
+                check_readable(revision, oldest=oldest)
+                self.move = None if revision == HEAD else move_of(revision)
                 yield connection
 
     @contextmanager

@@ -67,6 +67,11 @@ class Move:
         """Return what stands in the table of the revision."""
         return f"{self.revision}_{self.stage}_{self.id}"
 
+    @property
+    def told(self) -> str:
+        """Return what is said to who reads the database."""
+        return "; ".join(_TOLD[self.stage])
+
 
 def move_of(revision: str | None) -> Move | None:
     """Return the move that a database is part of, None if it is part of none."""

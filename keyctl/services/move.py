@@ -53,6 +53,7 @@ class MoveService:
             )
         move = self._found(target) or self._begun(target, step)
         rows = self._rows_moved(target, move)
+        copied = rows is None
         if rows is None:
             rows = self._fill(target, move, step)
             self._open(target, move, rows)
@@ -66,6 +67,7 @@ class MoveService:
             "source": source.shown,
             "target": target.shown,
             "state": "moved",
+            "copied": copied,
             "rows": rows,
             "audit": anchor(head),
         }

@@ -41,7 +41,11 @@ class StatusService:
             ending = standing.keys_ending(connection, now=now, before=now + _SOON, limit=_SHOWN)
             failed = Conditions(actions=["key_rotation_failed"], since=now - _RECENT)
             return {
-                "database": {"url": database.shown, "revision": HEAD},
+                "database": {
+                    "url": database.shown,
+                    "revision": HEAD,
+                    "state": "current" if database.move is None else database.move.stage,
+                },
                 "caller": self.workspace.caller.actor,
                 "keys": {state: counts.get(state, 0) for state in lifecycle.KEY_STATES},
                 "unfinished": len(left),

@@ -11,6 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 from databases import Postgres, administered
+from harness import Cli
 from sqlalchemy import text
 from world import Hand, World
 
@@ -166,10 +167,10 @@ class TestACopy:
         assert report["rows"]["keys"] == 4
 
     def test_may_be_run_again(self, world: World, target: Database) -> None:
-        """Done is done: the answer is the same, and nothing more is written."""
+        """Done is done: the answer is the same, but that nothing was copied; nothing more is written."""
         service = MoveService(world.workspace)
         report = service.copy(target, step=quiet)
-        assert service.copy(target, step=quiet) == report
+        assert service.copy(target, step=quiet) == {**report, "copied": False}
 
     def test_is_found_out_if_it_is_not_what_was_there(
         self, world: World, target: Database, monkeypatch: Any
@@ -328,6 +329,49 @@ class TestAbort:
                 connection, Conditions(actions={"database_move_aborted"}), limit=1
             )
         assert event["object_type"] == "database"
+
+
+class TestTheOldDatabase:
+    def test_says_so_to_who_reads_it(self, cli: Cli) -> None:
+        """On stderr, also with -q, beside an answer that is whole; status has a line and a word for it."""
+        key = cli.key("--alias", "a")
+        new = {"KEYCTL_TARGET_URL": f"sqlite:///{cli.home}/new.db"}
+        first = cli("db", "copy", environment=new, check=True)
+
+        told = [
+            cli("list", "-q"),
+            cli("verify", "-", "-q", input=key),
+            cli("info", "a", "-o", "json"),
+            cli("status", "-q"),
+        ]
+
+        moved = "warning: the database was moved: all of it is in another one"
+        for result in told:
+            assert result.exit_code == 0
+            assert result.stderr.startswith(moved), result
+        assert cli("status", "-o", "json").json["database"]["state"] == "moved"
+        assert "moved: all of it is in another one, and closed to writers" in told[-1].stdout
+        assert moved not in first.stderr
+        there = {"KEYCTL_DATABASE_URL": new["KEYCTL_TARGET_URL"]}
+        assert cli("list", environment=there, check=True).stderr == ""
+        assert cli("status", "-o", "json", environment=there).json["database"]["state"] == "current"
+        refused = cli("block", "a")
+        assert (refused.exit_code, refused.stderr.count("was moved")) == (6, 1)
+
+    def test_a_copy_ends_with_what_to_type(self, cli: Cli) -> None:
+        """And a second run says that it copied nothing."""
+        cli.key("--alias", "a")
+        url = f"sqlite:///{cli.home}/new.db"
+        (cli.home / "new url").write_text(url, "utf-8")
+        first = cli("db", "copy", environment={"KEYCTL_TARGET_URL": url}, check=True)
+        again = cli("db", "copy", environment={"KEYCTL_TARGET_URL_FILE": "new url"}, check=True)
+        answer = cli("db", "copy", "-o", "json", environment={"KEYCTL_TARGET_URL": url})
+
+        assert f"now name the new database: export KEYCTL_DATABASE_URL={url}, or" in first.stderr
+        assert "nothing was copied now" not in first.stderr
+        assert "it was moved before; nothing was copied now" in again.stderr
+        assert f"export KEYCTL_DATABASE_URL_FILE='{cli.home}/new url', or" in again.stderr
+        assert (answer.json["state"], answer.json["copied"]) == ("moved", False)
 
 
 def test_a_digest_tells_rows_apart_and_not_their_order() -> None:
