@@ -171,6 +171,16 @@ class Strict(BaseModel):
 # Of what is wrong with a document so much is named: a megabyte of mistakes helps nobody.
 _MOST_NAMED: Final = 100
 _MOST_LIKENED: Final = 10
+# What people write who never saw the names of the fields.
+_PEOPLE_SAY: Final = {
+    "name": ("key_alias",),
+    "email": ("user_id",),
+    "mail": ("user_id",),
+    "owner": ("user_id",),
+    "limit": ("max_budget",),
+    "expiry": ("expires",),
+    "ttl": ("duration",),
+}
 
 
 def validate(
@@ -187,7 +197,7 @@ def validate(
     unknown = sorted(given.keys() - known)
     # Of many the likest name is looked for a few times only: that takes a millisecond each.
     violations += [
-        _unknown(name, known if number < _MOST_LIKENED else set())
+        unknown_field(name, known if number < _MOST_LIKENED else set())
         for number, name in enumerate(unknown[:_MOST_NAMED])
     ]
     wrong = len(violations) + max(0, len(unknown) - _MOST_NAMED)
@@ -208,14 +218,15 @@ def validate(
     )
 
 
-def _unknown(name: str, known: set[str]) -> Violation:
+def unknown_field(name: str, known: set[str]) -> Violation:
+    """Return what is said of a name that is none of *known*, with the one that is like it."""
     shown = name if len(name) <= 80 else name[:80] + "…"
     if name in UNSUPPORTED:
         return Violation(
             rule="request.unsupported", field=shown, message="is not supported by keyctl"
         )
     # The names of options first: of `alias`, `key_alias` is meant, though `aliases` is nearer.
-    forms = (f"key_{name}", f"max_{name}", f"{name}_id", f"{name}s")
+    forms = (*_PEOPLE_SAY.get(name, ()), f"key_{name}", f"max_{name}", f"{name}_id", f"{name}s")
     near = [form for form in forms if form in known] or get_close_matches(name, known, n=1)
     message = "is not a known field" + (f"; did you mean {near[0]}?" if near else "")
     return Violation(rule="request.unknown_field", field=shown, message=message)
@@ -224,7 +235,7 @@ def _unknown(name: str, known: set[str]) -> Violation:
 def _violation(model: type[BaseModel], item: Any) -> Violation:
     path = [str(part) for part in item["loc"]]
     if item["type"] == "extra_forbidden":
-        inner = _unknown(path[-1], _names_at(model, path[:-1]))
+        inner = unknown_field(path[-1], _names_at(model, path[:-1]))
         return Violation(rule=inner.rule, field=".".join(path), message=inner.message)
     kind = "value" if item["type"] == "value" else "type"
     if path[-1:] == ["[key]"]:  # pydantic's word for a name in a dictionary

@@ -20,6 +20,7 @@ class ReaderGone(Exception):  # noqa: N818  # it is no error
 
 
 # Errors whose message does not say what a single violation says.
+_ROWS_SHOWN: Final = 5
 _TELL_EACH: Final = (ExitCode.DENIED, ExitCode.INTEGRITY)
 
 
@@ -164,13 +165,29 @@ class Console:
             elif [item.message for item in error.violations] == [error.message]:
                 pass  # there is no more to tell
             elif len(error.violations) > 1 or error.exit_code in _TELL_EACH:
-                lines += [f"  {item.rule}: {one_line(told(item))}" for item in error.violations]
+                lines += _each(error)
             if error.hint:
                 lines.append(f"hint: {one_line(error.hint)}")
             text = keystring.redact("\n".join(lines))
         sys.stderr.write(text + "\n")
         sys.stderr.flush()
         return int(error.exit_code)
+
+
+def _each(error: KeyctlError) -> list[str]:
+    """Return a line for each violation; where many rows break one rule, for the first of them."""
+    if not error.is_of_rows:
+        return [f"  {item.rule}: {one_line(told(item))}" for item in error.violations]
+    rows: dict[tuple[str, str], list[str]] = {}
+    for item in error.violations:
+        of_rule = rows.setdefault((item.rule, item.field), [])
+        of_rule.append(f"  {item.rule}: {one_line(told(item))}")
+    lines = []
+    for (rule, _), of_rule in rows.items():
+        lines += of_rule[:_ROWS_SHOWN]
+        if (more := len(of_rule) - _ROWS_SHOWN) > 0:
+            lines.append(f"  {rule}: … and {screen.count(more, 'more row')}")
+    return lines
 
 
 def _says_all(error: KeyctlError) -> bool:

@@ -9,6 +9,7 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
         "keyctl generate --alias worker --out-file /run/keys/worker --rpm-limit 100",
         "keyctl generate --count 20 --alias 'ci-{n}' --team ci -o jsonl",
         "keyctl generate --from class.csv --team class --out-dir keys",
+        "printf '%s\\n' alias,user,max_budget ann,ann@example.com,5 | keyctl generate --from -",
         "keyctl generate --team web --model gpt-4o --dry-run",
         "keyctl generate --team ci --duration 1h -o github --env-var OPENAI_API_KEY",
     ),

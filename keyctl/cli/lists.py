@@ -6,22 +6,35 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from keyctl import jsontext, money
 from keyctl.errors import KeyctlError, MalformedRequestError, UsageError, Violation
+
+if TYPE_CHECKING:
+    from keyctl.cli.command import FieldOption
 
 MOST_ROWS: Final = 100_000
 _LARGEST: Final = 256 * 1024 * 1024
 _TRUTH: Final = {"true": True, "false": False, "yes": True, "no": False, "1": True, "0": False}
 
 
+def columns_of(fields: Iterable["FieldOption"]) -> dict[str, str]:
+    """Return the field of each option's name, as people write it over a column: ``alias`` is key_alias."""
+    return {item.parameter.removeprefix("field_"): item.field for item in fields}
+
+
 def read_bodies(
-    source: str, kinds: Mapping[str, str], *, schema: str
+    source: str,
+    kinds: Mapping[str, str],
+    *,
+    schema: str,
+    renamed: Mapping[str, str],
 ) -> list[tuple[str, dict[str, Any]]]:
     """Return the body of each row, with its place such as ``keys.csv:3``.
 
     *kinds* says how a cell is read, by column; the fields are those of the *schema* of this name.
+    A column of a CSV file that is no field of *kinds* may have one of the names *renamed*.
 
     Raises:
         UsageError: The list cannot be read, is empty, or is too long.
@@ -29,7 +42,7 @@ def read_bodies(
     """
     text = _text(source)
     as_json = source.endswith((".jsonl", ".json")) or text.lstrip().startswith("{")
-    cells = _Cells(kinds, schema)
+    cells = _Cells(kinds, schema, renamed)
     rows = list(_json_lines(source, text, cells) if as_json else _csv_rows(source, text, cells))
     cells.refuse()
     if not rows:
@@ -79,6 +92,7 @@ def _csv_rows(source: str, text: str, values: "_Cells") -> Iterator[tuple[str, d
                     f"{source}:1: the first line is a single column named {names[0]!r}",
                     hint=f"separated by {said}? save it with commas",
                 )
+        names = [values.field(name) for name in names]
         if len(set(names)) != len(names) or "" in names:
             raise UsageError(
                 f"{source}:1: each column has a name of its own", hint="name each once"
@@ -109,7 +123,14 @@ class _Cells:
 
     kinds: Mapping[str, str]
     schema: str
+    renamed: Mapping[str, str]
     faults: list[KeyctlError] = field(default_factory=list)
+
+    def field(self, name: str) -> str:
+        """Return the field that a column of this name is of."""
+        if name in self.kinds:
+            return name
+        return self.renamed.get(name.lower().lstrip("-").replace("-", "_"), name)
 
     def row(self, place: str, cells: Iterable[tuple[str, str]]) -> dict[str, Any]:
         """Return the body that a row's cells make; what is wrong in them is kept for the end."""
@@ -131,7 +152,7 @@ class _Cells:
         if len(self.faults) == 1:
             raise self.faults[0]
         if self.faults:
-            raise UsageError(
+            error = UsageError(
                 f"{self.faults[0].message} (and {len(self.faults) - 1} more)",
                 hint=self.faults[0].hint,
                 violations=[
@@ -139,6 +160,8 @@ class _Cells:
                     for error in self.faults
                 ],
             )
+            error.is_of_rows = True
+            raise error
 
     def value(self, place: str, name: str, cell: str) -> Any:
         """Return a cell as its field's value: lists with commas between, everything deeper as JSON."""

@@ -7,7 +7,8 @@ import typer
 
 from keyctl.cli import screen
 from keyctl.cli.console import error_document
-from keyctl.cli.lists import read_bodies
+from keyctl.cli.fields import GENERATE
+from keyctl.cli.lists import columns_of, read_bodies
 from keyctl.cli.progress import counted
 from keyctl.cli.session import Session
 from keyctl.errors import BatchError, ExitCode, UsageError
@@ -38,9 +39,12 @@ def create_rows(
 
     word = _word(kind)
     kinds = {item.field: item.kind for item in fields}
-    bodies = [
-        (place, {**document, **body}) for place, body in read_bodies(source, kinds, schema=word)
-    ]
+    renamed = {
+        **columns_of((*GENERATE, *fields)),  # one list may serve both
+        **dict.fromkeys((noun, word), f"{word}_id"),
+    }
+    listed = read_bodies(source, kinds, schema=word, renamed=renamed)
+    bodies = [(place, {**document, **body}) for place, body in listed]
     rows = read_rows(kind, bodies)
     if of_keys := key_fields(kind, bodies):
         names = ", ".join(of_keys)

@@ -10,7 +10,7 @@ from keyctl import jsontext
 from keyctl.cli import fields, screen
 from keyctl.cli.apply import folder_sink
 from keyctl.cli.bulk import BatchDocument, error_row
-from keyctl.cli.lists import read_bodies
+from keyctl.cli.lists import columns_of, read_bodies
 from keyctl.cli.progress import counted
 from keyctl.cli.session import Session
 from keyctl.errors import BatchError, ExitCode, KeyctlError
@@ -44,7 +44,9 @@ def generate_rows(
     known = ("auto", "json", "jsonl", "table") if dry_run else ("auto", "json", "jsonl", "key")
     session.require_output(known, what="--from with --dry-run" if dry_run else "--from")
     engine.check_overrides(overrides)
-    listed = read_bodies(source, _KINDS, schema="generate-request")
+    listed = read_bodies(
+        source, _KINDS, schema="generate-request", renamed=columns_of(fields.GENERATE)
+    )
     bodies = [(place, {**document, **body}) for place, body in listed]
     service = RowsService(session.workspace, overrides)
     judged = service.judge(read_rows(bodies))

@@ -40,6 +40,8 @@ class KeyctlError(Exception):
 
     code: ClassVar[str] = "error"
     exit_code: ClassVar[ExitCode] = ExitCode.INTERNAL
+    # Of a list: of violations that many rows have in common people are told the first few.
+    is_of_rows = False
 
     def __init__(
         self, message: str, *, hint: str | None = None, violations: Sequence[Violation] = ()

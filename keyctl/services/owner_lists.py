@@ -29,6 +29,7 @@ from keyctl.records import Organization, Principal, Team, User
 from keyctl.requests import GenerateRequest
 from keyctl.services import members
 from keyctl.services.callers import administering, require_admin
+from keyctl.services.columns import malformed, unknown_columns
 from keyctl.services.directory import new_owner, taken
 from keyctl.services.leaving import refuse_revival
 from keyctl.services.owners import WORD, missing
@@ -66,8 +67,12 @@ class OwnerDone:
 
 def key_fields(kind: type[Principal], bodies: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
     """Return the columns of a list that say something of keys only: one list may serve both."""
-    own = {*owner_fields(kind), *SYNONYMS[kind], f"{WORD[kind]}_id", "members"}
-    return sorted({name for _, body in bodies for name in body if name in _OF_KEYS - own})
+    of_keys = _OF_KEYS - _own_columns(kind)
+    return sorted({name for _, body in bodies for name in body if name in of_keys})
+
+
+def _own_columns(kind: type[Principal]) -> set[str]:
+    return {*owner_fields(kind), *SYNONYMS[kind], f"{WORD[kind]}_id", "members"}
 
 
 def read_rows(
@@ -80,7 +85,8 @@ def read_rows(
     """
     rows: list[OwnerRow] = []
     faults: list[Violation] = []
-    left_out = set(key_fields(kind, bodies))
+    columns = unknown_columns(bodies, {*_own_columns(kind), *_OF_KEYS})
+    left_out = {*key_fields(kind, bodies), *(item.field for item in columns)}
     for place, body in bodies:
         own = {name: value for name, value in body.items() if name not in left_out}
         try:
@@ -96,15 +102,11 @@ def read_rows(
         for row in rows
         if twice[row.object_id] > 1
     ]
-    if faults:
-        more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+    if columns or faults:
         word = WORD[kind]
         also = " and members" if kind in ROLES else ""
-        raise MalformedRequestError(
-            f"the list is malformed: {faults[0].message}{more}",
-            hint=f"the columns are {word}_id, the fields of keyctl schema {word}{also}",
-            violations=faults,
-        )
+        hint = f"the columns are {word}_id, the fields of keyctl schema {word}{also}"
+        raise malformed(bodies, columns, faults, hint=hint)
     return rows
 
 

@@ -36,6 +36,7 @@ def refuse_placed(faults: Iterable[Placed]) -> None:
     more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
     error.message = f"{first.place}: {first.error.message}{more}"
     error.args = (error.message,)
+    error.is_of_rows = True
     error.hint = _hint([item.error for item in found]) or first.error.hint
     error.violations = tuple(
         Violation(

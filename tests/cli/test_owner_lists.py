@@ -84,7 +84,7 @@ def test_dry_runs_write_nothing(inside: Inside, cli: Cli) -> None:
         ('user_id\n"a\nb"\n', "people.csv:3: user_id: must be"),
         ("user_id,metadata\na,{b}\n", "people.csv:2: metadata: it is not JSON"),
         ("user_id,max_budget,blocked\na,much,x\nb,5,maybe\nc\n", "(and 3 more)"),
-        ("user_id,max_budgt\na,1\nb,2\n", "people.csv:3"),
+        ("user_id,max_budgt\na,1\nb,2\n", "1 column is unknown: max_budgt\n"),
         ("user_id\na\na\n", "people.csv:3: 'a' is named 2 times"),
         ("email\na@b.c\n", "user_id: is missing"),
         ("user_id\n", "holds no rows"),
@@ -152,3 +152,56 @@ def test_a_terminal_gets_a_line_for_each(cli: Cli) -> None:
     shown = uncoloured(on_terminal(cli, "user", "create", "--from", str(users), columns=100))
 
     assert shown.splitlines() == ["ada: created", "eve: created", "2 users made, 0 not"]
+
+
+class TestColumns:
+    def test_that_are_unknown_are_told_once_each(self, inside: Inside, cli: Cli) -> None:
+        """Not once a row: with what is like them, and the columns that there are."""
+        people = cli.home / "people.csv"
+        people.write_text("name,email,wobble\n" + "Ann,ann@example.com,1\n" * 50)
+
+        result = inside("generate", "--from", str(people))
+
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert result.stderr.splitlines() == [
+            f"error: {people}: 3 columns are unknown: name, email, wobble",
+            f"  request.unknown_field: name: {people}: is not a known field; did you mean key_alias?",
+            f"  request.unknown_field: email: {people}: is not a known field; did you mean user_id?",
+            f"  request.unknown_field: wobble: {people}: is not a known field",
+            (
+                "hint: the columns are key_alias, user_id, team_id, max_budget, models, duration, …, as"
+                " keyctl schema generate-request has them, and deliver and service_account"
+            ),
+        ]
+
+    def test_of_which_every_row_breaks_a_rule_five_rows_are_shown(
+        self, inside: Inside, cli: Cli
+    ) -> None:
+        """The rest is a number; as JSON each row is told."""
+        people = cli.home / "people.csv"
+        rows = "".join(f"k{number},-5,nobody\n" for number in range(50))
+        people.write_text("key_alias,max_budget,user_id\n" + rows.replace("-5", "5"))
+        missing = inside("generate", "--from", str(people))
+        people.write_text("key_alias,duration\n" + rows.replace("-5,nobody", "soon"))
+        wrong = inside("generate", "--from", str(people))
+        answer = inside("generate", "--from", str(people), "-o", "json")
+
+        for result, rule in ((missing, "list.missing"), (wrong, "request.value")):
+            lines = [line for line in result.stderr.splitlines() if line.startswith("  ")]
+            assert (len(lines), lines[-1]) == (6, f"  {rule}: … and 45 more rows")
+        assert len(answer.error["violations"]) == 50
+
+    def test_may_be_named_by_the_options(self, inside: Inside, cli: Cli) -> None:
+        """alias, user, team, model: one list makes the users and their keys."""
+        inside("team", "create", "web", check=True)
+        people = cli.home / "people.csv"
+        people.write_text("User,alias,team,model,max-budget\nann,a,web,gpt-4o,5\n")
+        inside("user", "create", "--from", str(people), check=True)
+        inside("team", "add-member", "web", "ann", check=True)
+
+        made = inside("generate", "--from", str(people), "-o", "json", check=True).json["keys"]
+
+        names = ("key_alias", "user_id", "team_id", "models", "max_budget")
+        assert [made[0][name] for name in names] == ["a", "ann", "web", ["gpt-4o"], 5]
+        people.write_text("alias,key_alias\na,b\n")
+        assert "a name of its own" in inside("generate", "--from", str(people)).stderr

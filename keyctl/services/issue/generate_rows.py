@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 from keyctl.db.queries import directory
 from keyctl.errors import (
@@ -23,6 +23,7 @@ from keyctl.services.authorize.custom_hook import decide
 from keyctl.services.authorize.new_keys import NewKey, NewKeys
 from keyctl.services.authorize.totals import RunningSums
 from keyctl.services.authorize.verdict import Judgement
+from keyctl.services.columns import malformed, unknown_columns
 from keyctl.services.delivery import run_lock
 from keyctl.services.delivery.sinks import named_sink, target_of
 from keyctl.services.issue.generate_each import Job
@@ -31,6 +32,13 @@ from keyctl.services.issue.takeover import refused_aliases
 from keyctl.services.placed import Placed, refuse_placed
 from keyctl.services.workspace import Workspace
 from keyctl.sinks.base import Sink, Target
+
+# Columns that are no fields of the request.
+_BESIDES: Final = ("deliver", "service_account")
+_COLUMNS: Final = (
+    "the columns are key_alias, user_id, team_id, max_budget, models, duration, …, as"
+    " keyctl schema generate-request has them, and deliver and service_account"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,12 +67,10 @@ def read_rows(bodies: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Row]:
         MalformedRequestError: With every fault of every row.
     """
     rows, faults = [], []
+    columns = unknown_columns(bodies, {*GenerateRequest.model_fields, *_BESIDES})
+    left_out = {*_BESIDES, *(item.field for item in columns)}
     for place, body in bodies:
-        own = {
-            name: value
-            for name, value in body.items()
-            if name not in ("deliver", "service_account")
-        }
+        own = {name: value for name, value in body.items() if name not in left_out}
         try:
             request = validate(GenerateRequest, own, what=place)
         except MalformedRequestError as error:
@@ -86,13 +92,8 @@ def read_rows(bodies: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Row]:
         for row in rows
         if (alias := row.request.key_alias) and twice[alias] > 1
     ]
-    if faults:
-        more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-        raise MalformedRequestError(
-            f"the list is malformed: {faults[0].message}{more}",
-            hint="the columns are the fields of keyctl schema generate-request, deliver and service_account",
-            violations=faults,
-        )
+    if columns or faults:
+        raise malformed(bodies, columns, faults, hint=_COLUMNS)
     return rows
 
 
@@ -182,7 +183,9 @@ class RowsService:
         ]
         if broken:
             with denials.recorded(self.workspace, "key_denied", "key"):
-                raise engine.refuse(broken)
+                error = engine.refuse(broken)
+                error.is_of_rows = True
+                raise error
         refuse_placed(
             Placed(place=item.row.place, error=item.error)
             for item in judged
