@@ -24,13 +24,13 @@ EVENTS: Final = Layout(
     (
         Column("seq", "#", "id", rank=0),
         Column("at", "when", "instant", rank=2),
-        Column("actor", "who", rank=3, enough=12),
+        Column("actor", "who", rank=4, enough=12),
         Column("changed_by", "for", rank=7),
         Column("action", rank=1),
         Column("object_type", "kind", rank=6),
         Column("object_id", "object", "id", rank=1),
         Column("reason", rank=5),
-        Column("changes", rank=4),
+        Column("changes", rank=3, enough=16),
     ),
 )
 COLUMNS: Final = tuple(column.name for column in EVENTS.columns if column.name != "changes")

@@ -16,9 +16,10 @@ _LEFT: Final = (
     Column("problem", rank=1),
     Column("until", kind="instant", rank=4),
 )
+_NOTHING: Final = "nothing left behind by a crash"
 _COMMAND, _RESULT = Column("command", kind="id", rank=2), Column("result", rank=2)
-LEFT: Final = Layout("left", (*_LEFT, _COMMAND))
-REPAIRED: Final = Layout("left", (*_LEFT, _RESULT), (_COMMAND,))
+LEFT: Final = Layout("left", (*_LEFT, _COMMAND), nothing=_NOTHING)
+REPAIRED: Final = Layout("left", (*_LEFT, _RESULT), (_COMMAND,), nothing=_NOTHING)
 
 
 def add_to(app: typer.Typer) -> None:

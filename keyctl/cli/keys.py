@@ -72,9 +72,13 @@ def add_to(app: typer.Typer) -> None:
         if session.wants_json:
             session.console.json(verdict)
         else:
-            session.console.write(
-                "".join(f"{name}: {cell(value)}\n" for name, value in verdict.items())
-            )
+            # Scripts find every line; a person reads those that say something.
+            told = {
+                name: cell(value)
+                for name, value in verdict.items()
+                if value is not None or not session.console.is_terminal
+            }
+            session.console.write("".join(f"{name}: {text}\n" for name, text in told.items()))
         if not verdict["valid"]:
             raise typer.Exit(ExitCode.ASKED_FOR)
 

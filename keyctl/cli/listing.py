@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from keyctl import nearest
+from keyctl.cli import screen
 from keyctl.cli.session import Session
 from keyctl.cli.tables import Column, Layout, cell, csv_text, show_table
 from keyctl.errors import UsageError
@@ -99,15 +100,22 @@ def show_list(session: Session, layout: Layout, page: Page, fetch: Fetch, **abou
             whole = {**about, layout.plural: shown, "next": following()}
             console.json(whole if layout.plural else shown)
             return
-        now = session.database.time() if console.is_terminal and collected else None
-        every = session.output == "wide" or page.columns is not None
-        hidden = show_table(console, chosen, collected, now=now, every=every)
-        if hidden:
-            console.aside(f"hidden: {', '.join(hidden)}; -o wide shows all")
         if console.is_terminal and not collected:
-            console.note(f"no {layout.plural}")
+            console.note(layout.nothing or f"no {layout.plural}")
+        else:
+            _show_table(session, chosen, collected, page)
     if following() is not None:
         console.note(f"more: --after {following()}, or --all")
+
+
+def _show_table(
+    session: Session, chosen: Sequence[Column], rows: Sequence[Row], page: Page
+) -> None:
+    now = session.database.time() if session.console.is_terminal else None
+    every = session.output == "wide" or page.columns is not None
+    hidden = show_table(session.console, chosen, rows, now=now, every=every)
+    if hidden:
+        session.console.aside(f"hidden: {', '.join(hidden)}; -o wide shows all")
 
 
 def whole(rows: Sequence[Row]) -> Fetch:
@@ -239,4 +247,7 @@ def show_view(session: Session, view: Mapping[str, Any]) -> None:
     if session.wants_json:
         session.console.json(view)
     else:
-        session.console.write("".join(f"{name}: {cell(value)}\n" for name, value in view.items()))
+        shown = dict(view)
+        if session.console.is_terminal and isinstance(shown.get("audit"), dict):
+            shown["audit"] = screen.anchor(shown["audit"], whole=False)
+        session.console.write("".join(f"{name}: {cell(value)}\n" for name, value in shown.items()))

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from keyctl.cli import screen
 from keyctl.cli.session import Session
 from keyctl.cli.tables import cell, show_table
 
@@ -24,7 +25,9 @@ def show_record(session: Session, view: dict[str, Any]) -> None:
     for warning in warnings:
         session.console.warn(warning)
     if anchor:
-        session.console.note(f"audit: {anchor['seq']} {anchor['head']}")
+        session.console.note(
+            f"audit: {screen.anchor(anchor, whole=not session.console.is_terminal)}"
+        )
 
 
 def _member_columns(members: list[dict[str, Any]]) -> list[str]:

@@ -266,7 +266,9 @@ def _rotate_due(
         if session.output == "auto" and session.console.is_terminal:
             lines = _with_progress(lines, service.count())
         counts = _show_lines(session, lines)
-    if any(counts.values()):
+    if not any(counts.values()) and session.console.is_terminal:
+        session.console.note("no key is due")
+    elif any(counts.values()):
         session.console.note(
             f"{counts['rotated']} rotated, {counts['skipped']} skipped, {counts['failed']} failed"
         )

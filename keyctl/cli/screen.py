@@ -101,6 +101,12 @@ def when(moment: datetime, now: datetime) -> str:
     return "now"
 
 
+def anchor(place: Mapping[str, Any], *, whole: bool) -> str:
+    """Return where the audit chain is: its number and hash, of which a person needs the beginning."""
+    head = place["head"]
+    return f"{place['seq']} {head if whole else head[:12] + '…'}"
+
+
 def count(number: int, word: str) -> str:
     """Return *number* things, one of them or several."""
     return f"{number} {word}" if number == 1 else f"{number} {word}s"

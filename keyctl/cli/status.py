@@ -107,7 +107,7 @@ def _facts(found: dict[str, Any], now: Any) -> list[Fact]:
         )
         for item in waiting
     ]
-    lines.append(Fact("audit head", f"{found['audit']['seq']} {found['audit']['head']}"))
+    lines.append(Fact("audit head", screen.anchor(found["audit"], whole=now is None)))
     return lines
 
 

@@ -2,8 +2,10 @@
 
 import csv
 import io
+import itertools
 import shutil
 import string
+import textwrap
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,7 +30,8 @@ class Column:
     """One column of a table.
 
     `rank` says how soon it is dropped where a terminal is narrow: 0 never, the highest first.
-    An `id` is never cut, any other text may be, down to `enough` characters before columns are dropped.
+    An `id` is never cut, any other text may be, down to `enough` characters before columns are
+    dropped; one that `wraps` goes on in the next lines instead.
     """
 
     name: str
@@ -36,6 +39,7 @@ class Column:
     kind: Kind = "text"
     rank: int = 1
     enough: int = _ENOUGH
+    wraps: bool = False
 
     @property
     def heading(self) -> str:
@@ -58,6 +62,7 @@ class Layout:
     plural: str
     columns: tuple[Column, ...]
     wide: tuple[Column, ...] = ()
+    nothing: str = ""  # what a terminal is told where there is no row; else "no" and the name
 
     def named(self, name: str) -> Column | None:
         """Return the column of this name or heading, None where the layout has none."""
@@ -101,7 +106,11 @@ def show_table(
     text = _drawn(
         console,
         [headings[position] for position in index],
-        [[line[position] for position in index] for line in cells],
+        _wrapped(
+            [chosen[position] for position in index],
+            [[line[position] for position in index] for line in cells],
+            [width for _, width in kept],
+        ),
         [width for _, width in kept],
     )
     console.write(text)
@@ -259,6 +268,26 @@ def _drawn(
             parts.append(f"{painted}{padding}")
         lines.append(_GAP.join(parts).rstrip())
     return "\n".join(lines) + "\n"
+
+
+def _wrapped(
+    columns: Sequence[Column],
+    cells: Sequence[Sequence[tuple[str, str]]],
+    widths: Sequence[int],
+) -> list[list[tuple[str, str]]]:
+    """Return the lines of a table in which long cells of columns that wrap take several."""
+    if not any(column.wraps for column in columns):
+        return [list(line) for line in cells]
+    lines = []
+    for line in cells:
+        parts = [
+            [(part, colour) for part in textwrap.wrap(text, width)]
+            if column.wraps
+            else [(text, colour)]
+            for column, (text, colour), width in zip(columns, line, widths, strict=True)
+        ]
+        lines += [list(row) for row in itertools.zip_longest(*parts, fillvalue=("", ""))]
+    return lines
 
 
 def _cut(text: str, width: int, console: Console) -> str:

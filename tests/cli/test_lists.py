@@ -72,10 +72,10 @@ class TestOnATerminal:
         assert narrow.stderr == "hidden: team, user, spent, made; -o wide shows all\n"
         assert (broad.stderr, piped.stderr, chosen.stderr) == ("", "", "")
 
-    def test_80_columns_of_the_audit_trail_say_who_did_what_to_which(
+    def test_80_columns_of_the_audit_trail_say_what_was_done_to_which(
         self, filled: Inside, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Who acts is shortened before a column is dropped, and what changed is named as hidden."""
+        """What changed stays longer than who did it, which is the same in most rows."""
         monkeypatch.setattr(identity, "local_actor", lambda: "local:somebody@a-host-of-the-team")
         filled("update", "plain", "--max-budget", "7", check=True)
         key_id = filled("info", "plain", "-o", "json").json["key_id"]
@@ -83,12 +83,12 @@ class TestOnATerminal:
         shown = filled("audit", "list", "--limit", "1", terminal=80)
 
         lines = uncoloured(shown.stdout).splitlines()
-        assert lines[0].split() == ["#", "when", "who", "action", "object"]
-        who, *what = lines[1].split()[-3:]
-        assert who.startswith("local:somebody@a")
-        assert who.endswith("…")
-        assert what == ["key_updated", key_id]
-        assert shown.stderr.splitlines()[0] == "hidden: kind, changes; -o wide shows all"
+        assert lines[0].split() == ["#", "when", "who", "action", "object", "changes"]
+        assert lines[1].endswith(f"  local:somebo…  key_updated  {key_id}  max_budget none…")
+        assert shown.stderr.splitlines()[0] == "hidden: kind; -o wide shows all"
+        filled("team", "add-member", "web", "alice@example.com", "--role", "admin", check=True)
+        longer = uncoloured(filled("audit", "list", "--limit", "2", terminal=80).stdout)
+        assert longer.splitlines()[0].split() == ["#", "when", "action", "object", "changes"]
 
     def test_a_step_that_is_folded_in_leaves_room_for_another_row(self, filled: Inside) -> None:
         """Three rows are asked for and three shown, though each key was staged before it was made."""
@@ -152,10 +152,28 @@ class TestOnATerminal:
         assert "a-long-name-of-a-service" in shown
 
     def test_an_empty_list_says_so(self, inside: Inside) -> None:
-        """On stderr, so that stdout carries only the rows."""
+        """On stderr, so that stdout carries only the rows; a terminal gets no heading of nothing."""
         shown = inside("team", "list", terminal=80)
+        left = inside("db", "check", terminal=80)
+        piped = inside("team", "list")
 
-        assert (shown.exit_code, shown.stderr) == (0, "no teams\n")
+        assert (shown.exit_code, shown.stdout, shown.stderr) == (0, "", "no teams\n")
+        assert left.stdout.startswith("schema: ")
+        assert (left.stdout.count("\n"), left.stderr) == (1, "nothing left behind by a crash\n")
+        assert piped.stdout.startswith("team_id")
+
+    def test_rules_are_whole_at_80_columns(self, inside: Inside) -> None:
+        """What a rule demands goes on in the next line; one rule alone is told whole."""
+        lines = inside("schema", "rules", terminal=80, environment={"NO_COLOR": "1"}).stdout
+        one = inside("schema", "rules", "team.owner_member", terminal=80)
+        as_json = inside("schema", "rules", "team.owner_member", "-o", "json").json["rules"]
+        wrong = inside("schema", "rules", "team.owner_membr")
+
+        assert "…" not in lines
+        assert max(map(len, lines.splitlines())) <= 80
+        assert f"demands: {as_json[0]['demands']}\n" in one.stdout
+        assert (wrong.exit_code, "did you mean team.owner_member" in wrong.stderr) == (2, True)
+        assert inside("schema", "fields", "rpm_limit").exit_code == 2
 
 
 class TestInAPipe:

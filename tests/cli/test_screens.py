@@ -74,6 +74,7 @@ VARYING = (
     (re.compile(r"key_[0-9A-Za-z]{20}"), "key_" + "K" * 20),
     (re.compile(r"\bsk-[0-9A-Za-z]{12}"), "sk-" + "S" * 12),
     (re.compile(r"\b[0-9a-f]{64}\b"), "h" * 64),
+    (re.compile(r"\b[0-9a-f]{12}(?=…|\.\.\.|~)"), "h" * 12),
     (re.compile(r"sqlite:\S+"), "sqlite:///keyctl.db"),
     (re.compile(r"(schema:? )1_\d+"), r"\g<1>1_0000"),
 )
