@@ -20,10 +20,11 @@ def parse_money(text: str) -> int:
     Raises:
         InvalidMoneyError: It is no plain decimal number in range, or too fine.
     """
-    if _SHAPE.fullmatch(text) is None:
+    plain = text.removeprefix("$")  # as amounts are shown
+    if _SHAPE.fullmatch(plain) is None:
         shown = text if len(text) <= 40 else text[:40] + "…"
         raise InvalidMoneyError(f"{shown!r} is not an amount of money", hint=f"give {ACCEPTED}")
-    return to_nano(Decimal(text))
+    return to_nano(Decimal(plain))
 
 
 def to_nano(amount: Decimal | int) -> int:

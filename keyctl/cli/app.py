@@ -8,10 +8,10 @@ from importlib import import_module
 from typing import Annotated, Any, Final
 
 import typer
-from typer.core import TyperGroup
 
 from keyctl import __version__, keystring
 from keyctl.cli.console import Console, ReaderGone
+from keyctl.cli.meant import KeyGroup, plainly
 from keyctl.errors import ExitCode, KeyctlError, SecretInArgumentError, UsageError
 
 # Which module of this package declares a command, and its line in the help.  Building all of them
@@ -80,7 +80,7 @@ class Commands(Mapping[str, Any]):
         return len(COMMANDS)
 
 
-class Root(TyperGroup):
+class Root(KeyGroup):
     """The root group.  Everything that fails below it is reported here, in the asked-for form."""
 
     def __init__(self, **options: Any) -> None:
@@ -129,7 +129,7 @@ class Root(TyperGroup):
         except ReaderGone:
             status = ExitCode.OK
         except typer.TyperException as error:
-            status = _report(console, error)
+            status = _report(console, error, arguments)
         except typer.Abort:
             status = ExitCode.INTERRUPTED
         status = int(status or 0)
@@ -168,14 +168,14 @@ def refuse_bytes(arguments: Sequence[str]) -> None:
             ) from None
 
 
-def _report(console: Console, error: typer.TyperException) -> int:
+def _report(console: Console, error: typer.TyperException, arguments: Sequence[str]) -> int:
     """Report what Typer found wrong; a group without a command is asking for its help, as it is."""
     said = keystring.redact(error.format_message())
     context = getattr(error, "ctx", None)
     if context is not None and not console.speaks_json and said == context.get_help():
         console.note(said)
         return int(UsageError.exit_code)
-    return console.fail(UsageError(said, hint=_help_hint(error)))
+    return console.fail(UsageError(plainly(error, arguments, said), hint=_help_hint(error)))
 
 
 def _help_hint(error: typer.TyperException) -> str:

@@ -11,6 +11,7 @@ from keyctl.cli import choosing, completion, listing
 from keyctl.cli.choices import require_one_of
 from keyctl.cli.helping import Described
 from keyctl.cli.listing import Page
+from keyctl.cli.meant import CommandGroup
 from keyctl.cli.session import Common, Session
 from keyctl.cli.tables import Layout
 from keyctl.errors import UsageError
@@ -51,7 +52,11 @@ def declare_group(app: typer.Typer, name: str, words: str) -> typer.Typer:
     Pretty exceptions would print the values of variables, key strings among them.
     """
     group = typer.Typer(
-        help=words, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
+        cls=CommandGroup,
+        help=words,
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
     )
     app.add_typer(group, name=name)
     return group

@@ -227,7 +227,9 @@ def _redacted(value: Any) -> Any:
 def told(violation: Violation) -> str:
     """Return what *violation* says to a person: where, what, and what is allowed."""
     where = f"{violation.field}: " if violation.field else ""
-    bound = "" if violation.bound is None else f" (allowed: {_plain(violation.bound)})"
+    # One that the message names is not said again.
+    is_said = violation.bound is None or f"'{violation.bound}'" in violation.message
+    bound = "" if is_said else f" (allowed: {_plain(violation.bound)})"
     return f"{where}{violation.message}{bound}"
 
 

@@ -1,5 +1,6 @@
 """Run all rules, by one function."""
 
+import shlex
 from collections.abc import Collection, Iterable
 from typing import Final
 
@@ -83,6 +84,7 @@ RULES: Final[tuple[Rule, ...]] = (
     *ceiling.RULES,
     *_OUTSIDE,
 )
+_NAMED: Final = 3
 _BY_ID: Final = {rule.id: rule for rule in RULES}
 
 
@@ -156,12 +158,26 @@ def overridden(
     return standing, stepped_over
 
 
+def _joining(violations: Iterable[Violation]) -> str | None:
+    """Return the commands that make users members, where that is all that is missing."""
+    nouns = {"team.owner_member": "team", "organization.owner_member": "org"}
+    commands: dict[str, None] = {}
+    for item in violations:
+        if item.rule not in nouns:
+            return None
+        ids = shlex.join((str(item.bound), str(item.value)))
+        commands[f"keyctl {nouns[item.rule]} add-member {ids}"] = None
+    more = "; …" if len(commands) > _NAMED else ""
+    return "; ".join(list(commands)[:_NAMED]) + more
+
+
 def refuse(violations: list[Violation]) -> PolicyDeniedError:
     """Return the error that carries *violations*."""
     first = violations[0]
     more = f" (and {len(violations) - 1} more)" if len(violations) > 1 else ""
+    hint = "keyctl schema rules RULE explains one; --dry-run shows the whole verdict"
     return PolicyDeniedError(
         f"denied by {first.rule}: {first.field}: {first.message}{more}",
-        hint="keyctl schema rules explains each rule; --dry-run shows the whole verdict",
+        hint=_joining(violations) or hint,
         violations=violations,
     )

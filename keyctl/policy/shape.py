@@ -172,7 +172,7 @@ def _owner_member(facts: Facts) -> Iterable[Violation]:
         yield Violation(
             rule="team.owner_member",
             field="user_id",
-            message=f"the owner is not a member of team {facts.team.id!r}",
+            message=f"user {facts.user.id!r} is not a member of team {facts.team.id!r}",
             bound=facts.team.id,
             value=facts.user.id,
         )
@@ -188,7 +188,9 @@ def _owner_of_organization(facts: Facts) -> Iterable[Violation]:
         yield Violation(
             rule="organization.owner_member",
             field="user_id",
-            message=f"the owner is not a member of organization {facts.organization.id!r}",
+            message=(
+                f"user {facts.user.id!r} is not a member of organization {facts.organization.id!r}"
+            ),
             bound=facts.organization.id,
             value=facts.user.id,
         )

@@ -1,5 +1,6 @@
 """Say for whom a caller acts: whose keys they make, change and rotate, and which purses stay.  Pure."""
 
+import shlex
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
@@ -120,9 +121,15 @@ def unbounded_by_purse(facts: Facts) -> str | None:
         owner is not None and owner.max_budget is not None for owner in owners
     ):
         return None
+    named = zip(("user", "team", "org"), owners, strict=True)
+    whose = {noun: owner.id for noun, owner in named if owner is not None}
+    total = "".join(
+        f"; to set a total: keyctl {noun} update {shlex.quote(whose[noun])} --max-budget N"
+        for noun in [noun for noun in ("team", "user", "org") if noun in whose][:1]
+    )
     return (
-        f"the secret administers: more keys of ${money.dollars(facts.key.max_budget)} each can be made"
-        " with it, and no user, team or organization budget limits their sum"
+        "whoever holds this key can make more keys with it,"
+        f" of up to ${money.dollars(facts.key.max_budget)} each, without a total{total}"
     )
 
 
