@@ -13,6 +13,7 @@ from typing import Any, Final
 import typer
 
 from keyctl.cli.app import COMMANDS, Commands
+from keyctl.cli.examples import EXAMPLES
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 STATUSES: Final = {
@@ -170,7 +171,7 @@ def _first_man_page() -> str:
         ".SH COMMANDS",
     ]
     lines += _definitions((name, line) for name, (_, line) in COMMANDS.items())
-    lines += [".SH EXIT STATUS", *_definitions((str(n), text) for n, text in STATUSES.items())]
+    lines += _exit_statuses()
     lines += [".SH ENVIRONMENT", *_definitions(ENVIRONMENT.items())]
     return "\n".join(lines) + "\n"
 
@@ -183,7 +184,15 @@ def _man_page(group: str, commands: list[tuple[str, Any, typer.Context]]) -> str
         for part in (command.help or "").split("\n\n"):
             lines += [".PP", _roff(" ".join(part.split()))]
         lines += _definitions(_records(command, context))
+    examples = [line for name, _, _ in commands for line in EXAMPLES.get(name, ())]
+    if examples:
+        lines += [".SH EXAMPLES", ".nf", *map(_roff, examples), ".fi"]
+    lines += _exit_statuses()
     return "\n".join([*lines, ".SH SEE ALSO", ".BR llm-keyctl (1)"]) + "\n"
+
+
+def _exit_statuses() -> list[str]:
+    return [".SH EXIT STATUS", *_definitions((str(n), text) for n, text in STATUSES.items())]
 
 
 def _heading(name: str, line: str) -> list[str]:

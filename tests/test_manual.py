@@ -20,6 +20,7 @@ from sqlalchemy import text
 
 from keyctl import schemas
 from keyctl.cli.app import Commands
+from keyctl.cli.examples import EXAMPLES
 from keyctl.config import settings
 from keyctl.db.database import Database
 from keyctl.errors import ExitCode
@@ -346,6 +347,17 @@ def test_every_command_has_help_and_is_in_the_reference(name: str) -> None:
     assert command.help
     assert undocumented == []
     assert re.search(rf"(?m)^{re.escape(name)}\b", PAGES["docs/reference.md"])
+
+
+def test_every_man_page_has_examples_and_exit_statuses() -> None:
+    """Each example of the help, as it is typed; `help` itself has none."""
+    for name, lines in EXAMPLES.items():
+        page = (ROOT / "docs" / "man" / f"llm-keyctl-{name.split()[0]}.1").read_text("utf-8")
+        assert ".SH EXAMPLES\n" in page
+        assert ".SH EXIT STATUS\n" in page
+        plain = page.replace("\\-", "-").replace("\\e", "\\")
+        for line in lines:
+            assert line in plain
 
 
 def test_no_command_is_promised_that_does_not_exist() -> None:
