@@ -48,7 +48,9 @@ class CommandGroup(TyperGroup):
             did_you = " or ".join(f"{path} {name}" for name in near)
             raise UsageError(
                 f"there is no command {path} {word}",
-                hint=f"did you mean {did_you}?" if near else f"try: {path} --help",
+                hint=f"did you mean {did_you}? try: {path} --help"
+                if near
+                else f"try: {path} --help",
             )
         return super().resolve_command(ctx, args)
 
