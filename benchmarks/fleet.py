@@ -248,6 +248,7 @@ def memory(kind: str, url: str, count: int, home: Path) -> None:
     for arguments in (
         ["plan", "fleet.yaml"],
         ["plan", "changed.yaml"],
+        ["plan", "-o", "json", "changed.yaml"],
         ["apply", "changed.yaml"],
         ["export"],
         ["update", "--team", "t", "--rpm-limit", "7", "--yes"],
@@ -265,7 +266,7 @@ def memory(kind: str, url: str, count: int, home: Path) -> None:
         )
         status, peak = json.loads(done.stdout)
         print(
-            f"{kind}: {' '.join(arguments[:2])} of {count:,} keys takes {peak / 1024:.0f} MiB"
+            f"{kind}: {' '.join(arguments[:3])} of {count:,} keys takes {peak / 1024:.0f} MiB"
             f" (exit {status}, {time.perf_counter() - begun:.0f} s)   target 200 MiB or less"
         )
     world.database.engine.dispose()

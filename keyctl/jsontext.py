@@ -5,8 +5,10 @@ digits, and only it writes a Decimal as one.
 """
 
 import json
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
+from itertools import islice
 from typing import Any
 
 import simplejson
@@ -15,6 +17,7 @@ from keyctl.errors import MalformedRequestError, Violation
 
 MAX_DOCUMENT = 4 * 1024 * 1024
 _MAX_DEPTH = 32
+_PIECE = 500
 # Made once: to make one costs several times what decoding a column does.
 _DECODER = simplejson.JSONDecoder(parse_float=Decimal)
 
@@ -101,6 +104,35 @@ def dumps(value: Any, *, indent: int | None = None) -> str:
     )
 
 
+def pieces(document: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what `dumps` returns with an indent of 2, a piece at a time.
+
+    An iterator in *document* is written as an array, and never held whole.
+    """
+    opening = "{\n"
+    for name, value in document.items():
+        yield f"{opening}  {dumps(name)}: "
+        opening = ",\n"
+        if isinstance(value, Iterator):
+            yield from _array_pieces(value)
+        else:
+            yield _indented(value, 2)
+    yield "\n}"
+
+
+def _array_pieces(items: Iterator[Any]) -> Iterator[str]:
+    opening = "[\n"
+    while some := list(islice(items, _PIECE)):
+        yield opening + ",\n".join(f"    {_indented(item, 4)}" for item in some)
+        opening = ",\n"
+    yield "[]" if opening == "[\n" else "\n  ]"
+
+
+def _indented(value: Any, by: int) -> str:
+    # No string has a line break in it: there it is written as two characters.
+    return dumps(value, indent=2).replace("\n", f"\n{' ' * by}")
+
+
 def loads(text: str) -> Any:
     """Return the value of JSON that keyctl itself stored."""
     return _DECODER.decode(text)
@@ -113,6 +145,22 @@ def canonical(value: Any) -> str:
     """
     _refuse_floats(value)
     return _CANONICAL.encode(value)
+
+
+class SharedTexts:
+    """Canonical texts of documents that many events share, made once for each."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[dict[str, Any], str]] = {}
+
+    def of(self, document: dict[str, Any] | None) -> str | None:
+        """Return the canonical form of *document*, by identity: it must not change meanwhile."""
+        if document is None:
+            return None
+        if (known := self._known.get(id(document))) is None:
+            # The document is kept, so that no other can get its address.
+            known = self._known[id(document)] = document, canonical(document)
+        return known[1]
 
 
 def instant(moment: datetime) -> str:

@@ -123,7 +123,12 @@ class Record:
         Raises:
             ForeignValueError: A column holds what keyctl never writes there.
         """
-        record = cls(**{name: row[name] for name in cls.names() if name in row})
+        names = cls.names()
+        try:
+            columns = {name: row[name] for name in names}
+        except KeyError:  # an older schema lacks some; to ask for each costs as much as the rest
+            columns = {name: row[name] for name in names if name in row}
+        record = cls(**columns)
         check(record)
         return record
 

@@ -127,3 +127,18 @@ class TestCanonical:
         """A float's text is not its own, so it is refused wherever it hides."""
         with pytest.raises(TypeError, match="no canonical form"):
             jsontext.canonical(document)
+
+
+@pytest.mark.parametrize("count", [0, 1, 1234])
+def test_pieces_are_the_whole(count: int) -> None:
+    """A long document that is written a piece at a time is the same, an iterator being an array."""
+    items = [
+        {"number": number, "share": Decimal("0.10"), "none": [], "text": "a\nb"}
+        for number in range(count)
+    ]
+    rest: dict[str, Any] = {"ends": {"here": []}, "none": {}}
+
+    pieces = list(jsontext.pieces({"items": iter(items), **rest}))
+
+    assert max(map(len, pieces)) < 100_000
+    assert "".join(pieces) == jsontext.dumps({"items": items, **rest}, indent=2)

@@ -78,7 +78,7 @@ def add_to(app: typer.Typer) -> None:
             if saved is not None:
                 _compare(saved, found, order)
             elif not session.wants_json:
-                session.console.note("\n".join(fleets.diff_lines(found, order)))
+                fleets.show_diff(found, order, session.console.note)
             if saved is None and found.does_something:
                 _ask(session, found, yes=yes)
 
@@ -235,7 +235,8 @@ def _show(session: Session, applied: "Applied", order: "FleetOrder") -> None:
             if done.error is not None:
                 failed.append(_failure(session, name, done.error))
             elif done.answer is not None:
-                made.append(done.answer)
+                if session.wants_json:
+                    made.append(done.answer)
                 place = done.job.sink.name.removeprefix("file:")
                 _say(session, f"key {name} made ({done.job.key_id}), delivered to {place}")
             step(1)
@@ -246,9 +247,9 @@ def _show(session: Session, applied: "Applied", order: "FleetOrder") -> None:
         else:
             _say(session, f"key {name} rotated")
     if session.wants_json:
-        document = fleets.plan_document(applied.plan, order)
+        document = fleets.plan_in_pieces(applied.plan, order)
         del document["files"]
-        session.console.json({**document, "keys": made, "failed": failed})
+        session.console.json_in_pieces({**document, "keys": made, "failed": failed})
     elif not applied.plan.changes:
         _say(session, "nothing to do")
     else:

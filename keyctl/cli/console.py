@@ -111,6 +111,14 @@ class Console:
 
         self.write(jsontext.dumps(value, indent=2) + "\n")
 
+    def json_in_pieces(self, document: Mapping[str, Any]) -> None:
+        """Write *document* as JSON, a piece at a time; an iterator in it is an array."""
+        from keyctl import jsontext
+
+        for piece in jsontext.pieces(document):
+            self.write(piece)
+        self.write("\n")
+
     def lines(self, values: Iterable[Any]) -> None:
         """Write each value as JSON on a line of its own."""
         from keyctl import jsontext

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -14,6 +14,7 @@ from keyctl.cli.choices import require_one_of
 from keyctl.cli.console import one_line, told
 from keyctl.cli.tables import cell
 from keyctl.errors import UsageError, Violation
+from keyctl.portions import portions
 
 if TYPE_CHECKING:
     from keyctl.fleetfile.described import FleetText
@@ -58,6 +59,7 @@ _WORDS: Final = {
 }
 _DONE: Final = {"create": "created", "update": "changed", "delete": "ended", "adopt": "adopted"}
 _LONGEST_VALUE: Final = 60
+_SHOWN_AT_ONCE: Final = 1000
 
 
 def read_files(paths: Sequence[str]) -> "list[FleetText]":
@@ -171,12 +173,14 @@ def _selector(text: str) -> tuple[str, str]:
 
 def plan_document(plan: "Plan", order: "FleetOrder") -> dict[str, Any]:
     """Return a plan as scripts read it, and as `apply --plan` takes it back."""
-    places = {
-        id(change): place
-        for change, place in zip(plan.changes, _places(plan.changes, order), strict=True)
-    }
+    document = plan_in_pieces(plan, order)
+    return {**document, "changes": list(document["changes"])}
+
+
+def plan_in_pieces(plan: "Plan", order: "FleetOrder") -> dict[str, Any]:
+    """Return the same, its changes yet to be made where there are any: they may be very many."""
     return {
-        "changes": [_change_document(change, places[id(change)]) for change in plan.changes],
+        "changes": _change_documents(plan, order) if plan.changes else [],
         "summary": plan.summary(),
         "head": {"seq": plan.head.seq, "head": plan.head.hash},
         "warnings": warning_lines(plan, order),
@@ -187,10 +191,17 @@ def plan_document(plan: "Plan", order: "FleetOrder") -> dict[str, Any]:
     }
 
 
-def _places(changes: "Sequence[Change]", order: "FleetOrder") -> list[Any]:
-    wanted = [(change.entry, "") for change in changes if change.entry is not None]
-    found = iter(order.fleet.places(wanted))
-    return [None if change.entry is None else next(found) for change in changes]
+def _change_documents(plan: "Plan", order: "FleetOrder") -> Iterator[dict[str, Any]]:
+    wanted = [(change.entry, "") for change in plan.changes if change.entry is not None]
+    found = order.fleet.places(wanted)
+    for change in plan.changes:
+        yield _change_document(change, None if change.entry is None else next(found))
+
+
+def show_diff(plan: "Plan", order: "FleetOrder", show: Callable[[str], None]) -> None:
+    """Show a plan as a person reads it, some lines at a time: it may be very long."""
+    for some in portions(diff_lines(plan, order), _SHOWN_AT_ONCE):
+        show("\n".join(some))
 
 
 def _change_document(change: "Change", place: Any) -> dict[str, Any]:
@@ -244,7 +255,7 @@ def warning_lines(plan: "Plan", order: "FleetOrder") -> list[str]:
     """Return what a person should know, each with its place."""
     placed: list[Warned] = [item for item in plan.warnings if item.entry is not None]
     wanted = [(item.entry, item.field) for item in placed if item.entry is not None]
-    places = iter(order.fleet.places(wanted))
+    places = order.fleet.places(wanted)
     return [
         item.message if item.entry is None else f"{next(places)}: {item.message}"
         for item in plan.warnings

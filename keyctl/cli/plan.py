@@ -44,11 +44,11 @@ def add_to(app: typer.Typer) -> None:
         if emit and found.does_something:
             service.record_drift(order, found)
         if session.wants_json:
-            session.console.json(fleets.plan_document(found, order))
+            session.console.json_in_pieces(fleets.plan_in_pieces(found, order))
         elif session.output == "markdown":
             session.console.write(fleets.markdown(found, order))
         else:
-            session.console.write("\n".join(fleets.diff_lines(found, order)) + "\n")
+            fleets.show_diff(found, order, lambda text: session.console.write(f"{text}\n"))
         raise typer.Exit(int(status_of(found)))
 
 

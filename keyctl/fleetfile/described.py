@@ -61,8 +61,8 @@ class Fleet:
         holders += [said for owner in self.owners for said in owner.members.values()]
         return {said["budget_id"] for said in holders if said.get("budget_id") is not None}
 
-    def places(self, wanted: Sequence[tuple[Entry, str]]) -> list[FaultPlace]:
-        """Return where each field of an entry stands, the entry itself where the field is not written."""
+    def places(self, wanted: Sequence[tuple[Entry, str]]) -> Iterator[FaultPlace]:
+        """Yield where each field of an entry stands, the entry itself where the field is not written."""
         by_source: dict[int, list[Path]] = defaultdict(list)
         paths = [_path_of(entry, name) for entry, name in wanted]
         for (entry, _), path in zip(wanted, paths, strict=True):
@@ -71,10 +71,8 @@ class Fleet:
             source: yamltext.find_lines(self.sources[source].text, found)
             for source, found in by_source.items()
         }
-        return [
-            FaultPlace(file=self.sources[entry.source].name, line=lines[entry.source][path])
-            for (entry, _), path in zip(wanted, paths, strict=True)
-        ]
+        for (entry, _), path in zip(wanted, paths, strict=True):
+            yield FaultPlace(file=self.sources[entry.source].name, line=lines[entry.source][path])
 
 
 def read_fleet(sources: Sequence[FleetText]) -> Fleet:

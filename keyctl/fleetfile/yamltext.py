@@ -69,20 +69,21 @@ def load(text: str) -> tuple[Any, list[Trap]]:
 
 def find_lines(text: str, paths: Collection[Path]) -> dict[Path, int]:
     """Return the line of each path in *text*; of one that is not written out, that of what is around it."""
-    wanted = {path[:length] for path in paths for length in range(len(path) + 1)}
-    found: dict[Path, int] = {(): 1}
+    # One dictionary from the start to the end: there may be a hundred thousand paths.
+    found: dict[Path, int] = {path[:length]: 0 for path in paths for length in range(len(path) + 1)}
+    found[()] = 1
     try:
         for path, line in _places(yaml.parse(text, Loader=_READER)):
-            if path in wanted:
-                found.setdefault(path, line)
+            if found.get(path) == 0:
+                found[path] = line
     except yaml.YAMLError:
         pass  # JSON that is no YAML, such as with tabs: what was found until there is told
-    return {
-        path: next(
-            found[path[:length]] for length in range(len(path), -1, -1) if path[:length] in found
+    for path in paths:
+        # What is around it was found first, if that is not written out either.
+        found[path] = next(
+            line for length in range(len(path), -1, -1) if (line := found[path[:length]])
         )
-        for path in paths
-    }
+    return found
 
 
 class _StopReading(Exception):  # noqa: N818  # not an error

@@ -1,6 +1,6 @@
 """Put events that leave the program into the outbox, in the transaction of the change itself."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -24,7 +24,7 @@ _ENDS: Final = ("key_deleted", "key_archived")
 def post(
     connection: Connection,
     settings: Settings,
-    happened: Sequence[Event],
+    happened: Iterable[Event],
     heads: Sequence[Head],
     *,
     now: datetime,
@@ -33,7 +33,10 @@ def post(
 
     The ids are new; the audit event's number is in the payload.
     """
-    removals = _removals(connection, settings, happened)
+    stores = [name for name, sink in settings.sinks.items() if isinstance(sink, STORES)]
+    if not (settings.hooks or settings.smtp or stores):
+        return []
+    removals = _removals(connection, stores, happened)
     wanted = [
         (event, head, hooks)
         for event, head in zip(happened, heads, strict=True)
@@ -85,16 +88,17 @@ def _hooks_for(settings: Settings, event: Event) -> list[str]:
 
 
 def _removals(
-    connection: Connection, settings: Settings, happened: Sequence[Event]
+    connection: Connection, stores: Sequence[str], happened: Iterable[Event]
 ) -> dict[str, list[str]]:
     """Return the secret managers that may hold something of each key that ends.
 
     Not the key's own sink alone: rotations may have gone to `default_sink`, or to a sink that was
     named for one of them.
     """
-    stores = [name for name, sink in settings.sinks.items() if isinstance(sink, STORES)]
+    if not stores:
+        return {}
     ended = {event.object_id: event.before for event in happened if event.action in _ENDS}
-    if not (stores and ended):
+    if not ended:
         return {}
     rotated = queries.sinks_of_rotations(connection, sorted(ended))
     return {

@@ -15,6 +15,7 @@ from keyctl.db.queries.audit import Event, Head
 from keyctl.policy.facts import Caller
 from keyctl.records import Key, Record, Secret
 from keyctl.services import access_groups, acting, outbox
+from keyctl.services.event_log import EventLog
 from keyctl.services.workspace import Workspace
 
 _SWEEP: Final = 100
@@ -31,7 +32,7 @@ class Unit:
     connection: Connection
     now: datetime
     caller: Caller
-    events: list[Event] = field(default_factory=list)
+    events: EventLog = field(default_factory=EventLog)
     heads: list[Head] = field(default_factory=list)
 
     def record(
@@ -112,25 +113,30 @@ def _write_groups(workspace: Workspace) -> None:
     database.has_groups = True
 
 
-def _with_secrets(unit: Unit, secrets: Mapping[str, list[dict[str, Any]]]) -> list[Event]:
+def _with_secrets(unit: Unit, secrets: Mapping[str, list[dict[str, Any]]]) -> Iterator[Event]:
     """Return the unit's events, the last of each key with what became of the key's secrets.
 
     Only in the chain: hooks are told of the key and not of its secrets.
     """
+    if not secrets:
+        return iter(unit.events)
     last = {
         event.object_id: number
         for number, event in enumerate(unit.events)
-        if event.object_type == "key" and not event.action.endswith("_denied")
+        if event.object_id in secrets
+        and event.object_type == "key"
+        and not event.action.endswith("_denied")
     }
     for key_id in secrets.keys() - last.keys():
         last[key_id] = len(unit.events)
         unit.record("secret_changed", "key", key_id)
-    told = list(unit.events)
-    for key_id, changed in secrets.items():
-        number = last[key_id]
-        after = {**(told[number].after or {}), "secrets": changed}
-        told[number] = replace(told[number], after=after)
-    return told
+    changed = {last[key_id]: secrets[key_id] for key_id in secrets}
+    return (
+        replace(event, after={**(event.after or {}), "secrets": changed[number]})
+        if number in changed
+        else event
+        for number, event in enumerate(unit.events)
+    )
 
 
 def _end_grace(unit: Unit, secret: Secret) -> None:

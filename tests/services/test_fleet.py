@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -19,9 +20,11 @@ from keyctl.errors import (
     UsageError,
 )
 from keyctl.policy.facts import Caller
-from keyctl.records import Team, User
+from keyctl.records import Key, Team, User
+from keyctl.services.audit import AuditService
 from keyctl.services.budgets import BudgetService
 from keyctl.services.directory import DirectoryService
+from keyctl.services.fleet.model import KeyChange, stamp_of
 from keyctl.services.keys.end import EndingService
 from keyctl.services.keys.update import ChangeService
 from keyctl.services.workspace import Workspace
@@ -463,3 +466,35 @@ class TestSavedPlan:
 
         assert len(fleets.lines(WEB)) == 7
         assert fleets.apply(WEB, head=fleets.plan(WEB).head) == ALL
+
+
+def test_a_stamp_tells_a_change_from_use() -> None:
+    """What gateways write leaves the stamp of a key as it is; another limit or owner does not."""
+    at = datetime(2026, 11, 1, tzinfo=UTC)
+    key = Key(id="key_1", created_at=at, created_by="x", updated_at=at, updated_by="x")
+
+    used = replace(key, spend=5, last_used_at=at, budget_reset_at=at)
+    changed = [replace(key, rpm_limit=1), replace(key, team_id="t"), replace(key, deleted_at=at)]
+
+    assert stamp_of(used) == stamp_of(key)
+    assert len({stamp_of(item) for item in [key, *changed]}) == 4
+
+
+def test_a_plan_of_many_changes_holds_little_of_each(fleets: Fleets) -> None:
+    """Not the whole keys before and after: what many of them get is held once."""
+    text = (
+        "teams: {t: {}}\nkeys: {'k-{n}': {count: 40, team_id: t, deliver: files, max_budget: 5}}\n"
+    )
+    fleets.apply(text)
+
+    changed = text.replace("max_budget: 5", "max_budget: 6")
+    plan = fleets.plan(changed)
+    fleets.apply(changed)
+
+    changes = [change for change in plan.changes if isinstance(change, KeyChange)]
+    assert len(changes) == 40
+    assert len({id(change.fields) for change in changes}) == 1
+    assert len({id(change.values) for change in changes}) == 1
+    assert not any(isinstance(getattr(changes[0], name), Key) for name in KeyChange.__slots__)
+    assert fleets.plan(changed).changes == []
+    AuditService(fleets.workspace).verify(state=True, step=lambda: None)

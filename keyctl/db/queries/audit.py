@@ -1,7 +1,7 @@
 """Append events to the audit chain, walk it, and ask for them."""
 
 import hashlib
-from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from json.encoder import encode_basestring_ascii as quoted
@@ -17,7 +17,9 @@ from keyctl.db.failures import is_unreadable
 from keyctl.db.queries.events import Conditions, conditions
 from keyctl.db.tables import audit_events, audit_head
 from keyctl.errors import BrokenChainError
+from keyctl.portions import portions
 
+_PORTION: Final = 1000
 GENESIS: Final = "0" * 64
 _ALL: Final = Conditions()
 # What `jsontext.canonical` makes of the columns that are hashed, in a third of the time: a chain has
@@ -95,8 +97,26 @@ def append(connection: Connection, events: Iterable[Event], *, at: datetime) -> 
         BrokenChainError: The head is not where the chain ends.
     """
     head = lock_head(connection)
-    texts = _Texts()
-    heads, rows = [], []
+    heads: list[Head] = []
+    rows: list[dict[str, Any]] = []
+    try:
+        for some in portions(events, _PORTION):
+            if rows:
+                connection.execute(insert(audit_events), rows)
+            rows = list(_linked(some, head, at=at))
+            heads += [Head(row["seq"], row["hash"]) for row in rows]
+            head = heads[-1]
+        _write(connection, rows, head)
+    except ConstraintError as error:
+        raise BrokenChainError(
+            "the audit chain is broken: there are events behind its head", hint=ADVICE
+        ) from error
+    return heads
+
+
+def _linked(events: Iterable[Event], head: Head, *, at: datetime) -> Iterator[dict[str, Any]]:
+    """Yield the rows of *events*, each with the hash of the one before."""
+    texts = jsontext.SharedTexts()
     for event in events:
         row: dict[str, Any] = {
             "seq": head.seq + 1,
@@ -113,15 +133,7 @@ def append(connection: Connection, events: Iterable[Event], *, at: datetime) -> 
         }
         row["hash"] = event_hash(row)
         head = Head(row["seq"], row["hash"])
-        heads.append(head)
-        rows.append(row)
-    try:
-        _write(connection, rows, head)
-    except ConstraintError as error:
-        raise BrokenChainError(
-            "the audit chain is broken: there are events behind its head", hint=ADVICE
-        ) from error
-    return heads
+        yield row
 
 
 def _write(connection: Connection, rows: list[dict[str, Any]], head: Head) -> None:
@@ -132,22 +144,6 @@ def _write(connection: Connection, rows: list[dict[str, Any]], head: Head) -> No
     else:
         connection.execute(insert(audit_events), rows)
         connection.execute(moved)
-
-
-class _Texts:
-    """Canonical texts of documents that many events share, made once for each."""
-
-    def __init__(self) -> None:
-        self._known: dict[int, tuple[dict[str, Any], str]] = {}
-
-    def of(self, document: dict[str, Any] | None) -> str | None:
-        """Return the canonical form of *document*, by identity: it must not change meanwhile."""
-        if document is None:
-            return None
-        if (known := self._known.get(id(document))) is None:
-            # The document is kept, so that no other can get its address.
-            known = self._known[id(document)] = document, jsontext.canonical(document)
-        return known[1]
 
 
 def lock_head(connection: Connection) -> Head:

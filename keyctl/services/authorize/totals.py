@@ -3,6 +3,7 @@
 from collections.abc import Container, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Final
 
 from sqlalchemy import Connection
 
@@ -14,6 +15,7 @@ from keyctl.policy.documents import Policy
 from keyctl.policy.facts import Facts, Sums
 from keyctl.records import Key
 
+_MOST: Final = 1000
 _NOTHING = Sums()
 
 
@@ -62,6 +64,7 @@ class RunningSums:
     _counted: list[tuple[str | None, str | None, "queries.Allocation"]] = field(
         default_factory=list
     )
+    _added: dict[tuple[str, str], Sums] = field(default_factory=dict)
 
     def read(self, connection: Connection, facts: Facts) -> Facts:
         """Return *facts* with the sums that rules will ask for, as `read` of this module does."""
@@ -80,6 +83,8 @@ class RunningSums:
         """Count *key* among the live ones from here on."""
         own = _allocation(key)
         self._counted.append((key.team_id, key.organization_id, own))
+        if len(self._counted) == _MOST:
+            self._add_up()
         for scope in _scopes(key.team_id, key.organization_id):
             if scope in self._sums:
                 self._sums[scope] = added_up([own], to=self._sums[scope])
@@ -94,8 +99,19 @@ class RunningSums:
                 for team_id, organization_id, own in self._counted
                 if scope in _scopes(team_id, organization_id)
             ]
-            known = self._sums[scope] = added_up([*stored, *counted])
+            earlier = self._added.get(scope)
+            known = self._sums[scope] = added_up([*stored, *counted], to=earlier)
         return known
+
+    def _add_up(self) -> None:
+        """Keep sums of what was counted: a fleet may count a hundred thousand keys."""
+        by_scope: dict[tuple[str, str], list[queries.Allocation]] = {}
+        for team_id, organization_id, own in self._counted:
+            for scope in _scopes(team_id, organization_id):
+                by_scope.setdefault(scope, []).append(own)
+        for scope, some in by_scope.items():
+            self._added[scope] = added_up(some, to=self._added.get(scope))
+        self._counted.clear()
 
 
 def _scopes(team_id: str | None, organization_id: str | None) -> list[tuple[str, str]]:

@@ -1,9 +1,9 @@
 """Plan keys: find the stored key of each description, and judge what is made and changed."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import Connection
 
@@ -19,6 +19,7 @@ from keyctl.fleetfile.described import Fleet
 from keyctl.fleetfile.entries import KeyTemplate
 from keyctl.policy import engine
 from keyctl.policy.facts import Caller
+from keyctl.portions import portions
 from keyctl.records import Key, Team
 from keyctl.services.authorize.new_keys import NewKey, NewKeys
 from keyctl.services.authorize.totals import RunningSums
@@ -33,20 +34,33 @@ from keyctl.services.fleet.compare import (
     shown_fields,
 )
 from keyctl.services.fleet.match import Matching
-from keyctl.services.fleet.model import KeyChange, NewKeyChange, Plan, Problem, Warned
+from keyctl.services.fleet.model import (
+    KeyChange,
+    NewKeyChange,
+    Outdated,
+    Plan,
+    Problem,
+    Warned,
+    stamp_of,
+)
 from keyctl.services.fleet.world import World
 from keyctl.services.issue.order import new_key_id
 from keyctl.services.keys.judge import judge_change
 from keyctl.services.workspace import Workspace
 
+_PORTION: Final = 500
+_KEPT: Final = 1000
 _SECRET: Final = "secret"  # noqa: S105  # the name of a field in a plan
 
 
 @dataclass(slots=True, kw_only=True)
 class Matched:
-    """Stored keys and their descriptions; `left` are the fleet's own that no file describes."""
+    """Stored keys and their descriptions, what changes by its id and its name.
 
-    changed: list[tuple[Key, str, KeyTemplate]] = field(default_factory=list)
+    `left` are the fleet's own that no file describes.
+    """
+
+    changed: list[tuple[str, str, KeyTemplate]] = field(default_factory=list)
     made: list[tuple[str, KeyTemplate]] = field(default_factory=list)
     left: list[Key] = field(default_factory=list)
 
@@ -67,6 +81,7 @@ class KeyPlanner:
     now: datetime
     lock: bool
     standing: bool
+    _kept: dict[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def match(self, fleet: Fleet) -> Matched:
         """Find the stored key of each description; one that is as described is only counted."""
@@ -82,11 +97,20 @@ class KeyPlanner:
         return found
 
     def judge(self, found: Matched, ended: set[str]) -> None:
-        """Note every change and every new key, with the rules that they would break."""
-        changing = {key.id for key, _, _ in found.changed} | ended
+        """Note every change and every new key, with the rules that they would break.
+
+        Raises:
+            Outdated: A key is not what it was when it was matched.
+        """
+        changing = {key_id for key_id, _, _ in found.changed} | ended
         ledger = RunningSums(now=self.now, but=changing)
-        for key, name, template in sorted(found.changed, key=lambda item: item[1]):
-            self._judge_change(key, name, template, ledger)
+        for some in portions(sorted(found.changed, key=lambda item: item[1]), _PORTION):
+            ids = [key_id for key_id, _, _ in some]
+            keys = {key.id: key for key in queries.find_keys(self.connection, ids)}
+            for key_id, name, template in some:
+                if (key := keys.get(key_id)) is None or key.deleted_at is not None:
+                    raise Outdated
+                self._judge_change(key, name, template, ledger)
         judge = NewKeys(
             connection=self.connection,
             workspace=self.workspace,
@@ -106,6 +130,11 @@ class KeyPlanner:
 
     def end(self, keys: Sequence[Key]) -> None:
         """Note the end of keys that no file describes any more."""
+        ended = {
+            "deleted_at": self.now,
+            "updated_at": self.now,
+            "updated_by": self.caller.actor,
+        }
         for key in sorted(keys, key=lambda item: item.key_alias or item.id):
             self.plan.changes.append(
                 KeyChange(
@@ -113,13 +142,8 @@ class KeyPlanner:
                     object_type="key",
                     object_id=key.key_alias or key.id,
                     key_id=key.id,
-                    before=key,
-                    after=replace(
-                        key,
-                        deleted_at=self.now,
-                        updated_at=self.now,
-                        updated_by=self.caller.actor,
-                    ),
+                    values=ended,
+                    stamp=stamp_of(key),
                 )
             )
 
@@ -147,9 +171,9 @@ class KeyPlanner:
                     object_id=name,
                     key_id=key.id,
                     entry=template,
-                    fields={"managed_by": (None, template.fleet)},
-                    before=key,
-                    after=replace(key, managed_by=template.fleet),
+                    fields=self._shared({"managed_by": (None, template.fleet)}),
+                    values=self._shared({"managed_by": template.fleet}),
+                    stamp=stamp_of(key),
                 )
             )
         if key.expires is not None and key.expires <= self.now:
@@ -159,7 +183,7 @@ class KeyPlanner:
             if self.standing:
                 self._warn_of_rules(key, name, template)
         else:
-            found.changed.append((key, name, template))
+            found.changed.append((key.id, name, template))
 
     def _is_ours(self, key: Key, name: str, template: KeyTemplate) -> bool:
         if key.managed_by is None and template.entry.adopt != key.id:
@@ -194,6 +218,8 @@ class KeyPlanner:
         self, key: Key, name: str, template: KeyTemplate, ledger: RunningSums
     ) -> None:
         wanted = self._difference(key, name, template)
+        if wanted.is_nothing and not _is_to_rotate(key, template):
+            raise Outdated
         try:
             verdict = judge_change(
                 self.connection,
@@ -236,14 +262,22 @@ class KeyPlanner:
                 object_id=name,
                 key_id=key.id,
                 entry=template,
-                fields=fields,
+                fields=self._shared(fields),
                 violations=verdict.violations,
-                before=key,
-                after=after,
+                values=self._shared(_differing(key, after)),
+                stamp=stamp_of(key),
+                sink=after.sink,
                 moves_place=moves,
                 rotates=rotates,
             )
         )
+
+    def _shared(self, values: dict[str, Any]) -> Mapping[str, Any]:
+        """Return *values*, or the same that are kept already: keys of a fleet mostly change alike."""
+        text = repr(values)
+        if len(self._kept) < _KEPT:
+            return self._kept.setdefault(text, values)
+        return self._kept.get(text, values)
 
     def _moves(self, key: Key, after: Key, sink: str | None) -> bool:
         if sink is not None:
@@ -265,7 +299,7 @@ class KeyPlanner:
                 object_type="key",
                 object_id=name,
                 entry=template,
-                fields=described_fields(template, verdict.filled),
+                fields=self._shared(described_fields(template, verdict.filled)),
                 violations=verdict.violations,
                 template=template,
                 target=target_of(verdict.key, key_id=key_id),
@@ -307,6 +341,12 @@ class KeyPlanner:
 
     def _warn(self, template: KeyTemplate, name: str, message: str) -> None:
         self.plan.warnings.append(Warned(entry=template, field=name, message=message))
+
+
+def _differing(before: Key, after: Key) -> dict[str, Any]:
+    return {
+        name: value for name, value in after.columns().items() if value != getattr(before, name)
+    }
 
 
 def _is_to_rotate(key: Key, template: KeyTemplate) -> bool:

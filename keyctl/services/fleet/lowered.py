@@ -23,14 +23,18 @@ def note_lowered(connection: Connection, plan: Plan, keys: What | None) -> None:
 
     Keys are looked at as they will be: one that gets another owner in the same plan is not left.
     """
-    planned = {
-        change.before.id: change.after for change in plan.changes if isinstance(change, KeyChange)
-    }
     plan.lowered = [item for change in plan.changes for item in _lowered(change)]
+    if not plan.lowered:
+        return
+    planned = {change.key_id: change for change in plan.changes if isinstance(change, KeyChange)}
     for item in plan.lowered:
         where = place_columns(item.place)
         found = queries.keys_left_by(connection, item.user_id, lock=False, **where)
-        left = [key for key in found if _stays(planned.get(key.id, key), item)]
+        left = [
+            key
+            for key in found
+            if _stays(planned[key.id].after(key) if key.id in planned else key, item)
+        ]
         item.key_ids = tuple(key.id for key in left)
         if left:
             _note(plan, item, left, keys)

@@ -1,7 +1,8 @@
 """Say what a plan is: the changes, what speaks against them, and the state that they start from."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from hashlib import blake2b
 from typing import Any, Final, Literal
 
 from keyctl.db.queries.audit import Head
@@ -13,6 +14,18 @@ from keyctl.sinks.base import Target
 Action = Literal["create", "update", "delete", "adopt"]
 ACTIONS: Final[tuple[Action, ...]] = ("create", "update", "delete", "adopt")
 Fields = Mapping[str, tuple[Any, Any]]
+# What gateways write while they serve: no change of a key, so no reason to plan anew.
+_USAGE: Final = frozenset({"spend", "last_used_at", "budget_reset_at"})
+
+
+class Outdated(Exception):  # noqa: N818  # not an error
+    """A key changed since the plan read it: plan again."""
+
+
+def stamp_of(key: Key) -> bytes:
+    """Return a digest of every column of *key* but usage: another one tells that it was changed."""
+    values = [getattr(key, name) for name in Key.names() if name not in _USAGE]
+    return blake2b(repr(values).encode(), digest_size=16).digest()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -54,12 +67,23 @@ class TierChange(Change):
 
 @dataclass(slots=True, kw_only=True)
 class KeyChange(Change):
-    """A key that is changed, adopted or ended.  `moves_place` tells that its sink keeps it elsewhere then."""
+    """A key that is changed, adopted or ended: the columns that it gets.
 
-    before: Key
-    after: Key
+    The key itself is read again when it is written, because a plan may change a hundred thousand;
+    `stamp` is that of the key as it was judged.  `moves_place` tells that its sink keeps it
+    elsewhere then, `sink` where it goes if it is rotated.
+    """
+
+    key_id: str
+    values: Mapping[str, Any]
+    stamp: bytes
+    sink: str | None = None
     moves_place: bool = False
     rotates: bool = False
+
+    def after(self, before: Key) -> Key:
+        """Return the key as it will be."""
+        return replace(before, **self.values)
 
 
 @dataclass(slots=True, kw_only=True)

@@ -201,9 +201,11 @@ class OwnerPlanner:
                 if change.template.values.get(column) == record.id:
                     return True
             elif isinstance(change, KeyChange) and change.action == "update":
-                if getattr(change.after, column) == record.id:
+                if column not in change.values:
+                    continue
+                if change.values[column] == record.id:
                     return True
-                ids.add(change.before.id)
+                ids.add(change.key_id)
         if directory.live_keys_of(self.connection, column, record.id) - keys_ended - ids:
             return True
         if isinstance(record, Organization):

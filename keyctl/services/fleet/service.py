@@ -24,7 +24,7 @@ from keyctl.services.callers import require_admin, require_overseer
 from keyctl.services.delivery import run_lock
 from keyctl.services.delivery.run_lock import Run
 from keyctl.services.delivery.sinks import named_sink
-from keyctl.services.fleet.model import Change, KeyChange, NewKeyChange, Plan, Problem
+from keyctl.services.fleet.model import Change, KeyChange, NewKeyChange, Outdated, Plan, Problem
 from keyctl.services.fleet.planner import (
     TAKEN,
     FleetOrder,
@@ -32,7 +32,7 @@ from keyctl.services.fleet.planner import (
     first_error,
     make_plan,
 )
-from keyctl.services.fleet.writing import Outdated, write
+from keyctl.services.fleet.writing import write
 from keyctl.services.issue.generate_each import Done, EachService, Job
 from keyctl.services.issue.takeover import taken_aliases
 from keyctl.services.rotate.one import RotateOrder, RotateService
@@ -107,6 +107,7 @@ class FleetService:
                     raise _outdated()
                 _refuse(preview, ends=ends, has_sink=sink_of is not None)
                 agreed(preview)
+                del preview  # it may hold a hundred thousand changes, as the next one does
                 plan = self._written(order, run, head=head, ends=ends, has_sink=sink_of is not None)
         made = [change for change in plan.changes if isinstance(change, NewKeyChange)]
         return Applied(
@@ -227,9 +228,9 @@ class FleetService:
             if not isinstance(change, KeyChange) or not change.rotates:
                 continue
             try:
-                sink = named_sink(self.workspace, change.after.sink or "")
+                sink = named_sink(self.workspace, change.sink or "")
                 answer = RotateService(self.workspace).rotate(
-                    RotateOrder(given=change.after.id), sink
+                    RotateOrder(given=change.key_id), sink
                 )
             except KeyctlError as error:
                 yield change.object_id, error
@@ -246,7 +247,7 @@ def refuse_problems(order: FleetOrder, plan: Plan) -> None:
     if not plan.problems:
         return
     written = [(item.entry, item.field) for item in plan.problems if item.entry is not None]
-    places = iter(order.fleet.places(written))
+    places = order.fleet.places(written)
     violations = [
         Violation(
             rule=problem.rule,

@@ -1,6 +1,6 @@
 """Write a plan's owners, changes and ends in the transaction that it was made in."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields, replace
 from typing import Any, Final
 
@@ -8,10 +8,11 @@ from keyctl.config.settings import Settings
 from keyctl.db import queries
 from keyctl.db.queries import directory
 from keyctl.fleetfile.document import OWNERS
+from keyctl.portions import portions
 from keyctl.records import Key, Organization, Principal, Team, User
 from keyctl.services import members
 from keyctl.services.fleet.lowered import settle_lowered
-from keyctl.services.fleet.model import KeyChange, OwnerChange, Plan, TierChange
+from keyctl.services.fleet.model import KeyChange, Outdated, OwnerChange, Plan, TierChange, stamp_of
 from keyctl.services.fleet.tiers import write_tiers
 from keyctl.services.keys.follow import follow_team
 from keyctl.services.keys.update import end_administration, with_blocker
@@ -19,12 +20,7 @@ from keyctl.services.leaving import What
 from keyctl.services.owners import WORD
 from keyctl.services.transaction import Unit, archive, row_of
 
-# What gateways write while they serve: no change of a key, so no reason to plan anew.
-_USAGE: Final = frozenset({"spend", "last_used_at", "budget_reset_at"})
-
-
-class Outdated(Exception):  # noqa: N818  # not an error
-    """A key changed since the plan read it: plan again."""
+_PORTION: Final = 500
 
 
 def write(unit: Unit, settings: Settings, plan: Plan, left_keys: What | None) -> None:
@@ -40,13 +36,13 @@ def write(unit: Unit, settings: Settings, plan: Plan, left_keys: What | None) ->
     for kind in OWNERS.values():
         _write_owners(unit, [item for item in owners if type(item.after) is kind])
     keys = [change for change in plan.changes if isinstance(change, KeyChange)]
-    if left := [key_id for item in plan.lowered for key_id in item.key_ids]:
-        # Together with the others, so that all are locked in the order of their ids.
-        queries.lock_keys(unit.connection, [*left, *(change.before.id for change in keys)])
-    _lock(unit, keys)
-    for change in keys:  # first what ends: another key may get its name
-        if change.action == "delete":
-            archive(unit, change.before, action="key_deleted", reason="described no more")
+    left = {key_id for item in plan.lowered for key_id in item.key_ids}
+    # All together, so that they are locked in the order of their ids.
+    queries.lock_keys(unit.connection, [*left.union(change.key_id for change in keys)])
+    # First what ends: another key may get its name.
+    for some in _current(unit, (change for change in keys if change.action == "delete")):
+        for _, key in some:
+            archive(unit, key, action="key_deleted", reason="described no more")
     _write_keys(unit, keys)
     for owner in owners:
         if isinstance(owner.before, Team) and isinstance(owner.after, Team):
@@ -120,37 +116,42 @@ def _end_owner(unit: Unit, change: OwnerChange) -> None:
     )
 
 
-def _lock(unit: Unit, changes: Sequence[KeyChange]) -> None:
-    """Lock the keys in the order of their ids, and see that they are what they were."""
-    planned = {change.before.id: change.before for change in changes}
-    for key in queries.find_keys(unit.connection, sorted(planned), lock=True):
-        if _but_usage(key) != _but_usage(planned.pop(key.id)):
-            raise Outdated
-    if planned:
-        raise Outdated
+def _current(unit: Unit, changes: Iterable[KeyChange]) -> Iterator[list[tuple[KeyChange, Key]]]:
+    """Yield the changes in portions, each with the stored key, which is locked by now.
 
-
-def _but_usage(key: Key) -> dict[str, Any]:
-    return {name: value for name, value in key.columns().items() if name not in _USAGE}
+    Raises:
+        Outdated: A key is not what it was when it was judged.
+    """
+    for some in portions(changes, _PORTION):
+        ids = [change.key_id for change in some]
+        found = {key.id: key for key in queries.find_keys(unit.connection, ids)}
+        for change in some:
+            if change.key_id not in found or stamp_of(found[change.key_id]) != change.stamp:
+                raise Outdated
+        yield [(change, found[change.key_id]) for change in some]
 
 
 def _write_keys(unit: Unit, changes: Sequence[KeyChange]) -> None:
     """Write changed and adopted keys, the ones that set the same columns in one statement."""
     # A key that is adopted and changed has two changes: the second one holds both.
-    final = {change.before.id: change for change in changes if change.action == "adopt"}
-    final |= {change.before.id: change for change in changes if change.action == "update"}
-    rows: dict[str, dict[str, Any]] = {}
-    for key_id, change in final.items():
-        after = replace(change.after, updated_at=unit.now, updated_by=unit.caller.actor)
-        after = with_blocker(unit.caller, change.before, after)
-        rows[key_id] = {
-            name: value
-            for name, value in after.columns().items()
-            if value != getattr(change.before, name)
-        }
-        unit.record("key_updated", "key", key_id, before=row_of(change.before), after=row_of(after))
-    queries.update_keys(unit.connection, rows)
-    for change in final.values():
-        if change.after.expires != change.before.expires:
-            queries.bound_secrets(unit.connection, change.after)
-        end_administration(unit, change.before, change.after)
+    final: dict[str, KeyChange] = {}
+    for action in ("adopt", "update"):
+        final.update((item.key_id, item) for item in changes if item.action == action)
+    for some in _current(unit, final.values()):
+        rows: dict[str, dict[str, Any]] = {}
+        written: list[tuple[Key, Key]] = []
+        for change, before in some:
+            after = replace(change.after(before), updated_at=unit.now, updated_by=unit.caller.actor)
+            after = with_blocker(unit.caller, before, after)
+            rows[before.id] = {
+                name: value
+                for name, value in after.columns().items()
+                if value != getattr(before, name)
+            }
+            written.append((before, after))
+            unit.record("key_updated", "key", before.id, before=row_of(before), after=row_of(after))
+        queries.update_keys(unit.connection, rows)
+        for before, after in written:
+            if after.expires != before.expires:
+                queries.bound_secrets(unit.connection, after)
+            end_administration(unit, before, after)
