@@ -100,6 +100,20 @@ LIMITS: Final[tuple[Limit, ...]] = (
         note="a budget, and rates, for requests for one model",
     ),
     Limit(
+        field="budget_limits",
+        of=("team",),
+        enforced_by="verifier",
+        order="admin",
+        note="windows of all its keys together, each with its own period and spend",
+    ),
+    Limit(
+        field="model_max_budget",
+        of=("team",),
+        enforced_by="verifier",
+        order="admin",
+        note="of all its keys: a budget, and rates, for requests for one model",
+    ),
+    Limit(
         field="max_budget",
         of=("member",),
         enforced_by="verifier",

@@ -9,6 +9,7 @@ from keyctl.shapes import (
     CURSOR,
     ERROR,
     HEAD,
+    LEFT,
     LEFT_KEYS,
     MONEY,
     NUMBER,
@@ -67,6 +68,7 @@ def _page(noun: str) -> Schema:
     keys = {"count": NUMBER, "spend": MONEY, "dearest": rows(whole(key))}
     properties = {**_principal(noun), "left": MONEY, "keys": whole(keys)}
     if noun == "team":
+        properties["budgets"] = rows(LEFT)
         properties["members_with_roles"] = rows(whole(_member()))
     elif noun == "user":
         for word in ("team", "organization"):

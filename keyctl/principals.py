@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 
+from pydantic import model_validator
+
 from keyctl import money, nearest
 from keyctl.errors import MalformedRequestError, Violation
 from keyctl.fields import (
@@ -19,7 +21,7 @@ from keyctl.fields import (
 )
 from keyctl.policy.documents import Policy
 from keyctl.records import Organization, Principal, Team, User
-from keyctl.requests import ModelBudget
+from keyctl.requests import BudgetWindow, ModelBudget, Windows, refuse_twice
 
 Role = Literal[
     "proxy_admin", "proxy_admin_viewer", "org_admin", "internal_user", "internal_user_viewer"
@@ -86,7 +88,14 @@ class TeamRequest(OrganizationRequest):
     """What a team can be given."""
 
     organization_id: Name | None = None
+    budget_limits: Windows | None = None
+    model_max_budget: dict[Name, ModelBudget] | None = None
     max_parallel_requests: Limit | None = None
+
+    @model_validator(mode="after")
+    def _together(self) -> "TeamRequest":
+        refuse_twice(self.budget_limits)
+        return self
 
 
 _MODELS: Final[dict[type[Principal], tuple[type[PrincipalRequest], str]]] = {
@@ -97,6 +106,7 @@ _MODELS: Final[dict[type[Principal], tuple[type[PrincipalRequest], str]]] = {
 # What a field that is cleared becomes, where that is not null.
 _EMPTY: Final[dict[str, Any]] = {
     "models": [],
+    "budget_limits": [],
     "model_max_budget": {},
     "metadata": {},
     "model_tpm_limit": {},
@@ -145,16 +155,7 @@ def tier_values(tier_id: str, document: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         MalformedRequestError: With one violation for each thing that is wrong.
     """
-    values = _values(TierRequest, "budget", tier_id, document)
-    if "model_max_budget" in values:
-        values["model_max_budget"] = {
-            model: {
-                name: money.dollars(value) if name == "max_budget" else value
-                for name, value in budget.model_dump(exclude_none=True).items()
-            }
-            for model, budget in values["model_max_budget"].items()
-        }
-    return values
+    return _values(TierRequest, "budget", tier_id, document)
 
 
 def member_values(user_id: str, document: Mapping[str, Any]) -> dict[str, Any]:
@@ -193,4 +194,18 @@ def _values(
                     Violation(rule="request.unknown_field", field=name, message="is not known")
                 ],
             )
+    if "budget_limits" in values:
+        values["budget_limits"] = [_stored(window) for window in values["budget_limits"]]
+    if "model_max_budget" in values:
+        values["model_max_budget"] = {
+            model: _stored(budget) for model, budget in values["model_max_budget"].items()
+        }
     return values
+
+
+def _stored(budget: BudgetWindow | ModelBudget) -> dict[str, Any]:
+    """Return a budget inside a document as it is stored: its amount in dollars."""
+    return {
+        name: money.dollars(value) if name == "max_budget" else value
+        for name, value in budget.model_dump(exclude_none=True).items()
+    }

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 from keyctl import durations, money
 from keyctl.errors import KeyctlError
-from keyctl.records import ForeignValueError, Key, Member, Presented, Principal, Tier, User
+from keyctl.records import ForeignValueError, Key, Member, Presented, Principal, Team, Tier, User
 
 _LONGEST: Final = 300
 
@@ -93,7 +93,7 @@ def budgets(found: Presented, meters: Mapping[PurseName, Meter] | None = None) -
     Without *meters*, nothing is spent of those that have one.
 
     Raises:
-        ForeignValueError: A document of the key holds what keyctl never writes there.
+        ForeignValueError: A document of the key or its team holds what keyctl never writes there.
     """
     result = [
         Budget(
@@ -107,13 +107,15 @@ def budgets(found: Presented, meters: Mapping[PurseName, Meter] | None = None) -
         for table, record in charged(found)
         if record.max_budget is not None
     ]
-    for budget in _metered(found):
-        meter = (meters or {}).get(budget.name)
-        if meter is None or meter.budget_duration != budget.period:
-            result.append(budget)
-        else:
-            result.append(replace(budget, spend=meter.spend, end=meter.budget_reset_at))
-    return result
+    return result + [spent(budget, meters or {}) for budget in _metered(found)]
+
+
+def spent(budget: Budget, meters: Mapping[PurseName, Meter]) -> Budget:
+    """Return a metered *budget* with what its meter says is spent of it."""
+    meter = meters.get(budget.name)
+    if meter is None or meter.budget_duration != budget.period:
+        return budget
+    return replace(budget, spend=meter.spend, end=meter.budget_reset_at)
 
 
 def is_of_model(named: str | None, model: str | None) -> bool:
@@ -139,41 +141,45 @@ def _meter(name: str) -> str:
 
 
 def _metered(found: Presented) -> Iterator[Budget]:
-    for record in (found.key, found.user, found.member):
+    for record in (found.key, found.team, found.user, found.member):
         if record is not None:
             yield from metered(record, found.tiers)
 
 
-def metered(record: Key | User | Member, tiers: Mapping[str, Tier]) -> Iterator[Budget]:
-    """Yield the budgets of a key, a user or a member that have a meter, as if nothing were spent.
+def metered(record: Key | Team | User | Member, tiers: Mapping[str, Tier]) -> Iterator[Budget]:
+    """Yield the budgets of one of these that have a meter, as if nothing were spent.
 
     Raises:
-        ForeignValueError: A document of the key holds what keyctl never writes there.
+        ForeignValueError: A document of the key or the team holds what keyctl never writes there.
     """
+    if isinstance(record, Team):
+        yield from _of_documents("teams", record)
+        return
     if isinstance(record, Member):
         name = member_purse(record.team_id, record.user_id)
         yield from _of_member(name, record)
         yield from _of_tier(tiers, name.table, name.object_id, f"{name.meter}/", record.budget_id)
         return
     if isinstance(record, Key):
-        yield from _of_key(record)
+        yield from _of_documents("keys", record)
+        yield from _of_tokens("keys", record.id, "", record.tpd_limit, record.created_at)
     table = "keys" if isinstance(record, Key) else "users"
     yield from _of_tier(tiers, table, record.id, "", record.budget_id)
 
 
-def _of_key(key: Key) -> Iterator[Budget]:
-    for window in key.budget_limits:
+def _of_documents(table: str, owner: Key | Team) -> Iterator[Budget]:
+    """Yield the windows and the budgets of single models."""
+    for window in owner.budget_limits:
         limit, period = _limit("budget_limits", window)
         if limit is None or period is None:
             raise ForeignValueError("budget_limits")
         yield Budget(
-            name=PurseName("keys", key.id, f"window:{period}"),
+            name=PurseName(table, owner.id, f"window:{period}"),
             limit=limit,
             period=period,
-            anchor=key.created_at,
+            anchor=owner.created_at,
         )
-    yield from _of_models("keys", key.id, key.model_max_budget, key.created_at)
-    yield from _of_tokens("keys", key.id, "", key.tpd_limit, key.created_at)
+    yield from _of_models(table, owner.id, owner.model_max_budget, owner.created_at)
 
 
 def _of_member(name: PurseName, member: Member) -> Iterator[Budget]:

@@ -185,6 +185,8 @@ class Team(Principal):
 
     name: str | None = None
     organization_id: str | None = None
+    budget_limits: list[dict[str, Any]] = field(default_factory=list)
+    model_max_budget: dict[str, Any] = field(default_factory=dict)
     max_parallel_requests: int | None = None
     model_tpm_limit: dict[str, int] = field(default_factory=dict)
     model_rpm_limit: dict[str, int] = field(default_factory=dict)

@@ -3,6 +3,7 @@
 Field names and meanings are LiteLLM's `GenerateKeyRequest`; unknown fields are errors.
 """
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
@@ -31,11 +32,24 @@ from keyctl.fields import (
 
 
 class BudgetWindow(Strict):
-    """One of several budgets of a key, each with its own period."""
+    """One of several budgets of a key or a team, each with its own period."""
 
     budget_duration: PeriodText
     max_budget: Dollars
 
+
+def refuse_twice(windows: Sequence[BudgetWindow] | None) -> None:
+    """Refuse windows of which two have the same period: what is spent is counted by period.
+
+    Raises:
+        ValueError: Two have.
+    """
+    periods = [window.budget_duration for window in windows or ()]
+    if len(set(periods)) != len(periods):
+        raise refusal("budget_limits names a budget_duration twice")
+
+
+Windows = Annotated[list[BudgetWindow], Field(max_length=20)]
 
 _OTHER_NAMES: Final = {"budget_limit": "max_budget", "time_period": "budget_duration"}
 
@@ -59,7 +73,7 @@ def _own_names(value: Any) -> Any:
 
 
 class ModelBudget(Strict):
-    """A budget of a key for one model; `budget_limit` and `time_period` are understood too."""
+    """A budget for one model; `budget_limit` and `time_period` are understood too."""
 
     max_budget: Dollars | None = None
     budget_duration: PeriodText | None = None
@@ -139,7 +153,7 @@ class KeyFields(GatewayFields):
     max_budget: Dollars | None = None
     soft_budget: Dollars | None = None
     budget_duration: PeriodText | None = None
-    budget_limits: Annotated[list[BudgetWindow], Field(max_length=20)] | None = None
+    budget_limits: Windows | None = None
     model_max_budget: dict[Name, ModelBudget] | None = None
     budget_fallbacks: dict[Name, Names] | None = None
     budget_id: Name | None = None
@@ -166,10 +180,7 @@ class KeyFields(GatewayFields):
 
     @model_validator(mode="after")
     def _together(self) -> "KeyFields":
-        if self.budget_limits is not None:
-            periods = [window.budget_duration for window in self.budget_limits]
-            if len(set(periods)) != len(periods):
-                raise refusal("budget_limits names a budget_duration twice")
+        refuse_twice(self.budget_limits)
         if self.allowed_routes is not None and self.key_type not in (None, "default"):
             raise refusal("give either allowed_routes or a key_type that implies them, not both")
         return self

@@ -29,6 +29,7 @@ from keyctl.shapes import (
     FILLED,
     HEAD,
     INSTANT,
+    LEFT,
     MOMENT,
     TEXT,
     TRUTH,
@@ -114,16 +115,6 @@ def _effective() -> Schema:
     """Return the schema of what a key may do in effect: each limit with whose it is."""
     owner = {"of": {"enum": ["key", "team", "user", "organization"]}, "id": WORD}
     limit = object_of({**owner, "limit": {"type": "integer"}}, ["limit", "of", "id"])
-    budget = {
-        **owner,
-        "what": WORD,
-        "model": TEXT,
-        "unit": {"enum": ["dollars", "tokens"]},
-        "limit": {"type": "number"},
-        "left": {"type": "number"},
-        "period": TEXT,
-        "resets_at": INSTANT,
-    }
     properties = {
         "works": TRUTH,
         "reason": TEXT,
@@ -134,7 +125,7 @@ def _effective() -> Schema:
             name: {"anyOf": [limit, {"type": "null"}]}
             for name in ("rpm_limit", "tpm_limit", "max_parallel_requests")
         },
-        "budgets": rows(whole(budget)),
+        "budgets": rows(LEFT),
     }
     return object_of(properties, ["works", "reason", "until", "models", "budgets"])
 

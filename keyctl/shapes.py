@@ -140,5 +140,19 @@ CHANGES: Final = {
     "type": "object",
     "additionalProperties": whole({"before": {}, "after": {}}),
 }
+# What is left of one budget, and whose it is.
+LEFT: Final = whole(
+    {
+        "of": {"enum": ["key", "team", "user", "organization"]},
+        "id": WORD,
+        "what": WORD,
+        "model": TEXT,
+        "unit": {"enum": ["dollars", "tokens"]},
+        "limit": {"type": "number"},
+        "left": {"type": "number"},
+        "period": TEXT,
+        "resets_at": INSTANT,
+    }
+)
 # What becomes of the keys of somebody who leaves.
 LEFT_KEYS: Final = rows(whole({"key_id": WORD, "key_alias": TEXT, "result": WORD}))

@@ -201,7 +201,9 @@ class Owners:
         found = {
             f"{kind}:{owner['id']}": owner
             for kind, owner in self.of(row).items()
-            if owner["max_budget"] is not None or owner["rpm_limit"] is not None
+            if owner["max_budget"] is not None
+            or owner["rpm_limit"] is not None
+            or json.loads(owner.get("budget_limits") or "[]")
         }
         for member in self.members:
             team, user = member.get("team_id"), member["user_id"]

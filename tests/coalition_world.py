@@ -132,7 +132,9 @@ def _people(directory: DirectoryService, members: MemberService) -> None:
         directory.create(User, user, {})
     directory.create(Team, "free", {"policy": GRANTS})
     directory.create(
-        Team, "shut", {"policy": GRANTS, "max_budget": 40 * money.NANO, "budget_duration": "2d"}
+        Team,
+        "shut",
+        {"policy": GRANTS, "budget_limits": [{"max_budget": 40, "budget_duration": "2d"}]},
     )
     members.add(Team, "free", "tina", "admin")
     members.add(Team, "shut", "sam", "user")

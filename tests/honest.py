@@ -142,6 +142,9 @@ class Honest:
         ]
         kind, object_id = self.choice.choice(owners)
         values = self.choice.choice(changes)
+        if kind is Team:
+            amount = {"max_budget": Decimal("1.25"), "budget_duration": "1d"}
+            values |= {"budget_limits": [amount], "model_max_budget": {"gpt-4o": amount}}
         DirectoryService(self.world.workspace).update(kind, object_id, values)
 
     def _do_generate(self) -> None:

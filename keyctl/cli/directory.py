@@ -7,121 +7,20 @@ import typer
 
 from keyctl.cli import inputs
 from keyctl.cli.choices import require_one_of
-from keyctl.cli.command import FieldOption as F
 from keyctl.cli.command import cleared, command, declare_group
-from keyctl.cli.fields import USER_ROLES, USER_ROLES_MEAN
 from keyctl.cli.listing import Page, show_list
 from keyctl.cli.many import ask, can_ask, some
+from keyctl.cli.ownerfields import FIELDS, LISTS, MEMBER, ROLES, ROLES_MEAN
 from keyctl.cli.record import show_record
 from keyctl.cli.session import Session
-from keyctl.cli.tables import Column, Layout, pipe_only
 from keyctl.errors import UsageError
 
-_OWN: Final = (
-    F("models", "--model", "list", "A model it may use; repeatable."),
-    F("max_budget", "--max-budget", "money", "The most it may spend, in dollars."),
-    F(
-        "budget_duration",
-        "--budget-duration",
-        "text",
-        "Spend starts again after this: 30d, monthly, …",
-    ),
-    F("tpm_limit", "--tpm-limit", "number", "Tokens per minute."),
-    F("rpm_limit", "--rpm-limit", "number", "Requests per minute."),
-    F("metadata", "--metadata", "pairs", "NAME=VALUE to keep with it; repeatable."),
-    F("blocked", "--blocked/--not-blocked", "flag", "Whether its keys are refused."),
-)
-_PER_MODEL: Final = (
-    F("model_tpm_limit", "--model-tpm-limit", "pairs", "MODEL=N, tokens per minute; repeatable."),
-    F("model_rpm_limit", "--model-rpm-limit", "pairs", "MODEL=N, requests per minute; repeatable."),
-)
-FIELDS: Final = {
-    "team": (
-        F("name", "--name", "text", "A name for people."),
-        F("organization_id", "--org", "text", "The organization it belongs to."),
-        F(
-            "max_parallel_requests",
-            "--max-parallel-requests",
-            "number",
-            "Requests at the same time.",
-        ),
-        *_OWN,
-        *_PER_MODEL,
-    ),
-    "user": (
-        F("email", "--email", "text", "Where to write."),
-        F("role", "--role", "text", USER_ROLES_MEAN, USER_ROLES),
-        F("budget_id", "--budget-id", "text", "A budget tier, whose limits hold besides its own."),
-        *_OWN,
-    ),
-    "org": (F("name", "--name", "text", "A name for people."), *_OWN, *_PER_MODEL),
-}
-_ROLES: Final = {"team": ("admin", "user"), "org": ("org_admin", "internal_user")}
-_ROLES_MEAN: Final = {
-    "team": "admin: administers the team's keys and members; user: has keys in the team.",
-    "org": "org_admin: administers the organization's teams, keys and members; internal_user: belongs to it.",
-}
-_MEMBER: Final = (
-    F(
-        "max_budget",
-        "--max-budget",
-        "money",
-        "The most its keys in the team may spend together, in dollars.",
-    ),
-    F("budget_duration", "--budget-duration", "text", "That spend starts again after this."),
-    F("rpm_limit", "--rpm-limit", "number", "Requests per minute of its keys in the team."),
-    F("tpm_limit", "--tpm-limit", "number", "Tokens per minute of its keys in the team."),
-    F("budget_id", "--budget-id", "text", "A budget tier, whose limits hold besides its own."),
-    F("role", "--role", "text", _ROLES_MEAN["team"], _ROLES["team"]),
-)
-_LIMITS: Final = (
-    Column("models"),
-    Column("rpm_limit", "requests/min", "number"),
-    Column("tpm_limit", "tokens/min", "number"),
-    Column("budget_duration", "budget period"),
-    Column("budget_reset_at", "budget starts again", "instant"),
-    Column("created_at", "made", "instant"),
-    Column("created_by", "made by"),
-)
-_STANDING: Final = (
-    pipe_only("max_budget", "money"),
-    Column("spend", "spent", "spent", rank=3),
-    Column("blocked", kind="flag", rank=2),
-)
-LISTS: Final = {
-    "team": Layout(
-        "teams",
-        (
-            Column("team_id", "team", "id", rank=0),
-            Column("team_alias", "name", rank=4),
-            Column("organization_id", "organization", rank=5),
-            *_STANDING,
-        ),
-        _LIMITS,
-    ),
-    "user": Layout(
-        "users",
-        (
-            Column("user_id", "user", "id", rank=0),
-            Column("user_email", "email", rank=5),
-            Column("user_role", "role", rank=4),
-            *_STANDING,
-        ),
-        _LIMITS,
-    ),
-    "org": Layout(
-        "orgs",
-        (
-            Column("organization_id", "organization", "id", rank=0),
-            Column("organization_alias", "name", rank=4),
-            *_STANDING,
-        ),
-        _LIMITS,
-    ),
-}
 WORDS: Final = {"team": "team", "user": "user", "org": "organization"}
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="The id you chose.")]
+RequestOption = Annotated[
+    str | None, typer.Option("--request", help="Fields as JSON: a file, or - for stdin.")
+]
 LeftKeys = Annotated[
     str | None,
     typer.Option(
@@ -145,14 +44,14 @@ def add_to(app: typer.Typer) -> None:
     ):
         group = declare_group(app, noun, words)
         _declare(group, noun)
-        if noun in _ROLES:
+        if noun in ROLES:
             _declare_members(group, noun)
 
 
 def _declare(group: typer.Typer, noun: str) -> None:
     fields, word = FIELDS[noun], WORDS[noun]
     one = f"{'an' if word[0] == 'o' else 'a'} {word}"
-    members = " its members," if noun in _ROLES else ""
+    members = " its members," if noun in ROLES else ""
     # Only a user leaves keys behind, and only a team or an organization has a policy.
     no_policy, no_keys = ("policy",) if noun == "user" else (), () if noun == "user" else ("keys",)
 
@@ -169,6 +68,7 @@ def _declare(group: typer.Typer, noun: str) -> None:
         document: dict[str, Any],
         id_: Annotated[str | None, typer.Argument(metavar="ID", help="The id you choose.")] = None,
         policy: PolicyOption = None,
+        request: RequestOption = None,
         source: Annotated[
             str | None,
             typer.Option("--from", help="One for each row: FILE.csv, FILE.jsonl, or -."),
@@ -180,7 +80,7 @@ def _declare(group: typer.Typer, noun: str) -> None:
         from keyctl.cli import ownerlists
 
         ownerlists.require_one(id_, source)
-        body, kind = _body(document, policy), _kind(noun)
+        body, kind = _body(document, policy, request), _kind(noun)
         if source is not None:
             ownerlists.create_rows(session, kind, noun, source, body, fields, dry_run=dry_run)
         else:
@@ -198,13 +98,14 @@ def _declare(group: typer.Typer, noun: str) -> None:
         document: dict[str, Any],
         id_: Id,
         policy: PolicyOption = None,
+        request: RequestOption = None,
         clear: Annotated[
             list[str] | None, typer.Option("--clear", help="Empty this field; repeatable.")
         ] = None,
         keys: LeftKeys = None,
     ) -> None:
         document |= cleared(fields, clear)
-        _update(session, noun, id_, _body(document, policy), keys=keys)
+        _update(session, noun, id_, _body(document, policy, request), keys=keys)
 
     @command(
         group,
@@ -270,14 +171,14 @@ def _and_keys(verb: str | None, keys: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _declare_members(group: typer.Typer, noun: str) -> None:
-    roles = _ROLES[noun]
+    roles = ROLES[noun]
 
     @command(group, "add-member")
     def add_member(
         session: Session,
         id_: Id,
         user: Annotated[str, typer.Argument(metavar="USER", help="The user's id.")],
-        role: Annotated[str, typer.Option("--role", help=_ROLES_MEAN[noun])] = roles[-1],
+        role: Annotated[str, typer.Option("--role", help=ROLES_MEAN[noun])] = roles[-1],
         keys: LeftKeys = None,
     ) -> None:
         """Make a user a member, or give a member another role."""
@@ -315,7 +216,7 @@ def _left_keys(given: str | None) -> Any:
 
 
 def _declare_update_member(group: typer.Typer) -> None:
-    @command(group, "update-member", fields=_MEMBER)
+    @command(group, "update-member", fields=MEMBER)
     def update_member(
         session: Session,
         document: dict[str, Any],
@@ -329,7 +230,7 @@ def _declare_update_member(group: typer.Typer) -> None:
         """Change a member's limits and role. The limits are for its keys in the team."""
         from keyctl.principals import member_values
 
-        values = member_values(user, document | cleared(_MEMBER, clear))
+        values = member_values(user, document | cleared(MEMBER, clear))
         if not values:
             raise UsageError("nothing is to change", hint="give a limit, --role or --clear")
         members, _ = _members(session, "team")
@@ -355,12 +256,14 @@ def _kind(noun: str) -> Any:
     return {"team": Team, "user": User, "org": Organization}[noun]
 
 
-def _body(document: dict[str, Any], policy: str | None) -> dict[str, Any]:
-    """Return what the options say, with the policy's document."""
+def _body(document: dict[str, Any], policy: str | None, request: str | None) -> dict[str, Any]:
+    """Return what the options say, over the request's document, with the policy's."""
     body = dict(document)
     for name in ("model_tpm_limit", "model_rpm_limit"):
         if isinstance(limits := body.get(name), dict):
             body[name] = {model: int(n) if n.isdigit() else n for model, n in limits.items()}
+    if request is not None:
+        body = {**inputs.read_document(request, what="the request"), **body}
     if policy is not None:
         body["policy"] = inputs.read_document(policy, what="the policy")
     return body

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from keyctl.cli import screen
 from keyctl.cli.differences import told
-from keyctl.cli.pages import Fact, show_facts, show_heading
+from keyctl.cli.pages import Fact, left, owner, show_facts, show_heading
 from keyctl.cli.session import Session
 from keyctl.cli.tables import Column, cell, show_table
 
@@ -93,7 +93,7 @@ def _whole(view: dict[str, Any]) -> list[Fact]:
     found.append(Fact("works", "yes" if effect["works"] else f"no: {effect['reason']}"))
     if "remedy" in effect:
         found.append(Fact("remedy", effect["remedy"]))
-    found += [Fact("left", _left(item)) for item in effect["budgets"]]
+    found += [Fact("left", left(item)) for item in effect["budgets"]]
     return found
 
 
@@ -118,11 +118,11 @@ def _for_eyes(view: dict[str, Any], now: datetime) -> list[Fact]:
         Fact("routes", _routes(view)),
         Fact("spent", *screen.budget(view["spend"], view["max_budget"])),
         *(
-            Fact("left" if index == 0 else "", _left(item), "" if item["left"] else "red")
+            Fact("left" if index == 0 else "", left(item), "" if item["left"] else "red")
             for index, item in enumerate(effect["budgets"])
         ),
         *(
-            Fact(label, f"{item['limit']} ({_owner(item)})")
+            Fact(label, f"{item['limit']} ({owner(item)})")
             for name, label in _LIMITS
             if (item := effect.get(name))
         ),
@@ -145,7 +145,7 @@ def _models(lists: list[dict[str, Any]]) -> list[Fact]:
     if not lists:
         return [Fact("models", "all")]
     return [
-        Fact("models" if index == 0 else "", f"{', '.join(item['models'])} ({_owner(item)})")
+        Fact("models" if index == 0 else "", f"{', '.join(item['models'])} ({owner(item)})")
         for index, item in enumerate(lists)
     ]
 
@@ -156,21 +156,6 @@ def _routes(view: dict[str, Any]) -> str:
         return ", ".join(view["allowed_routes"])
     routes = view.get("default_routes") or []
     return f"{', '.join(map(_WORDS.get, routes, routes))} (by default)" if routes else ""
-
-
-def _left(item: dict[str, Any]) -> str:
-    """Return what is left of a budget, whose it is, and until when."""
-    if item["unit"] == "tokens":
-        amount = f"{item['left']} of {item['limit']} tokens"
-    else:
-        amount = f"{screen.money(item['left'])} of {screen.money(item['limit'])}"
-    what = "" if item["what"] == "max_budget" else f", {item['what']}"
-    period = f" per {item['period']}" if item["period"] else ""
-    return f"{amount}{period} ({_owner(item)}{what})"
-
-
-def _owner(item: dict[str, Any]) -> str:
-    return "its own" if item["of"] == "key" else f"of {item['of']} {item['id']}"
 
 
 def _moment(moment: datetime, now: datetime) -> str:

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from keyctl.cli import screen
-from keyctl.cli.pages import Fact, show_facts, show_heading
+from keyctl.cli.pages import Fact, left, show_facts, show_heading
 from keyctl.cli.session import Session
 from keyctl.cli.tables import Column, cell, pipe_only, show_table
 
@@ -35,10 +35,13 @@ def show_owner(session: Session, view: dict[str, Any]) -> None:
     shown = {
         name: value
         for name, value in view.items()
-        if name not in ("keys", "members_with_roles", "teams", "organizations")
+        if name not in ("keys", "members_with_roles", "budgets", "teams", "organizations")
         and value not in (None, [], {})
     }
-    show_facts(console, [_fact(name, value, view, now) for name, value in shown.items()])
+    facts = [_fact(name, value, view, now) for name, value in shown.items()]
+    windows = view.get("budgets", ())
+    facts += [Fact("left", left(item), "" if item["left"] else "red") for item in windows]
+    show_facts(console, facts)
     if members:
         show_heading(console, f"{len(members)} {'member' if len(members) == 1 else 'members'}")
         columns = _MEMBERS if any("spend" in member for member in members) else _MEMBERS[:2]

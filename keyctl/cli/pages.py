@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from keyctl.cli import screen
 from keyctl.cli.console import Console, one_line
@@ -36,3 +37,19 @@ def show_facts(console: Console, facts: Sequence[Fact]) -> None:
 def show_heading(console: Console, text: str) -> None:
     """Begin another part of the page."""
     console.say(f"\n{screen.paint(text, 'bold') if console.colour else text}\n")
+
+
+def left(item: dict[str, Any]) -> str:
+    """Return what is left of a budget, whose it is, and until when."""
+    if item["unit"] == "tokens":
+        amount = f"{item['left']} of {item['limit']} tokens"
+    else:
+        amount = f"{screen.money(item['left'])} of {screen.money(item['limit'])}"
+    what = "" if item["what"] == "max_budget" else f", {item['what']}"
+    period = f" per {item['period']}" if item["period"] else ""
+    return f"{amount}{period} ({owner(item)}{what})"
+
+
+def owner(item: dict[str, Any]) -> str:
+    """Return whose a limit is, on the page of a key."""
+    return "its own" if item["of"] == "key" else f"of {item['of']} {item['id']}"

@@ -39,7 +39,7 @@ _HOUSED: Final[dict[str, frozenset[str]]] = {
         "team_id team_alias organization_id admins members members_with_roles metadata max_budget"
         " spend models max_parallel_requests tpm_limit rpm_limit budget_duration budget_reset_at"
         " blocked created_at updated_at team_member_permissions limited_members default_member_budget"
-        " access_group_ids"
+        " access_group_ids budget_limits model_max_budget"
     ),
     "organization": names(
         "organization_id organization_alias budget_id metadata models spend created_at created_by"
@@ -67,9 +67,7 @@ RESTRICTING: Final[dict[str, tuple[str, ...]]] = {
     ),
     "user": ("object_permission_id", "policies"),
     "team": (
-        "budget_limits",
         "metadata.guardrails",
-        "model_max_budget",
         "object_permission_id",
         "policies",
         "tpd_limit",
@@ -85,6 +83,8 @@ RESTRICTING: Final[dict[str, tuple[str, ...]]] = {
     # What a member's budget row limits beyond what a member or a tier has here, and a row that is not there.
     "member": ("allowed_models", "budget_id"),
 }
+# Taken over, unless the operator names it.
+_IN_DOCUMENTS: Final = ("budget_limits", "model_max_budget")
 # Names a row that is taken over, and restricts if that is not there: a dump of keys lacks some.
 _REFERENCES: Final[dict[str, dict[str, str]]] = {
     "key": {
@@ -96,7 +96,11 @@ _REFERENCES: Final[dict[str, dict[str, str]]] = {
 DROPPABLE: Final = tuple(
     sorted(
         f"{kind}.{column}"
-        for table in (RESTRICTING, _REFERENCES, {"member": _IN_TIERS, "user": _IN_TIERS})
+        for table in (
+            RESTRICTING,
+            _REFERENCES,
+            {"member": _IN_TIERS, "user": _IN_TIERS, "team": _IN_DOCUMENTS},
+        )
         for kind, columns in table.items()
         for column in columns
     )

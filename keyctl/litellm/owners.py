@@ -8,7 +8,7 @@ from keyctl.errors import UnmappableRowError
 from keyctl.litellm.inventory import refuse_restricted
 from keyctl.litellm.keys import created_by, without_misfits
 from keyctl.litellm.members import MappedMember, organization_members, team_members
-from keyctl.litellm.spending import budget_of, period, tier_name, tier_of
+from keyctl.litellm.spending import budget_of, documents, period, tier_name, tier_of
 from keyctl.litellm.values import (
     Row,
     dollars,
@@ -95,8 +95,10 @@ def map_team(row: Row, *, dropped: Collection[str] = ()) -> MappedOwner:
     refuse_restricted("team", row, dropped)
     changes: list[str] = []
     metadata = _metadata(row)
+    kept = {name: value for name, value in row.items() if f"team.{name}" not in dropped}
     document = {
         **pick(row, ("models", "organization_id", "max_parallel_requests", *_LIMITS)),
+        **documents(kept, changes),
         **_per_model(metadata),
         # A group that a team names adds to its models, and nothing to an empty list, which is all.
         "models": [*row["models"], *(row.get("access_group_ids") or ())]

@@ -36,16 +36,27 @@ def spending(row: Row, budget: Row, changes: list[str]) -> dict[str, Any]:
     found["budget_duration"] = length(
         "budget_duration", row.get("budget_duration") or budget.get("budget_duration"), changes
     )
-    found["budget_limits"] = [
-        {
-            "budget_duration": length("budget_limits", window.get("budget_duration"), changes),
-            "max_budget": dollars("budget_limits", window.get("max_budget")),
-        }
-        for window in _objects("budget_limits", row.get("budget_limits") or ())
-    ]
     per_model = row.get("model_max_budget") or budget.get("model_max_budget") or {}
-    found["model_max_budget"] = _model_budgets(per_model, changes)
-    return found
+    return {**found, **documents({**row, "model_max_budget": per_model}, changes)}
+
+
+def documents(row: Row, changes: list[str]) -> dict[str, Any]:
+    """Return the windows and the budgets of single models of a key or a team, in dollars.
+
+    Raises:
+        UnmappableRowError: An amount or a period is none.
+    """
+    windows = _objects("budget_limits", row.get("budget_limits") or ())
+    return {
+        "budget_limits": [
+            {
+                "budget_duration": length("budget_limits", window.get("budget_duration"), changes),
+                "max_budget": dollars("budget_limits", window.get("max_budget")),
+            }
+            for window in windows
+        ],
+        "model_max_budget": _model_budgets(row.get("model_max_budget") or {}, changes),
+    }
 
 
 def tier_name(origin: str) -> str:

@@ -16,6 +16,8 @@ ADMIN_ROLES: Final = ("proxy_admin", "proxy_admin_viewer")
 _SUSPENDS: Final = ("block", "unblock")
 _PURSE: Final = (
     "max_budget",
+    "budget_limits",
+    "model_max_budget",
     "budget_id",
     "tpm_limit",
     "rpm_limit",
@@ -98,7 +100,7 @@ def _purses(facts: Facts) -> Iterable[Violation]:
 
 def is_purse(owner: Principal | Member) -> bool:
     """Tell whether *owner* limits all its keys together by a budget or a rate."""
-    return any(getattr(owner, name, None) not in (None, {}) for name in _PURSE)
+    return any(getattr(owner, name, None) not in (None, [], {}) for name in _PURSE)
 
 
 def _issued(facts: Facts) -> Iterator[Violation]:
@@ -118,7 +120,9 @@ def unbounded_by_purse(facts: Facts) -> str | None:
     """Return a warning if the holder of this key could make any number of such keys, and no purse bounds their sum."""
     owners: tuple[Principal | None, ...] = (facts.user, facts.team, facts.organization)
     if facts.key.max_budget is None or any(
-        owner is not None and owner.max_budget is not None for owner in owners
+        owner is not None
+        and (owner.max_budget is not None or getattr(owner, "budget_limits", None))
+        for owner in owners
     ):
         return None
     named = zip(("user", "team", "org"), owners, strict=True)

@@ -227,7 +227,9 @@ class DirectoryService:
             if kind is not User:
                 members = directory.members(connection, kind, object_id)
             caller = self.workspace.caller
-            view = {**_shown(caller, record, members), **standing_of(connection, caller, record)}
+            now = self.workspace.database.now(connection)
+            standing = standing_of(connection, caller, record, now=now)
+            view = {**_shown(caller, record, members), **standing}
             if kind is Team:
                 view["members_with_roles"] = _members_with_limits(connection, object_id)
             elif kind is User:

@@ -1,13 +1,16 @@
 """Tell how a team, a user or an organization stands: what is left of its budget, its keys by spend."""
 
+from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import Connection
 
-from keyctl import money, views
+from keyctl import money, purses, views
+from keyctl.db import queries
 from keyctl.db.queries import standing
 from keyctl.policy.facts import Caller
 from keyctl.records import Organization, Principal, Team, User
+from keyctl.services.keys.effective import left_of
 from keyctl.services.keys.find import visible_to
 
 _COLUMN: Final[dict[type[Principal], str]] = {
@@ -18,8 +21,13 @@ _COLUMN: Final[dict[type[Principal], str]] = {
 _DEAREST: Final = 10
 
 
-def standing_of(connection: Connection, caller: Caller, record: Principal) -> dict[str, Any]:
-    """Return what is left of the budget in dollars, and the dearest of the keys that the caller may see."""
+def standing_of(
+    connection: Connection, caller: Caller, record: Principal, *, now: datetime
+) -> dict[str, Any]:
+    """Return what is left of the budget in dollars, and the dearest of the keys that the caller may see.
+
+    Of a team also what is left of its windows and of its budgets of single models.
+    """
     dearest, count, spent = standing.spend_by_key(
         connection,
         visible_to(caller),
@@ -30,6 +38,7 @@ def standing_of(connection: Connection, caller: Caller, record: Principal) -> di
     left = None if record.max_budget is None else max(0, record.max_budget - record.spend)
     return {
         "left": None if left is None else money.dollars(left),
+        **({"budgets": _windows(connection, record, now)} if isinstance(record, Team) else {}),
         "keys": {
             "count": count,
             "spend": money.dollars(spent),
@@ -38,3 +47,9 @@ def standing_of(connection: Connection, caller: Caller, record: Principal) -> di
             ],
         },
     }
+
+
+def _windows(connection: Connection, team: Team, now: datetime) -> list[dict[str, Any]]:
+    found = list(purses.metered(team, {}))
+    meters, _ = queries.find_meters(connection, [budget.name for budget in found])
+    return [left_of(purses.spent(budget, meters), now) for budget in found]

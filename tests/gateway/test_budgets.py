@@ -1,20 +1,23 @@
 """Every kind of budget: each is held by the verifier, alone and with all its neighbours far away."""
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
+from budget_kinds import CENT, KINDS, made, tier
 from gate import Gate
 
 from keyctl.gateway import Verifier
+from keyctl.principals import principal_values
+from keyctl.records import Team
 from keyctl.services import verify
+from keyctl.services.directory import DirectoryService
+from keyctl.services.keys.end import EndingService
 
 NEVER: dict[str, Any] = {"flush_interval": 3600.0}
-CENT = 10_000_000
 
 
 @pytest.fixture(name="gate")
@@ -23,69 +26,6 @@ def _gate(database_url: str, tmp_path: Path) -> Iterator[Gate]:
     gate = Gate(database_url, tmp_path)
     yield gate
     gate.close()
-
-
-def tier(gate: Gate, budget: float, period: str | None = "1d") -> None:
-    """Make the tier `small`."""
-    gate.execute(
-        "INSERT INTO budgets (id, max_budget, budget_duration, model_max_budget, created_at,"
-        " created_by, updated_at, updated_by) VALUES ('small', :budget, :period, '{}',"
-        " '2026-01-01 00:00:00.000000', 't', '2026-01-01 00:00:00.000000', 't')",
-        budget=int(budget * 100) * CENT,
-        period=period,
-    )
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A kind of budget of half a dollar, how to give it to a key, and where its spend is."""
-
-    request: Mapping[str, Any]
-    setup: Callable[[Gate], object] = lambda _: None
-    spent: str = "SELECT spend FROM meters"
-
-
-def column(table: str) -> Kind:
-    """Return the budget of an owner's own row."""
-    return Kind(
-        {},
-        lambda gate: gate.execute(f"UPDATE {table} SET max_budget = {50 * CENT}"),
-        f"SELECT spend FROM {table}",
-    )
-
-
-def of_tier(table: str) -> Kind:
-    """Return the budget of a tier that these name."""
-
-    def setup(gate: Gate) -> None:
-        tier(gate, 0.5)
-        gate.execute(f"UPDATE {table} SET budget_id = 'small'")
-
-    return Kind({}, setup)
-
-
-KINDS: dict[str, Kind] = {
-    "key": column("keys"),
-    "team": column("teams"),
-    "user": column("users"),
-    "organization": column("organizations"),
-    "member": Kind(
-        {},
-        lambda gate: gate.execute(f"UPDATE team_members SET max_budget = {50 * CENT}"),
-    ),
-    "window": Kind({"budget_limits": [{"budget_duration": "1d", "max_budget": 0.5}]}),
-    "model": Kind({"model_max_budget": {"gpt-4o": {"budget_limit": 0.5, "time_period": "1d"}}}),
-    "tier of a key": of_tier("keys"),
-    "tier of a user": of_tier("users"),
-    "tier of a member": of_tier("team_members"),
-}
-
-
-def made(gate: Gate, kind: Kind) -> str:
-    """Make a key with a budget of that kind."""
-    key = gate.key(**gate.owners(), **kind.request)
-    kind.setup(gate)
-    return key
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -125,7 +65,7 @@ class TestEveryKind:
             assert verifier.verify(key, model="gpt-4o").reason == "budget_exceeded"
         with Verifier(gate.url) as later:
             assert later.verify(key, model="gpt-4o").reason == "budget_exceeded"
-        if name != "model":
+        if "model" not in name:
             assert verify.verify(gate.database, key).reason == "budget_exceeded"
 
 
@@ -220,6 +160,78 @@ class TestModels:
         gate.key(model_max_budget={"o1": {"budget_limit": 0.01, "time_period": "1d"}})
         stored = gate.value("SELECT model_max_budget FROM keys")
         assert stored == '{"o1":{"max_budget":0.01,"budget_duration":"1d"}}'
+
+
+class TestTeams:
+    """Windows and budgets of single models that are a team's."""
+
+    BUDGETS: ClassVar[dict[str, Any]] = {
+        "budget_limits": [{"budget_duration": "1d", "max_budget": 1}],
+        "model_max_budget": {"o1": {"max_budget": 0.5, "budget_duration": "1d"}},
+    }
+
+    def keys(self, gate: Gate) -> tuple[str, str, str]:
+        """Make two keys of a team that has these budgets, and one of its user outside it."""
+        owners = gate.owners()
+        DirectoryService(gate.workspace).update(
+            Team, "web", principal_values(Team, "web", self.BUDGETS)
+        )
+        return (
+            gate.key(**owners),
+            gate.key(team_id="web"),
+            gate.key(user_id="ada"),
+        )
+
+    def test_count_all_its_keys_together(self, gate: Gate) -> None:
+        """Also with what a deleted key has spent; who is in no team goes on."""
+        first, second, outside = self.keys(gate)
+        with Verifier(gate.url, cache_ttl=0.01, **NEVER) as verifier:
+            verifier.verify(first, model="gpt-4o").record(0.6)
+            verifier.flush()
+            EndingService(gate.workspace).delete(
+                [gate.value("SELECT id FROM keys WHERE spend > 0")]
+            )
+            threading.Event().wait(0.02)
+            left = verifier.verify(second, model="gpt-4o")
+            assert left.reserve(0.4)
+            left.record(0.4)
+            assert verifier.verify(second, model="gpt-4o").reason == "budget_exceeded"
+            assert verifier.verify(outside, model="gpt-4o").valid
+
+    def test_of_a_model_leave_the_others(self, gate: Gate) -> None:
+        """By both keys, and under the provider's prefix."""
+        first, second, _ = self.keys(gate)
+        with Verifier(gate.url, **NEVER) as verifier:
+            verifier.verify(first, model="o1").record(0.5)
+            told = [verifier.verify(second, model=name).reason for name in ("openai/o1", "o3")]
+            assert told == ["budget_exceeded", None]
+
+    def test_begin_anew_without_cron(self, gate: Gate) -> None:
+        """The charge that comes first after the end moves it, and writes no audit event."""
+        first, second, _ = self.keys(gate)
+        with Verifier(gate.url, **NEVER) as verifier:
+            verifier.verify(first).record(1)
+        events = gate.value("SELECT count(*) FROM audit_events")
+        gate.execute("UPDATE meters SET budget_reset_at = '2026-01-02 00:00:00.000000'")
+        with Verifier(gate.url, **NEVER) as verifier:
+            verdict = verifier.verify(second)
+            assert verdict.reserve(0.75)
+            verdict.record(0.75)
+        assert gate.value("SELECT spend FROM meters WHERE meter = 'window:1d'") == 75 * CENT
+        assert gate.value("SELECT count(*) FROM audit_events") == events
+
+    def test_of_a_new_team_are_unspent(self, gate: Gate) -> None:
+        """As its own budget is, where an archived team had the same name."""
+        directory = DirectoryService(gate.workspace)
+        values = principal_values(Team, "web", self.BUDGETS)
+        directory.create(Team, "web", values)
+        with Verifier(gate.url, **NEVER) as verifier:
+            verifier.verify(gate.key(team_id="web"), model="o1").record(1)
+        EndingService(gate.workspace).delete([gate.value("SELECT id FROM keys")])
+        directory.delete(Team, "web")
+        directory.create(Team, "web", values)
+        with Verifier(gate.url, **NEVER) as verifier:
+            assert verifier.verify(gate.key(team_id="web"), model="o1").valid
 
 
 class TestTokens:

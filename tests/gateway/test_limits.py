@@ -3,6 +3,7 @@
 The id of a case is the field and whose it is.
 """
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -29,6 +30,8 @@ TABLES = {
 # A period that is over: spend begins anew.
 PAST = "2026-01-02 00:00:00.000000"
 MODEL = "gpt-4o"
+WINDOWS = [{"budget_duration": "1d", "max_budget": 1}]
+OF_MODEL = {MODEL: {"budget_duration": "1d", "max_budget": 1}}
 
 
 @dataclass(frozen=True)
@@ -178,6 +181,11 @@ def own(owner: str) -> Callable[[PurseName], bool]:
     return lambda name: name == (TABLES[owner], name.object_id, "")
 
 
+def metered(kind: str) -> Callable[[pytest.MonkeyPatch], None]:
+    """Return what lets the verifier overlook the budgets whose meters begin so."""
+    return without_budget(lambda name: name.meter.startswith(kind))
+
+
 def cases() -> Iterator[tuple[str, str, Case]]:
     """Yield a case for each row, with its field and owner."""
     owners = ("key", "member", "team", "user", "organization")
@@ -203,6 +211,13 @@ def cases() -> Iterator[tuple[str, str, Case]]:
             for field in ("model_rpm_limit", "model_tpm_limit"):
                 limit = limited(owner, field, '{"gpt-4o":1}')
                 yield field, owner, Case(limit, is_limited, without_rate(field))
+        if owner == "team":
+            for field, value, kind in (
+                ("budget_limits", WINDOWS, "window:"),
+                ("model_max_budget", OF_MODEL, "model:"),
+            ):
+                limit = limited(owner, field, json.dumps(value))
+                yield field, owner, Case(limit, is_spent, metered(kind))
         if owner in ("key", "user", "member"):
             tier = without_budget(lambda name: name.meter.endswith("tier:small"))
             yield "budget_id", owner, Case(tiered(owner), is_spent, tier)
@@ -219,12 +234,7 @@ def cases() -> Iterator[tuple[str, str, Case]]:
 
 
 def of_keys(suspended: Callable[[pytest.MonkeyPatch], None]) -> Iterator[tuple[str, str, Case]]:
-    """Yield the cases of fields that only keys have."""
-
-    def metered(kind: str) -> Callable[[pytest.MonkeyPatch], None]:
-        return without_budget(lambda name: name.meter.startswith(kind))
-
-    windows = [{"budget_duration": "1d", "max_budget": 1}]
+    """Yield the cases of fields that keys have, and nobody else or others otherwise."""
     of_model = {MODEL: {"budget_limit": 1, "time_period": "1d"}}
     denied = is_refused("route_denied", route="/v1/rerank")
     everywhere = instead(routes, "is_allowed", True)
@@ -232,7 +242,7 @@ def of_keys(suspended: Callable[[pytest.MonkeyPatch], None]) -> Iterator[tuple[s
         "access_group_ids": Case(
             grouped, is_refused("model_denied", model=MODEL), instead(models, "may_use", True)
         ),
-        "budget_limits": Case(requested(budget_limits=windows), is_spent, metered("window:")),
+        "budget_limits": Case(requested(budget_limits=WINDOWS), is_spent, metered("window:")),
         "model_max_budget": Case(requested(model_max_budget=of_model), is_spent, metered("model:")),
         "tpd_limit": Case(requested(tpd_limit=1000), is_spent, metered("tokens:")),
         "spend": Case(

@@ -206,11 +206,15 @@ class TestStatements:
     def test_far_from_the_limit_a_request_costs_none(self, gate: Gate) -> None:
         """Not the first one either, and whoever has leased once serves many."""
         key = gate.key(max_budget=1_000_000, **gate.owners())
+        windows = '[{"budget_duration":"1d","max_budget":1000000}]'
+        models = '{"gpt-4o":{"max_budget":1000000}}'
+        gate.execute("UPDATE teams SET budget_limits = :windows", windows=windows)
+        gate.execute("UPDATE teams SET model_max_budget = :models", models=models)
         with Verifier(gate.url, **NEVER) as verifier, counted() as statements:
             verifier.verify(key)
             statements.clear()
             for _ in range(1000):
-                verdict = verifier.verify(key)
+                verdict = verifier.verify(key, model="gpt-4o")
                 assert verdict.reserve(Decimal("0.01"))
                 verdict.record(Decimal("0.01"))
             assert statements == []

@@ -220,6 +220,24 @@ class TestANewKey:
         assert refused(ada.generate, {"max_budget": 5}) == {"caller.purse"}
         ada.generate({"team_id": "web", "max_budget": 5})
 
+    @pytest.mark.parametrize(
+        "purse",
+        [
+            {"budget_limits": [{"max_budget": 100, "budget_duration": "1d"}]},
+            {"model_max_budget": {"o1": {"max_budget": 100}}},
+        ],
+        ids=list,
+    )
+    def test_stays_in_a_team_s_windows_and_models(
+        self, local: Holder, world: World, purse: dict[str, Any]
+    ) -> None:
+        """They are purses too: what a key spends outside the team they do not bound."""
+        world.change({"team": purse})
+        ada = local.generate({"user_id": "ada", "team_id": "web"})
+        assert refused(ada.generate, {}) == {"caller.purse"}
+        assert "caller.purse" in refused(ada.update, ada.key_id, {"team_id": None})
+        ada.generate({"team_id": "web"})
+
     def test_routes_are_the_callers(self, local: Holder) -> None:
         ada = local.generate({"user_id": "ada", "key_type": "management"})
         made = ada.generate({}).answer

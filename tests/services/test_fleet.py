@@ -13,6 +13,7 @@ from keyctl.errors import (
     DeliveryError,
     DeniedError,
     KeyctlError,
+    MalformedRequestError,
     NotFoundError,
     NotManagedError,
     PlanOutdatedError,
@@ -360,6 +361,43 @@ class TestTiers:
         """A tier that is neither there nor described is an error with its place."""
         with pytest.raises(NotFoundError, match=r"1\.yaml:2: there is no budget 'none'"):
             fleets.plan("\nkeys: {k: {budget_id: none, deliver: files}}\n")
+
+
+TEAM_BUDGETS = """
+teams:
+  web:
+    budget_limits:
+      - {budget_duration: 1d, max_budget: 5.5}
+      - {budget_duration: 30d, max_budget: 50}
+    model_max_budget:
+      gpt-4o: {budget_limit: 0.25, time_period: 1d}
+      o1: {max_budget: 3, rpm_limit: 9}
+"""
+
+
+class TestBudgetsOfTeams:
+    def test_are_made_changed_exported_and_ended(self, fleets: Fleets) -> None:
+        """Windows and budgets of single models, in LiteLLM's words too; amounts are dollars."""
+        fleets.apply(TEAM_BUDGETS)
+        assert fleets.lines(TEAM_BUDGETS) == []
+        exported = fleets.export()
+        assert fleets.plan(exported).changes == []
+        assert "max_budget: 5.5" in exported
+        changed = TEAM_BUDGETS.replace("5.5", "6").replace("rpm_limit: 9", "rpm_limit: 8")
+        (change,) = fleets.plan(changed).changes
+        assert sorted(change.fields) == ["budget_limits", "model_max_budget"]
+        fleets.apply(changed)
+        fleets.apply("teams: {web: {budget_limits: null, model_max_budget: {}}}\n")
+        (change,) = fleets.plan(TEAM_BUDGETS).changes
+        assert change.fields["budget_limits"][0] == []
+        assert change.fields["model_max_budget"][0] == {}
+
+    def test_name_each_period_once(self, fleets: Fleets) -> None:
+        """What is spent is counted by period."""
+        twice = TEAM_BUDGETS.replace("30d", "1d")
+        with pytest.raises(MalformedRequestError) as caught:
+            fleets.plan(twice)
+        assert "names a budget_duration twice" in caught.value.violations[0].message
 
 
 class TestRename:

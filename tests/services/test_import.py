@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from dataclasses import replace
 from datetime import datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -22,6 +23,7 @@ from keyctl.errors import BusyError, DeniedError, UnconfirmedError, UsageError
 from keyctl.gateway import Verifier
 from keyctl.policy.facts import Caller
 from keyctl.records import Organization, Team, User
+from keyctl.services.audit import AuditService
 from keyctl.services.directory import DirectoryService
 from keyctl.services.import_litellm.report import ImportLine, ImportOrder
 from keyctl.services.import_litellm.service import ImportService
@@ -528,6 +530,8 @@ class TestOwners:
                 "models": ["gpt-4o"],
                 "access_group_ids": ["g"],
                 "max_parallel_requests": 3,
+                "budget_limits": windows,
+                "model_max_budget": of_model,
                 "metadata": {"model_rpm_limit": {"gpt-4o": 5}},
                 "members_with_roles": [{"user_id": "ada"}, {"user_id": "bob", "role": "admin"}],
             },
@@ -579,6 +583,35 @@ class TestOwners:
         with workspace.database.read() as connection:
             assert directory.members(connection, Organization, "acme") == {"ada": "org_admin"}
 
+    def test_a_team_s_windows_and_models_hold_here(
+        self, database_url: str, workspace: Workspace, litellm: LiteLLM, run: RunImport
+    ) -> None:
+        """In LiteLLM's forms, for all of the team's keys together; the chain tells of them."""
+        windows = [{"budget_duration": "1mo", "max_budget": 5, "reset_at": "2029-01-01T00:00:00Z"}]
+        of_model = {"gpt-4o": {"budget_limit": 0.5, "time_period": "1d"}}
+        litellm.add(
+            "teams", {"team_id": "web", "budget_limits": windows, "model_max_budget": of_model}
+        )
+        litellm.add("keys", key(OLD, team_id="web"), key(OLDER, team_id="web"))
+
+        lines = run()
+
+        assert {line.result for line in lines} == {"imported"}
+        with workspace.database.read() as connection:
+            team = directory.find(connection, Team, "web")
+        assert team is not None
+        assert team.budget_limits == [{"budget_duration": "1mo", "max_budget": 5}]
+        assert team.model_max_budget == {
+            "gpt-4o": {"max_budget": Decimal("0.5"), "budget_duration": "1d"}
+        }
+        with Verifier(database_url) as verifier:
+            verifier.verify(OLD, model="gpt-4o").record(0.5)
+            told = [verifier.verify(OLDER, model=name).reason for name in ("gpt-4o", "o1")]
+            assert told == ["budget_exceeded", None]
+            verifier.verify(OLD, model="o1").record(4.5)
+            assert verifier.verify(OLDER, model="o1").reason == "budget_exceeded"
+        AuditService(workspace).verify(state=True, step=lambda: None)
+
     @pytest.mark.parametrize(
         ("column", "value"),
         [
@@ -586,17 +619,18 @@ class TestOwners:
             ("model_max_budget", {"gpt-4o": {"budget_limit": 5, "time_period": "1d"}}),
         ],
     )
-    def test_what_a_team_has_no_field_for_refuses_it_until_it_is_dropped(
+    def test_what_a_team_has_in_documents_is_left_behind_where_it_is_dropped(
         self, workspace: Workspace, litellm: LiteLLM, run: RunImport, column: str, value: Any
     ) -> None:
-        """Its windows and its budgets of single models: named where they refuse and where they are given up."""
+        """Its windows and its budgets of single models: named where they are given up."""
         litellm.add("teams", {"team_id": "web", column: value})
 
-        (refused,) = run()
         (imported,) = run(dropped=frozenset({f"team.{column}"}), reason="keys have their own")
 
-        assert (refused.result, refused.lost) == ("failed", [f"team.{column}"])
-        assert f"team.{column} restricts it there" in str(refused.reason)
+        with workspace.database.read() as connection:
+            team = directory.find(connection, Team, "web")
+        assert team is not None
+        assert not getattr(team, column)
         assert (imported.result, imported.lost) == ("imported", [f"team.{column}"])
         last = events(workspace)[-1]
         assert (last.action, last.reason) == ("team_imported", "keys have their own")

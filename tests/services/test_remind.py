@@ -127,7 +127,7 @@ class TestMeteredBudgets:
             connection.execute(insert(meters), values)
 
     def test_are_told_by_name_and_shown_as_metrics(self, world: World, clock: Clock) -> None:
-        """A key's window and model, and a member; the tokens of a day are none of it."""
+        """A key's window and model, a team's window, and a member; the tokens of a day are none of it."""
         key_id = world.make(
             {
                 "key_alias": "a",
@@ -143,12 +143,17 @@ class TestMeteredBudgets:
         self.spend(world, "keys", key_id, "model:gpt-4o", spend=10**9, budget_duration="30d", **day)
         self.spend(world, "keys", key_id, "tokens:daily", spend=9, budget_duration="daily", **day)
         self.spend(world, "teams", "web", "member:ada", spend=2 * 10**9, budget_anchor_at=at)
+        world.change({"team": {"budget_limits": [{"budget_duration": "1d", "max_budget": 4}]}})
+        self.spend(
+            world, "teams", "web", "window:1d", spend=36 * 10**8, budget_duration="1d", **day
+        )
         world.change({"settings": {"reminders": {"budget_at_percent": [80]}}})
 
         found = RemindService(world.workspace).remind()
 
         assert [(item["event"], item["object_id"], item["budget"]) for item in found] == [
             ("budget_at_percent", key_id, "window:1d"),
+            ("budget_at_percent", "web", "window:1d"),
             ("budget_at_percent", "web", "member:ada"),
             ("budget_exceeded", "web", "member:ada"),
         ]

@@ -141,6 +141,17 @@ class TestVerifying:
         with pytest.raises(UnreadableRowError, match="team web cannot be read: its models"):
             verify(world.workspace.database, hand.held)
 
+    def test_a_team_whose_budgets_cannot_be_read_is_named(self, world: World) -> None:
+        """A window without an amount limits nobody knows how much: nobody is let in."""
+        hand = Hand()
+        world.make({"team_id": "web"}, hand=hand)
+        with world.workspace.database.engine.begin() as connection:
+            window = '[{"budget_duration":"1d"}]'
+            connection.execute(text(f"UPDATE teams SET budget_limits = '{window}'"))
+
+        with pytest.raises(UnreadableRowError, match="team web cannot be read: its budget_limits"):
+            verify(world.workspace.database, hand.held)
+
 
 class TestCheck:
     def test_every_row_is_listed(self, world: World) -> None:

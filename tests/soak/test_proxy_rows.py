@@ -192,6 +192,22 @@ def of_owners() -> Iterator[tuple[str, Case]]:
         if owner != "member":
             yield f"models-{owner}", Case(limited(owner, models='["free"]'), refuses(403))
             yield f"blocked-{owner}", Case(limited(owner, blocked=True), refuses(401))
+        if owner == "team":
+            windows = json.dumps([{"budget_duration": "1d", "max_budget": 0}])
+            yield (
+                f"budget_limits-{owner}",
+                Case(limited(owner, budget_limits=windows), refuses(429)),
+            )
+            model = json.dumps({"gpt-4o": {"budget_duration": "1d", "max_budget": 0}})
+            yield (
+                f"model_max_budget-{owner}",
+                Case(limited(owner, model_max_budget=model), refuses(429)),
+            )
+            rates = json.dumps({"gpt-4o": {"rpm_limit": 1}})
+            yield (
+                f"model_max_budget-{owner}-rates",
+                Case(limited(owner, model_max_budget=rates), refuses(429, times=2)),
+            )
         if owner in ("key", "user", "member"):
             rate = refuses(429, times=2)
             of_model = {"gpt-4o": {"rpm_limit": 1}}

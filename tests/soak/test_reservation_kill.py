@@ -8,13 +8,13 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from budget_kinds import CENT, KINDS, made
 from gate import Gate
 
 from keyctl.gateway import Verifier
 
 pytestmark = pytest.mark.slow
 
-CENT = 10_000_000
 # Serves on 24 threads once it is told to, says how many requests were served, and ends; what is
 # reserved for a request that hangs is never settled.
 WORKER = """
@@ -33,7 +33,7 @@ sys.stdin.readline()
 def work(_):
     served = 0
     for _ in range(rounds):
-        verdict = verifier.verify(key)
+        verdict = verifier.verify(key, model="gpt-4o")
         if verdict.valid and verdict.reserve(amount):
             if not hangs:
                 verdict.record(amount)
@@ -115,6 +115,22 @@ def test_two_workers_of_24_threads_serve_exactly_what_there_is(
     for worker in workers:
         worker.end()
     assert gate.spends() == [int(Decimal(amount) * 1000) * served * CENT // 10] * 4
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_kind_of_budget_is_served_whole_and_once(gate: Gate, name: str) -> None:
+    """Of $0.50, requests of $0.30 in two processes of 24 threads get $0.60: at most, and at least."""
+    kind = KINDS[name]
+    key = made(gate, kind)
+    workers = [Worker(gate, key, amount="0.3", rounds=3) for _ in range(2)]
+    for worker in workers:
+        worker.tell()
+    assert sum(int(worker.answer()) for worker in workers) == 2
+    for worker in workers:
+        worker.end()
+    assert gate.value(kind.spent) == 60 * CENT
+    assert gate.spends() == [60 * CENT] * 4
+    assert gate.value("SELECT count(*) FROM leases") == 0
 
 
 def test_a_worker_that_is_killed_holds_nothing_for_longer_than_its_lease(gate: Gate) -> None:

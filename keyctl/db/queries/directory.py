@@ -3,13 +3,14 @@
 from collections.abc import Collection, Mapping
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import Connection, Table, delete, insert, select, update
+from sqlalchemy import Connection, Table, delete, insert, or_, select, update
 
 from keyctl.db import rows
 from keyctl.db.queries.patterns import matches
 from keyctl.db.tables import (
     budgets,
     keys,
+    meters,
     organization_members,
     organizations,
     team_members,
@@ -100,6 +101,10 @@ def create(connection: Connection, record: Principal) -> bool:
         .values(**columns)
     )
     if revived.rowcount:
+        # As with its own spend: what the archived one spent of its windows is not the new one's.
+        own = or_(*(meters.c.meter.startswith(kind) for kind in ("window:", "model:")))
+        mine = (meters.c.object_table == table.name) & (meters.c.object_id == record.id)
+        connection.execute(delete(meters).where(mine, own))
         return True
     if find(connection, type(record), record.id) is not None:
         return False

@@ -9,12 +9,13 @@ from sqlalchemy import Connection, Table, or_, select
 
 from keyctl import purses
 from keyctl.db import rows
-from keyctl.db.tables import budgets, keys, meters, team_members, users
+from keyctl.db.tables import budgets, keys, meters, team_members, teams, users
 from keyctl.portions import portions
 from keyctl.purses import Budget
-from keyctl.records import ForeignValueError, Key, Member, Tier, User
+from keyctl.records import ForeignValueError, Key, Member, Team, Tier, User
 
 _BATCH: Final = 500
+_Holder = Key | Team | User | Member
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +29,7 @@ class Metered:
 
 
 def metered(connection: Connection, *, now: datetime) -> Iterator[Metered]:
-    """Yield every budget in dollars that has a meter, of keys, users and members that live.
+    """Yield every budget in dollars that has a meter, of keys, teams, users and members that live.
 
     A period that is over counts as new, and what cannot be read is passed over: `db check` lists it.
     """
@@ -38,7 +39,7 @@ def metered(connection: Connection, *, now: datetime) -> Iterator[Metered]:
         for tier in rows.each(connection, _live(budgets), budgets, Tier.of)
         if isinstance(tier, Tier)
     }
-    for table, word in ((keys, "key"), (users, "user"), (team_members, "team")):
+    for table, word in ((keys, "key"), (teams, "team"), (users, "user"), (team_members, "team")):
         name = "teams" if table is team_members else table.name
         owners = sorted(owner for kind, owner in spent if kind == name)
         for some in portions(owners, _BATCH):
@@ -67,21 +68,19 @@ def _spent(connection: Connection, now: datetime) -> dict[tuple[str, str], dict[
     return found
 
 
-def _records(
-    connection: Connection, table: Table, owners: list[str]
-) -> Iterator[Key | User | Member]:
+def _records(connection: Connection, table: Table, owners: list[str]) -> Iterator[_Holder]:
     if table is team_members:
         query = select(table).where(table.c.team_id.in_(owners))
         of: Any = Member.of
     else:
         query = _live(table).where(table.c.id.in_(owners))
-        of = Key.of if table is keys else User.of
+        of = {"keys": Key.of, "teams": Team.of, "users": User.of}[table.name]
     for record in rows.each(connection, query.order_by(*table.primary_key.columns), table, of):
-        if isinstance(record, Key | User | Member):
+        if isinstance(record, _Holder):
             yield record
 
 
-def _budgets_of(record: Key | User | Member, tiers: Mapping[str, Tier]) -> list[Budget]:
+def _budgets_of(record: _Holder, tiers: Mapping[str, Tier]) -> list[Budget]:
     try:
         return list(purses.metered(record, tiers))
     except ForeignValueError:

@@ -29,6 +29,7 @@ from keyctl.db.tables import (
 )
 from keyctl.errors import UnreadableRowError
 from keyctl.purses import budgets as budgets_of
+from keyctl.purses import metered
 from keyctl.records import (
     ForeignValueError,
     Key,
@@ -185,8 +186,18 @@ def _complete(
     try:
         budgets_of(whole)
     except ForeignValueError as error:
-        return rows.unreadable(keys, found.key.columns(), [error.column])
+        return _unreadable(found, error)
     return whole
+
+
+def _unreadable(found: Presented, error: ForeignValueError) -> UnreadableRowError:
+    """Return the error for the row whose document is not what keyctl wrote: the team's, else the key's."""
+    if found.team is not None:
+        try:
+            list(metered(found.team, {}))
+        except ForeignValueError as of_team:
+            return rows.unreadable(teams, found.team.columns(), [of_team.column])
+    return rows.unreadable(keys, found.key.columns(), [error.column])
 
 
 def _tiers_of(found: Presented) -> Iterator[str]:

@@ -6,6 +6,7 @@ from sqlalchemy import (
     ForeignKey,
     String,
     Table,
+    text,
 )
 
 from keyctl.db.tables.columns import flag, limit, metadata, money, name, stamps, there_since
@@ -68,6 +69,17 @@ teams = Table(
     Column("budget_duration", String(16)),
     Column("budget_anchor_at", UtcDateTime),
     Column("budget_reset_at", UtcDateTime),
+    # What is spent of these is in `meters`.
+    *(
+        Column(
+            column,
+            JsonText,
+            nullable=False,
+            server_default=text(f"'{empty}'"),
+            info=there_since("1_0012"),
+        )
+        for column, empty in (("budget_limits", "[]"), ("model_max_budget", "{}"))
+    ),
     *limit("tpm_limit"),
     *limit("rpm_limit"),
     *limit("max_parallel_requests"),

@@ -48,7 +48,7 @@ def effective(
             if record.models
         ],
         **{name: _smallest(found, name) for name in _RATES},
-        "budgets": [_left(item, now) for item in budgets],
+        "budgets": [left_of(item, now) for item in budgets],
     }
 
 
@@ -78,7 +78,7 @@ def _smallest(found: Presented, name: str) -> dict[str, Any] | None:
     return None if first is None else {"limit": first[0], "of": first[1], "id": first[2]}
 
 
-def _left(budget: Budget, now: datetime) -> dict[str, Any]:
+def left_of(budget: Budget, now: datetime) -> dict[str, Any]:
     """Return a budget with what is left of it; dollars, or tokens where it counts those."""
     is_over = budget.period is not None and (budget.end is None or budget.end <= now)
     spend = 0 if is_over else budget.spend

@@ -1,0 +1,104 @@
+"""A team's windows and budgets of single models: set by a request, shown with what is left, held for all its keys."""
+
+import json
+from typing import Any
+
+import jsonschema
+from harness import Cli
+
+from keyctl import schemas
+from keyctl.gateway import Verifier
+
+BUDGETS: dict[str, Any] = {
+    "budget_limits": [{"budget_duration": "1d", "max_budget": 2.5}],
+    "model_max_budget": {"o1": {"budget_limit": 1, "time_period": "30d"}},
+}
+OWN_FORM = {"o1": {"max_budget": 1, "budget_duration": "30d"}}
+
+
+def shown(cli: Cli) -> dict[str, Any]:
+    """Return team web as `team info` tells it."""
+    view: dict[str, Any] = cli("team", "info", "web", "-o", "json", check=True).json
+    return view
+
+
+class TestRequests:
+    def test_make_and_change_a_team(self, cli: Cli) -> None:
+        """What the options say goes before the request; --clear empties a field."""
+        made = cli(
+            *("team", "create", "web", "--request", "-", "--rpm-limit", "9", "-o", "json"),
+            input=json.dumps({**BUDGETS, "rpm_limit": 5}),
+            check=True,
+        ).json
+        assert (made["rpm_limit"], made["model_max_budget"]) == (9, OWN_FORM)
+        assert made["budget_limits"] == BUDGETS["budget_limits"]
+
+        body = json.dumps({"budget_limits": [{"budget_duration": "7d", "max_budget": 3}]})
+        changed = cli(
+            *("team", "update", "web", "--request", "-", "--clear", "model_max_budget"),
+            *("-o", "json"),
+            input=body,
+            check=True,
+        ).json
+
+        assert (changed["budget_limits"][0]["max_budget"], changed["model_max_budget"]) == (3, {})
+        cli("team", "update", "web", "--request", "-", input='{"budget_limits": null}', check=True)
+        assert shown(cli)["budget_limits"] == []
+        cli("audit", "verify", "--state", check=True)
+
+    def test_that_are_malformed_are_refused(self, cli: Cli) -> None:
+        """With the field and what is wrong about it."""
+        day = {"budget_duration": "1d", "max_budget": 1}
+        for body, told in (
+            ({"budget_limits": [day, day]}, "names a budget_duration twice"),
+            ({"budget_limits": [{"max_budget": 1}]}, "budget_duration"),
+            ({"budget_limits": [{**day, "budget_duration": "often"}]}, "often"),
+            ({"model_max_budget": {"o1": {"max_budget": -1}}}, "max_budget"),
+            ({"model_max_budget": {"o1": {"max_budget": 1, "budget_limit": 1}}}, "not both"),
+            ({"tpd_limit": 5}, "tpd_limit"),
+        ):
+            result = cli(
+                "team", "create", "web", "--request", "-", "-o", "json", input=json.dumps(body)
+            )
+            assert (result.exit_code, result.error["code"]) == (2, "malformed_request"), body
+            assert told in result.stderr, body
+
+    def test_make_one_for_each_row(self, cli: Cli) -> None:
+        """A list of teams has the same fields."""
+        rows = "\n".join(json.dumps({"team_id": name, **BUDGETS}) for name in ("web", "ops"))
+        path = cli.home / "teams.jsonl"
+        path.write_text(rows)
+        cli("team", "create", "--from", str(path), check=True)
+        assert shown(cli)["model_max_budget"] == OWN_FORM
+
+    def test_are_for_admins(self, cli: Cli) -> None:
+        """Who administers the team does not raise a window that it was given."""
+        cli("team", "create", "web", "--request", "-", input=json.dumps(BUDGETS), check=True)
+        cli("user", "create", "tina", check=True)
+        cli("team", "add-member", "web", "tina", "--role", "admin", check=True)
+        key = cli("generate", "--user", "tina", "--team", "web", check=True).stdout.strip()
+        body = json.dumps({"budget_limits": [{"budget_duration": "1d", "max_budget": 999}]})
+        result = cli(
+            *("team", "update", "web", "--request", "-", "-o", "json"),
+            input=body,
+            environment={"KEYCTL_API_KEY": key},
+        )
+        assert (result.exit_code, shown(cli)["budget_limits"]) == (4, BUDGETS["budget_limits"])
+
+
+def test_info_tells_what_is_left(cli: Cli) -> None:
+    """Of each window and model, for people and for programs, of the team and of its keys."""
+    cli("team", "create", "web", "--request", "-", input=json.dumps(BUDGETS), check=True)
+    key = cli("generate", "--team", "web", "--alias", "ci", check=True).stdout.strip()
+    with Verifier(str(cli.database_url)) as verifier:
+        verifier.verify(key, model="o1").record(0.25)
+
+    view = shown(cli)
+
+    jsonschema.Draft202012Validator(schemas.SCHEMAS["team-info-response"]()).validate(view)
+    left = {item["what"]: (item["of"], item["left"], item["period"]) for item in view["budgets"]}
+    assert left == {"window:1d": ("team", 2.25, "1d"), "model:o1": ("team", 0.75, "30d")}
+    of_key = cli("info", "ci", "-o", "json", check=True).json["effective"]["budgets"]
+    assert {item["what"]: item["left"] for item in of_key} == {"window:1d": 2.25, "model:o1": 0.75}
+    page = cli("team", "info", "web", check=True).stdout
+    assert "$2.25 of $2.50 per 1d (of team web, window:1d)" in page
