@@ -10,6 +10,7 @@ from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, text
 
 from keyctl.db.engines import WRITE
+from keyctl.db.schema import HEAD, current_revision
 from keyctl.errors import SchemaError
 
 _PACKAGE = Path(__file__).resolve().parent.parent
@@ -36,6 +37,11 @@ def upgrade(engine: Engine, revision: str = "head", *, home: Path | None = None)
     ):
         if connection.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:id)"), {"id": _ADVISORY_LOCK})
+            there = connection.execute(text("SELECT to_regclass('alembic_version')")).scalar()
+            if there is not None and current_revision(connection) != HEAD:
+                # Every transaction reads this table first, and keeps it locked to its end: others
+                # are over now, so none holds a table that a migration alters after one it waits for.
+                connection.execute(text("LOCK TABLE alembic_version IN ACCESS EXCLUSIVE MODE"))
         # Handing over a connection, not a URL, keeps the password out of the config
         # parser, which would also choke on a percent sign in it.
         config.attributes["connection"] = connection
