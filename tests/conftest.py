@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -44,6 +45,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """Begin a run; workers join the one of the process that started them."""
     if not hasattr(config, "workerinput"):
         begin_run()
+        # A shell starts what runs in its background deaf to interrupts, and so would be what is tested.
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         # SQLite waits for the disk at each commit, of which there are tens of thousands.
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", in_memory_or(tempfile.gettempdir()))
 
