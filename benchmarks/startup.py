@@ -1,6 +1,6 @@
 """What a short command costs beside the least that could do the same.
 
-`--version` beside the bare interpreter, `--help` beside a Typer application with as many commands,
+`--version` beside the bare interpreter, `--help` and a completion beside a Typer application with as many commands,
 `generate` beside a script of Typer, pydantic, SQLAlchemy Core and bcrypt that writes one row;
 `generate`, `list` and `verify` beside the bare imports of what they cannot do without.
 """
@@ -105,7 +105,16 @@ def minimal_app() -> str:
             IN_GROUP.format(group=identifier, name=child.replace("-", "_"), help=help_text)
             for child in children
         ]
-    return "".join([*source, "\napp()\n"])
+    return "".join([*source, '\napp(prog_name="minimal")\n'])
+
+
+def completing(program: str) -> dict[str, str]:
+    """Return the environment in which bash asks *program* what begins with `gen`."""
+    return {
+        f"_{program.upper()}_COMPLETE": "complete_bash",
+        "COMP_WORDS": f"{program} gen",
+        "COMP_CWORD": "1",
+    }
 
 
 def main() -> None:
@@ -141,6 +150,20 @@ def main() -> None:
                         [sys.executable, str(home / "minimal.py"), "--help"], home
                     ),
                     "keyctl --help": run([KEYCTL, "--help"], home, **own),
+                },
+                rounds=ROUNDS,
+            ),
+            "minimal Typer application",
+            1.3,
+        )
+        compare(
+            "a command's name completed",
+            alternate(
+                {
+                    "minimal Typer application": run(
+                        [sys.executable, str(home / "minimal.py")], home, **completing("minimal")
+                    ),
+                    "keyctl": run([KEYCTL], home, **own, **completing("keyctl")),
                 },
                 rounds=ROUNDS,
             ),
