@@ -65,6 +65,14 @@ class TestWhatIsNotImported:
         own = [f"keyctl.cli.{module}" for module, _ in COMMANDS.values()]
         assert imported(bare_cli, ["--help"], *HEAVY, *own) == []
 
+    def test_a_completion_builds_what_begins_so(self, bare_cli: Cli) -> None:
+        """Of 30 commands one is built for `gen`."""
+        asked = {"_KEYCTL_COMPLETE": "complete_bash", "COMP_WORDS": "keyctl gen", "COMP_CWORD": "1"}
+        bare_cli.environment |= asked
+        others = ("keyctl.cli.fleets", "keyctl.cli.database", "keyctl.cli.directory")
+
+        assert imported(bare_cli, [], *others, *DATABASE) == []
+
     def test_the_help_of_a_command_needs_no_database(self, bare_cli: Cli) -> None:
         """What a command's options are is known without SQLAlchemy, Alembic, Rich and bcrypt."""
         for name in COMMANDS:

@@ -87,6 +87,10 @@ class Root(KeyGroup):
         super().__init__(**options)
         self.commands = Commands()  # type: ignore[assignment]  # nobody adds to them
 
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the names without building the commands, as Typer does: a completion asks for names."""
+        return list(COMMANDS)
+
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write the table of commands without building them."""
         with formatter.section("Commands"):
