@@ -11,7 +11,7 @@ from keyctl.cli.console import one_line
 from keyctl.cli.keys import named
 from keyctl.cli.progress import counted
 from keyctl.cli.session import Session
-from keyctl.errors import BatchError, ExitCode, UsageError
+from keyctl.errors import BatchError, ExitCode, KeyctlError, UsageError
 
 if TYPE_CHECKING:
     from keyctl.db.queries import KeyFilter
@@ -160,11 +160,19 @@ def report(session: Session, ended: "Sequence[Ended]") -> None:
 def warn_of_issued(session: Session, key_ids: Sequence[str]) -> None:
     """Say which keys that were ended, or lost a secret, made others which still work.
 
-    A thief of a key string that administers may have made keys with it before it ended.
+    A thief of a key string that administers may have made keys with it before it ended.  What cannot
+    be read is a warning: the keys are ended, whatever comes of this.
     """
     from keyctl.services.keys.read import KeyService
 
-    found = KeyService(session.workspace).working_issued(key_ids) if key_ids else {}
+    try:
+        found = KeyService(session.workspace).working_issued(key_ids) if key_ids else {}
+    except KeyctlError as error:
+        session.console.warn(
+            "it is not known whether keys that were made with it still work:"
+            f" {error.message}; keyctl list --issued-by {key_ids[0]}"
+        )
+        return
     for key_id, number in list(found.items())[:NAMED]:
         this = "this key" if len(key_ids) == 1 else key_id
         verbs = (

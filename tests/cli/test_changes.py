@@ -7,6 +7,10 @@ import pytest
 from harness import Cli
 from inside import Inside
 
+from keyctl.cli.console import Console
+from keyctl.cli.many import warn_of_issued
+from keyctl.cli.session import Common, Session
+
 pytestmark = pytest.mark.in_process
 
 
@@ -320,6 +324,25 @@ class TestKeysThatALeakedOneMade:
         revoked = cli("revoke", "leaked", check=True)
         assert "still work" not in rotated.stderr
         assert "2 keys were made with this key and still work: " in revoked.stderr
+
+    @pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+    def test_a_database_that_is_lost_after_the_change_fails_nothing(
+        self, cli: Cli, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        """The key is ended: a warning says that the others are not known, and how to ask for them."""
+        lost = cli.home / "lost.db"
+        lost.write_text("no database")
+        common = Common(None, f"sqlite:///{lost}", str(cli.config), None, None)
+        console = Console.of([], {}, closed=frozenset())
+
+        with Session(common, console, ("auto",)) as session:
+            warn_of_issued(session, ["key_1"])
+
+        said = capfd.readouterr().err
+        assert said.startswith(
+            "warning: it is not known whether keys that were made with it still work: "
+        )
+        assert said.endswith("; keyctl list --issued-by key_1\n")
 
     def test_of_several_keys_each_is_named(self, cli: Cli) -> None:
         """Those that made none are not."""
