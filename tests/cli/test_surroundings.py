@@ -51,6 +51,22 @@ class TestAnAccountWithoutAnEntry:
 
 
 @pytest.mark.parametrize("kind", ["sqlite"])
+def test_no_plugin_of_pydantic_is_loaded(cli: Cli, tmp_path: Path) -> None:
+    """One that is installed would see what keyctl validates, key strings among it."""
+    about = tmp_path / "nosy-1.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: nosy\nVersion: 1\n", "utf-8")
+    (about / "entry_points.txt").write_text("[pydantic]\nnosy = nosy:plugin\n", "utf-8")
+    (tmp_path / "nosy.py").write_text("print('loaded', flush=True)\nplugin = None\n", "utf-8")
+    cli.environment["PYTHONPATH"] = str(tmp_path)
+    program = (*KEYCTL, "generate", "--max-budget", "5")
+
+    done = run(*program, env=cli.environment, cwd=cli.home)
+
+    assert (done.returncode, done.stdout.startswith("sk-")) == (0, True), done
+
+
+@pytest.mark.parametrize("kind", ["sqlite"])
 class TestARemovedFolder:
     def test_is_only_missed_where_a_path_begins_in_it(self, cli: Cli, tmp_path: Path) -> None:
         gone = tmp_path / "gone"
