@@ -13,6 +13,13 @@ LINES = 400
 FUNCTION_LINES = 60
 # Declares fourteen options, and says what each of them means.
 DECLARATIONS = {"gateway/verifier.py:__init__"}
+ROOT = {
+    *("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "LICENSE", "Dockerfile"),
+    *("pyproject.toml", "alembic.ini"),
+    *("keyctl", "migrations", "docs", "benchmarks", "tests"),
+}
+# What tools make, which .gitignore names.
+MADE = {"build", "dist", "llm_keyctl.egg-info"}
 
 
 def module_name(path: Path) -> str:
@@ -136,3 +143,10 @@ def test_every_room_has_its_line() -> None:
     }
 
     assert rooms == set(make_reference.ROOMS["keyctl"])
+
+
+def test_the_root_holds_nothing_else() -> None:
+    """A trial of the program in the clone once left its tables and key files there, and a commit took them along."""
+    there = {path.name for path in make_reference.ROOT.iterdir() if path.name[0] != "."}
+
+    assert there - MADE == ROOT
