@@ -120,6 +120,12 @@ class BudgetNotFoundError(NotFoundError):
     code = "budget_not_found"
 
 
+class FleetNotFoundError(NotFoundError):
+    """No object belongs to a fleet of this name."""
+
+    code = "fleet_not_found"
+
+
 class ModelNotFoundError(NotFoundError):
     """Nothing names this model."""
 

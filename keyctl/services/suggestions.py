@@ -11,6 +11,7 @@ from keyctl.db.queries import audit, directory, listing, tiers
 from keyctl.errors import (
     ActorNotFoundError,
     BudgetNotFoundError,
+    FleetNotFoundError,
     IssuerNotFoundError,
     KeyNotFoundError,
     ModelNotFoundError,
@@ -41,6 +42,7 @@ _KNOWN: Final[dict[type[NotFoundError], _Names]] = {
     ],
     ActorNotFoundError: lambda found: audit.actors(found, limit=MOST_SEARCHED),
     BudgetNotFoundError: tiers.tier_ids,
+    FleetNotFoundError: directory.fleets,
     ModelNotFoundError: listing.models_in_use,
     TagNotFoundError: lambda found: listing.tags_in_use(found, limit=MOST_SEARCHED),
 }

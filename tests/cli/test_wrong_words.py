@@ -107,7 +107,7 @@ OPTIONS: dict[str, tuple[str, int, str]] = {
     "--clear": ("rpm_limt", 2, "did you mean rpm_limit"),
     "--override": ("team.modles", 2, "did you mean team.models"),
     "--only": ("team/wbe", 2, "did you mean team/web?"),
-    "--fleet": ("none-such", 2, "there are: "),
+    "--fleet": ("shpo", 3, "did you mean shop?"),
     "--drop": ("key.agent_idd", 2, "did you mean key.agent_id"),
     "--remove-model": ("gpt-5", 3, "did you mean gpt-4o?"),
     "--remove-tag": ("shpo", 3, "did you mean shop?"),
@@ -243,6 +243,7 @@ def _world(inside: Inside, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> Inside:
     )
     monkeypatch.chdir(cli.home)
     Path("fleet.yaml").write_text("version: 1\nteams: {web: {adopt: true}}\n")
+    Path("shop.yaml").write_text("version: 1\nfleet: shop\nusers: {bob: {}}\n")
     Path("dump.json").write_text(json.dumps({"keys": []}))
     for line in (
         "org create acme",
@@ -252,6 +253,7 @@ def _world(inside: Inside, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> Inside:
         "org add-member acme ann",
         "budget create small --max-budget 5",
         "generate --alias one --team web --user ann --model gpt-4o --tag shop",
+        "apply shop.yaml",
     ):
         inside(*line.split(), check=True)
     return inside

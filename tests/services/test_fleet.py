@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Engine, event
 from keyctl.errors import (
     DeliveryError,
     DeniedError,
+    FleetNotFoundError,
     KeyctlError,
     MalformedRequestError,
     NotFoundError,
@@ -491,6 +492,16 @@ class TestExport:
         assert fleets.plan(exported).changes == []
         with pytest.raises(NotFoundError):
             fleets.export("nowhere")
+
+    def test_of_a_fleet_that_nothing_belongs_to(self, fleets: Fleets) -> None:
+        """It does not exist, and the hint has those that do."""
+        fleets.apply(WEB)
+        fleets.apply("fleet: b\nusers: {eve: {}}\n")
+
+        with pytest.raises(FleetNotFoundError, match="no object belongs to fleet 'a'") as refused:
+            fleets.export(fleet="a")
+
+        assert refused.value.hint == "there are: b, default"
 
 
 class TestSavedPlan:

@@ -7,10 +7,15 @@ from typing import Any, Final, TypeVar
 
 from sqlalchemy import Connection
 
-from keyctl import jsontext, nearest, views
+from keyctl import jsontext, views
 from keyctl.db import queries
 from keyctl.db.queries import KeyFilter, directory, tiers
-from keyctl.errors import TeamNotFoundError, UnreadableRowError, UsageError
+from keyctl.errors import (
+    FleetNotFoundError,
+    TeamNotFoundError,
+    UnreadableRowError,
+    UsageError,
+)
 from keyctl.fleetfile.document import (
     BUDGETS,
     DEFAULT_FLEET,
@@ -63,20 +68,18 @@ class ExportService:
         Raises:
             DeniedError: The caller is neither an admin nor an admin viewer.
             TeamNotFoundError: There is no such team.
-            UsageError: Several fleets have objects, and none is named; or the named one has none.
+            FleetNotFoundError: The named fleet has no objects.
+            UsageError: Several fleets have objects, and none is named.
         """
         require_overseer(self.workspace, "exports of a fleet", "fleet")
         with self.workspace.database.read() as connection:
             known = directory.fleets(connection)
             wanted = _wanted(connection, team_ids)
         if fleet is not None and fleet not in known:
-            raise UsageError(
+            raise FleetNotFoundError(
                 f"no object belongs to fleet {fleet!r}",
-                hint=nearest.meant(
-                    fleet,
-                    sorted(known),
-                    otherwise=f"there are: {', '.join(sorted(known)) or 'none'}",
-                ),
+                hint=f"there are: {', '.join(sorted(known)) or 'none'}",
+                given=fleet,
             )
         if fleet is None and len(known) > 1:
             raise UsageError(
