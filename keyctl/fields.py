@@ -14,11 +14,12 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    ValidationInfo,
     WithJsonSchema,
 )
 from pydantic_core import PydanticCustomError
 
-from keyctl import durations, jsontext, money, routes
+from keyctl import durations, jsontext, money, names, routes
 from keyctl.errors import KeyctlError, MalformedRequestError, Violation
 
 UNSUPPORTED: Final = frozenset(
@@ -30,6 +31,9 @@ UNSUPPORTED: Final = frozenset(
     }
 )
 METADATA_MAX: Final = 64 * 1024
+BLANK: Final = "must not consist of blanks only"
+# What a validator is told of a document that the database holds.
+_STORED: Final = "stored"
 
 _RFC3339 = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?([Zz]|[+-][0-9]{2}:[0-9]{2})"
@@ -59,16 +63,23 @@ def _checked(check: Callable[[str], object]) -> Callable[[str], str]:
     return validate
 
 
-def _name(value: str) -> str:
-    if not 1 <= len(value) <= 255 or not value.isprintable():
+def _text(value: str) -> str:
+    if not names.is_printable(value):
         raise refusal("must be 1 to 255 printable characters")
     return value
 
 
-def _alias(value: str) -> str:
+def _name(value: str, info: ValidationInfo) -> str:
+    # What older versions stored is read as it is: its owner could not be changed otherwise.
+    if names.is_blank(value) and not (info.context or {}).get(_STORED):
+        raise refusal(BLANK)
+    return value
+
+
+def _alias(value: str, info: ValidationInfo) -> str:
     if value == "":
         return value
-    _name(value)
+    _name(_text(value), info)
     if value.startswith(("-", "key_", "sk-")):
         raise refusal("must not start with '-', 'key_' or 'sk-'")
     return value
@@ -138,7 +149,8 @@ def parse_grace(text: str) -> durations.Grace:
 
 
 M = TypeVar("M", bound="Strict")
-Name = Annotated[str, AfterValidator(_name)]
+Text = Annotated[str, AfterValidator(_text)]
+Name = Annotated[Text, AfterValidator(_name)]
 Names = Annotated[list[Name], Field(max_length=1000)]
 # Paths, beginnings of paths that end in `*`, and names of groups.
 Routes = Annotated[Names, AfterValidator(_routes)]
@@ -184,9 +196,16 @@ _PEOPLE_SAY: Final = {
 
 
 def validate(
-    model: type[M], document: Mapping[str, Any], *, what: str, schema: str = "generate-request"
+    model: type[M],
+    document: Mapping[str, Any],
+    *,
+    what: str,
+    schema: str = "generate-request",
+    stored: bool = False,
 ) -> M:
     """Return *document* as *model*; names whose value is null count as not given.
+
+    *stored* says that the database holds it: then names may consist of blanks.
 
     Raises:
         MalformedRequestError: With one violation for each thing that is wrong.
@@ -203,7 +222,7 @@ def validate(
     wrong = len(violations) + max(0, len(unknown) - _MOST_NAMED)
     if not violations:
         try:
-            return model.model_validate(given)
+            return model.model_validate(given, context={_STORED: stored})
         except ValidationError as error:
             items = error.errors(include_input=False, include_url=False)
             violations = [_violation(model, item) for item in items[:_MOST_NAMED]]

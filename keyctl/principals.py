@@ -5,9 +5,10 @@ from typing import Any, Final, Literal
 
 from pydantic import model_validator
 
-from keyctl import money, nearest
+from keyctl import money, names, nearest
 from keyctl.errors import MalformedRequestError, Violation
 from keyctl.fields import (
+    BLANK,
     Dollars,
     Email,
     Limit,
@@ -17,6 +18,7 @@ from keyctl.fields import (
     Names,
     PeriodText,
     Strict,
+    Text,
     validate,
 )
 from keyctl.policy.documents import Policy
@@ -31,7 +33,7 @@ Role = Literal[
 class PrincipalRequest(Strict):
     """What organizations, users and teams can all be given."""
 
-    id: Name
+    id: Text
     models: Names | None = None
     max_budget: Dollars | None = None
     budget_duration: PeriodText | None = None
@@ -61,7 +63,7 @@ class UserRequest(PrincipalRequest):
 class TierRequest(Strict):
     """What a budget tier can be given."""
 
-    id: Name
+    id: Text
     max_budget: Dollars | None = None
     soft_budget: Dollars | None = None
     budget_duration: PeriodText | None = None
@@ -75,7 +77,7 @@ class TierRequest(Strict):
 class MemberRequest(Strict):
     """What a member of a team can be given."""
 
-    id: Name
+    id: Text
     role: Literal["admin", "user"] | None = None
     max_budget: Dollars | None = None
     budget_duration: PeriodText | None = None
@@ -127,15 +129,17 @@ def owner_fields(kind: type[Principal]) -> list[str]:
 
 
 def principal_values(
-    kind: type[Principal], object_id: str, document: Mapping[str, Any]
+    kind: type[Principal], object_id: str, document: Mapping[str, Any], *, new: bool = True
 ) -> dict[str, Any]:
     """Return *document* as column values; names set to null are cleared.
+
+    *new* is False for an owner that is there already, whatever older versions took for an id.
 
     Raises:
         MalformedRequestError: With one violation for each thing that is wrong.
     """
     model, schema = _MODELS[kind]
-    values = _values(model, schema, object_id, document)
+    values = _values(model, schema, object_id, document, new=new)
     if values.get("policy") is not None:
         # As it was given: an amount of money stays in dollars, and what was left out, out.
         values["policy"] = {
@@ -149,13 +153,15 @@ def tier_fields() -> list[str]:
     return [name for name in TierRequest.model_fields if name != "id"]
 
 
-def tier_values(tier_id: str, document: Mapping[str, Any]) -> dict[str, Any]:
+def tier_values(tier_id: str, document: Mapping[str, Any], *, new: bool = True) -> dict[str, Any]:
     """Return *document* as column values of a budget tier; names set to null are cleared.
+
+    *new* is False for a tier that is there already.
 
     Raises:
         MalformedRequestError: With one violation for each thing that is wrong.
     """
-    return _values(TierRequest, "budget", tier_id, document)
+    return _values(TierRequest, "budget", tier_id, document, new=new)
 
 
 def member_values(user_id: str, document: Mapping[str, Any]) -> dict[str, Any]:
@@ -164,7 +170,7 @@ def member_values(user_id: str, document: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         MalformedRequestError: With one violation for each thing that is wrong.
     """
-    values = _values(MemberRequest, "member", user_id, document)
+    values = _values(MemberRequest, "member", user_id, document, new=False)
     if "role" in values and values["role"] is None:
         raise MalformedRequestError(
             "the member is malformed: a member has a role", hint="give --role admin or --role user"
@@ -173,8 +179,14 @@ def member_values(user_id: str, document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _values(
-    model: type[Strict], schema: str, object_id: str, document: Mapping[str, Any]
+    model: type[Strict], schema: str, object_id: str, document: Mapping[str, Any], *, new: bool
 ) -> dict[str, Any]:
+    if new and object_id and names.is_blank(object_id):
+        raise MalformedRequestError(
+            f"the {schema} is malformed: its id consists of blanks only",
+            hint="give it an id that people can see",
+            violations=[Violation(rule="request.value", field="id", message=BLANK)],
+        )
     validated = validate(model, {"id": object_id, **document}, what=f"the {schema}", schema=schema)
     values: dict[str, Any] = {}
     for name, value in document.items():

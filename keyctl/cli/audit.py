@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from keyctl import jsontext
+from keyctl.cli.choices import require_reason
 from keyctl.cli.command import command, declare_group
 from keyctl.cli.console import Console, one_line
 from keyctl.cli.differences import differences, shown, told
@@ -194,6 +195,7 @@ def _add_checks(group: typer.Typer) -> None:
         """Record what is stored where it differs from the chain. Only an admin may."""
         from keyctl.services.audit import AuditService
 
+        require_reason(reason)
         view = AuditService(session.workspace).accept(reason=reason)
         if session.wants_json:
             session.console.json(view)

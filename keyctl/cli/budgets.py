@@ -100,7 +100,7 @@ def _declare_tiers(group: typer.Typer) -> None:
         from keyctl.principals import tier_values
         from keyctl.services.tiers import TierService
 
-        values = tier_values(id_, _body(document | cleared(FIELDS, clear), request))
+        values = tier_values(id_, _body(document | cleared(FIELDS, clear), request), new=False)
         show_record(session, TierService(session.workspace).update(id_, values))
 
     @command(group, "info", reads=True)

@@ -291,6 +291,6 @@ def _update(
     from keyctl.principals import principal_values
 
     service, kind = _service(session, noun)
-    values = principal_values(kind, id_, body)
+    values = principal_values(kind, id_, body, new=False)
     left = _left_keys(keys)
     show_record(session, service.update(kind, id_, values, keys=left))

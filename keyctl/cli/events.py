@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from keyctl.cli import screen
+from keyctl.cli.choices import require_reason
 from keyctl.cli.command import command, declare_group
 from keyctl.cli.listing import Page, show_list
 from keyctl.cli.session import Session
@@ -130,6 +131,7 @@ def add_to(app: typer.Typer) -> None:
         """Give up an event that will never arrive, on record."""
         from keyctl.services.events.service import EventService
 
+        require_reason(reason)
         view = EventService(session.workspace).discard(event, reason=reason)
         if session.wants_json:
             session.console.json(view)

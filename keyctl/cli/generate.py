@@ -5,10 +5,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from keyctl.cli import delivery, fields, inputs
+from keyctl.cli.choices import require_reason
 from keyctl.cli.command import command
 from keyctl.cli.panel import show_verdict
 from keyctl.cli.session import Session
 from keyctl.errors import UsageError
+from keyctl.names import is_name
 
 if TYPE_CHECKING:
     from keyctl.requests import GenerateRequest
@@ -84,13 +86,13 @@ def add_to(app: typer.Typer) -> None:
 
         KEY=$(keyctl generate --team web --max-budget 50) works; --out-file keeps it off the screen.
         """
+        require_reason(reason)
         if override and not reason:
             raise UsageError("--override needs --reason", hint="say why, for the audit trail")
-        if request_id is not None and not (
-            1 <= len(request_id) <= 255 and request_id.isprintable()
-        ):
+        if request_id is not None and not is_name(request_id):
             raise UsageError(
-                "--request-id takes 1 to 255 printable characters", hint="such as a UUID"
+                "--request-id takes 1 to 255 printable characters, not only blanks",
+                hint="such as a UUID",
             )
         delivery.check_names(env_var, out_format)
         if source is not None or out_dir is not None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from keyctl.cli import inputs, screen
+from keyctl.cli.choices import require_reason
 from keyctl.cli.command import command, declare_group
 from keyctl.cli.console import one_line
 from keyctl.cli.given import Given, naming
@@ -76,6 +77,7 @@ def add_to(app: typer.Typer) -> None:
 
         What is here already is left alone, so it may be run again: after a crash it goes on. Try --dry-run first.
         """
+        require_reason(reason)
         if (override or drop) and not reason:
             raise UsageError(
                 "--override and --drop need --reason", hint="say why, for the audit trail"

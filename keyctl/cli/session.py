@@ -26,6 +26,7 @@ from keyctl.errors import (
     UsageError,
 )
 from keyctl.named_files import read_line
+from keyctl.names import is_name
 
 if TYPE_CHECKING:
     from keyctl.ahead import Ahead
@@ -340,8 +341,9 @@ class Session:
 
     def _changed_by(self) -> str | None:
         given = self.common.changed_by
-        if given is not None and (not 1 <= len(given) <= 255 or not given.isprintable()):
+        if given is not None and not is_name(given):
             raise UsageError(
-                "--changed-by takes 1 to 255 printable characters", hint="name a person"
+                "--changed-by takes 1 to 255 printable characters, not only blanks",
+                hint="name a person",
             )
         return given

@@ -8,6 +8,7 @@ import typer
 
 from keyctl.cli import fields, inputs
 from keyctl.cli.changes import DryRun, Expect, Keys, State, Yes
+from keyctl.cli.choices import require_reason
 from keyctl.cli.choosing import limited
 from keyctl.cli.command import cleared, command
 from keyctl.cli.differences import difference
@@ -82,6 +83,7 @@ def add_to(app: typer.Typer) -> None:
         """
         from keyctl.services.keys.update import ChangeService
 
+        require_reason(reason)
         if override and not reason:
             raise UsageError("--override needs --reason", hint="say why, for the audit trail")
         # With a KEY the owners are what it is given.

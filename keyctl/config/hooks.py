@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from keyctl import actions
 from keyctl.config.sinks import Function, Host, Server, Template, Timeout
-from keyctl.fields import DurationText, Email, Name, Strict, refusal
+from keyctl.fields import DurationText, Email, Name, Strict, Text, refusal
 
 
 def _path(text: str) -> str:
@@ -62,7 +62,7 @@ class CommandHookSettings(HookSettings):
     """A hook that runs a command with each event as JSON on its standard input."""
 
     type: Literal["command"]
-    argv: Annotated[list[Name], Field(min_length=1, max_length=100)]
+    argv: Annotated[list[Text], Field(min_length=1, max_length=100)]
 
 
 AnyHook = Annotated[

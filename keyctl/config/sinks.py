@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from keyctl import durations
 from keyctl.errors import ConfigurationError
-from keyctl.fields import DurationText, Name, Strict, refusal
+from keyctl.fields import DurationText, Name, Strict, Text, refusal
 from keyctl.sinks.addresses import (
     ENTRY,
     LABEL,
@@ -101,7 +101,7 @@ def _host(text: str) -> str:
 
 Function = Annotated[str, AfterValidator(_function)]
 Timeout = Annotated[DurationText, AfterValidator(_timeout)]
-Template = Annotated[Name, AfterValidator(_template)]
+Template = Annotated[Text, AfterValidator(_template)]
 Server = Annotated[Name, AfterValidator(_server)]
 Host = Annotated[Name, AfterValidator(_host)]
 

@@ -112,13 +112,13 @@ def granted(layers: Iterable[KeyRules | None]) -> frozenset[str]:
     return frozenset.intersection(*grants) if grants else frozenset()
 
 
-def parse_policy(document: Mapping[str, Any]) -> Policy:
-    """Return the policy in *document*.
+def parse_policy(document: Mapping[str, Any], *, stored: bool = False) -> Policy:
+    """Return the policy in *document*; *stored* says that the database holds it.
 
     Raises:
         MalformedRequestError: With every name or value that does not belong there.
     """
-    return validate(Policy, document, what="the policy", schema="team-policy")
+    return validate(Policy, document, what="the policy", schema="team-policy", stored=stored)
 
 
 def stored_policy(owner: Team | Organization | None) -> Policy | None:
@@ -130,7 +130,7 @@ def stored_policy(owner: Team | Organization | None) -> Policy | None:
     if owner is None or owner.policy is None:
         return None
     try:
-        return parse_policy(owner.policy)
+        return parse_policy(owner.policy, stored=True)
     except MalformedRequestError as error:
         word = type(owner).__name__.lower()
         raise UnreadableRowError(

@@ -64,6 +64,12 @@ BODIES: list[tuple[str, str, str]] = [
     ('{"key_alias": "key_x"}', "key_alias", ""),
     ('{"key_alias": "-x"}', "key_alias", ""),
     ('{"key_alias": "a\\nb"}', "key_alias", ""),
+    ('{"key_alias": "  "}', "key_alias", "blanks"),
+    ('{"key_alias": "\\u2800\\u3164"}', "key_alias", "blanks"),
+    ('{"team_id": " "}', "team_id", "blanks"),
+    ('{"user_id": " "}', "user_id", "blanks"),
+    ('{"tags": ["a", " "]}', "tags.1", "blanks"),
+    ('{"model_rpm_limit": {" ": 1}}', "model_rpm_limit", "blanks"),
     ('{"key_type": "king"}', "key_type", ""),
     ('{"metadata": {"a": "' + "x" * 1024 * 1024 + '"}}', "metadata", ""),
 ]
@@ -226,6 +232,65 @@ def test_a_variable_that_is_set_but_empty(cli: Cli, name: str) -> None:
     result = cli("generate", environment={name: ""})
     assert (result.exit_code, result.stdout) == (2, "")
     assert name in result.stderr
+
+
+@pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+class TestNamesOfBlanks:
+    @pytest.mark.parametrize(
+        "command",
+        [
+            ["team", "create", "  "],
+            ["user", "create", " "],
+            ["org", "create", " "],
+            ["budget", "create", " ", "--max-budget", "1"],
+            ["org", "create", "acme", "--name", " "],
+            ["update", "ci", "--alias", " "],
+            ["update", "ci", "--tag", " "],
+            ["generate", "--request-id", " "],
+            ["generate", "--changed-by", " "],
+            ["generate", "--override", "team.models", "--reason", " "],
+            ["update", "ci", "--override", "team.models", "--reason", " "],
+            ["audit", "accept", "--reason", " "],
+            ["events", "discard", "evt_1", "--reason", " "],
+        ],
+        ids=" ".join,
+    )
+    def test_a_command_refuses_one(self, cli: Cli, command: list[str]) -> None:
+        """Exit 2 that says what is wrong, and nothing is on record."""
+        cli("generate", "--alias", "ci", check=True)
+        head = cli("audit", "head", check=True).stdout
+
+        result = cli(*command)
+
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert "blanks" in result.stderr
+        assert cli("audit", "head", check=True).stdout == head
+
+    def test_a_list_refuses_one(self, cli: Cli, tmp_path: Path) -> None:
+        """The line is named; a cell of blanks is an empty one, as in any table."""
+        rows = tmp_path / "teams.jsonl"
+        rows.write_text('{"team_id": "ok"}\n{"team_id": " "}\n')
+
+        result = cli("team", "create", "--from", str(rows))
+
+        assert result.exit_code == 2
+        assert "teams.jsonl:2: team_id: must not consist of blanks only" in result.stderr
+        assert cli("team", "list", "-o", "json", check=True).json["teams"] == []
+
+    def test_a_fleet_file_refuses_one(self, cli: Cli, tmp_path: Path) -> None:
+        """Of owners, tiers and keys, each with its line."""
+        fleet = tmp_path / "fleet.yaml"
+        fleet.write_text(
+            'version: 1\nteams:\n  " ": {}\nusers:\n  " ": {}\nkeys:\n  " ": {deliver: x}\n'
+            '  ci: {deliver: x, tags: [" "]}\nbudgets:\n  " ": {max_budget: 1}\n'
+        )
+
+        result = cli("plan", str(fleet), "-o", "json")
+
+        assert result.exit_code == 2
+        assert [item["message"] for item in result.error["violations"]] == [
+            f"{fleet}:{line}: must not consist of blanks only" for line in (3, 5, 7, 8, 10)
+        ]
 
 
 class TestTheDatabase:
