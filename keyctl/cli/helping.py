@@ -4,10 +4,10 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
-from typer.core import TyperArgument, TyperCommand, TyperOption
+from typer.core import TyperCommand
 
-from keyctl.cli import metavars
 from keyctl.cli.examples import EXAMPLES
+from keyctl.cli.parameters import Owner
 from keyctl.cli.published import OF_COMMAND
 
 _GROUPS: Final = {
@@ -65,36 +65,8 @@ _MANUAL: Final = (
 )
 
 
-class _Option(TyperOption):
-    """An option that costs nothing where it is not given, and whose bounds are words."""
-
-    def process_value(self, ctx: Any, value: Any) -> Any:
-        """Return the value as the option's type.
-
-        Typer imports and builds a part of pydantic for it, also for a default, which has its type.
-        """
-        is_default = ctx.get_parameter_source(self.name).name == "DEFAULT"
-        if is_default and not self.required and self.callback is None:
-            return () if value is None and self.multiple else value
-        return super().process_value(ctx, value)
-
-    def _get_number_range_help_str(self) -> str | None:
-        """Return what a number may be, in words."""
-        low, high = getattr(self, "min", None), getattr(self, "max", None)
-        return None if low is None and high is None else metavars.bounds(low, high)
-
-
-class Named(TyperCommand):
+class Named(Owner, TyperCommand):
     """A command whose help calls what an option or argument takes by its name, not by its Python type."""
-
-    def __init__(self, *args: Any, **values: Any) -> None:
-        super().__init__(*args, **values)
-        for parameter in self.params:
-            if type(parameter) is TyperOption:
-                parameter.__class__ = _Option  # Typer makes options itself, of its own class
-                parameter.metavar = metavars.metavar(parameter)
-            elif type(parameter) is TyperArgument:
-                parameter.__class__ = metavars.Argument
 
 
 class Described(Named):

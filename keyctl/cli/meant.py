@@ -8,6 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from keyctl import nearest
+from keyctl.cli.parameters import Owner
 from keyctl.errors import UsageError
 
 # What people type first, and what does it here.
@@ -30,7 +31,7 @@ _SHOWN: Final = 40
 _LIMIT: Final = re.compile(r"nput should be (greater|less) than or equal to (-?[0-9.]+)")
 
 
-class CommandGroup(TyperGroup):
+class CommandGroup(Owner, TyperGroup):
     """A group of commands that says which one was meant."""
 
     words: Mapping[str, str] = _OF_OTHERS

@@ -2,8 +2,6 @@
 
 from typing import Any, Final
 
-from typer.core import TyperArgument
-
 _WORDS: Final = {
     "TEXT": "--search --reason",
     "NAME": (
@@ -67,15 +65,3 @@ def bounds(low: float | None, high: float | None) -> str:
     if low is None or high is None:
         return f"{low} or more" if high is None else f"{high} or less"
     return f"{low} to {high}"
-
-
-class Argument(TyperArgument):
-    """An argument that help shows by its name alone: KEY, and [KEY] in the usage where it may be left out."""
-
-    def display_type_rich(self, ctx: Any) -> str | None:
-        """Return nothing: the name says what to give, and Typer would add the type in Python's words."""
-        return None
-
-    def get_usage_pieces(self, ctx: Any) -> list[str]:
-        """Return the argument's name as the usage shows it."""
-        return [str(self.metavar) if self.required else f"[{self.metavar}]"]
