@@ -21,12 +21,11 @@ from measure import KEYCTL, alternate, compare, run
 from sqlalchemy import bindparam, select, text, update
 
 from keyctl.cli.fleets import plan_document
-from keyctl.config.settings import Settings
+from keyctl.config.document import read
 from keyctl.db.database import Database, utcnow
 from keyctl.db.queries import audit
 from keyctl.db.queries.audit import Event
 from keyctl.db.tables import keys, organizations, secrets, teams, users
-from keyctl.fields import validate
 from keyctl.fleetfile.described import FleetText, read_fleet
 from keyctl.policy.facts import Caller
 from keyctl.records import Key, Team
@@ -65,14 +64,11 @@ class Stored:
 def stored(url: str, count: int, home: Path) -> Stored:
     """Fill a new database with the keys of a fleet."""
     database, _ = filled(another(url), count, managed_by="default", max_budget=5 * 10**9)
-    settings = validate(
-        Settings,
+    settings = read(
         {
             "bcrypt_cost": COST,
             "sinks": {"files": {"type": "file", "path": f"{home}/keys/{{alias}}"}},
-        },
-        what="the settings",
-        schema="configuration",
+        }
     )
     workspace = Workspace(
         database=database,

@@ -16,10 +16,9 @@ from filler import another, filled, servers
 from measure import alternate, compare
 from sqlalchemy import Connection, text
 
-from keyctl.config.settings import Settings
+from keyctl.config.document import read
 from keyctl.db.database import Database
 from keyctl.db.queries import KeyFilter
-from keyctl.fields import validate
 from keyctl.keystring import KeyString
 from keyctl.policy.facts import Caller
 from keyctl.services.keys.read import KeyService
@@ -118,7 +117,7 @@ class Days:
         self.due = 0
         self.workspace = Workspace(
             database=database,
-            settings=validate(Settings, settings, what="the settings", schema="c"),
+            settings=read(settings),
             caller=Caller(actor="local:benchmark", role="proxy_admin"),
             runs_folder=folder / "runs",
         )

@@ -21,6 +21,7 @@ from pydantic_core import PydanticCustomError
 
 from keyctl import durations, jsontext, money, names, routes
 from keyctl.errors import KeyctlError, MalformedRequestError, Violation
+from keyctl.moments import parse_instant
 
 UNSUPPORTED: Final = frozenset(
     {
@@ -34,10 +35,6 @@ METADATA_MAX: Final = 64 * 1024
 BLANK: Final = "must not consist of blanks only"
 # What a validator is told of a document that the database holds.
 _STORED: Final = "stored"
-
-_RFC3339 = re.compile(
-    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?([Zz]|[+-][0-9]{2}:[0-9]{2})"
-)
 
 # One address, with nothing in it that makes a list, a group or a name with an address of a header;
 # nor an encoded word, which would be decoded to that.
@@ -108,20 +105,6 @@ def _nano(value: Any) -> int:
         return money.to_nano(Decimal(repr(value)) if isinstance(value, float) else value)
     except KeyctlError as error:
         raise refusal(f"{error.message}; {error.hint}") from None
-
-
-def parse_instant(text: str) -> datetime:
-    """Return the instant of an RFC 3339 *text*, in UTC.
-
-    Raises:
-        ValueError: It has another form, no zone, or names a day that does not exist.
-    """
-    if _RFC3339.fullmatch(text) is None:
-        raise ValueError("is not an RFC 3339 instant such as 2030-01-31T12:00:00Z")
-    try:
-        return datetime.fromisoformat(text.upper()).astimezone(UTC)
-    except OverflowError:
-        raise ValueError("is not in the years 1 to 9999 of UTC") from None
 
 
 def _instant(value: Any) -> datetime:

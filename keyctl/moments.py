@@ -1,16 +1,19 @@
 """Read the one grammar for a point in time that every option takes.  Pure."""
 
+import re
 from collections.abc import Callable
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Final, Literal
 
 from keyctl.durations import parse_duration
 from keyctl.errors import InvalidDurationError, UsageError
-from keyctl.fields import parse_instant
 
 Sense = Literal["ahead", "ago"]
 
 ACCEPTED: Final = "7d, 2026-12-01, today, yesterday, tomorrow, or 2026-12-01T12:00:00Z"
+_RFC3339 = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?([Zz]|[+-][0-9]{2}:[0-9]{2})"
+)
 _DAYS: Final = {"yesterday": -1, "today": 0, "tomorrow": 1}
 
 
@@ -42,3 +45,17 @@ def _absolute(text: str) -> datetime:
         shown = text if len(text) <= 40 else f"{text[:40]}…"
         meant = f"did you mean {shown}d? " if shown.isdecimal() else ""
         raise UsageError(f"{shown!r} is no point in time", hint=f"{meant}give {ACCEPTED}") from None
+
+
+def parse_instant(text: str) -> datetime:
+    """Return the instant of an RFC 3339 *text*, in UTC.
+
+    Raises:
+        ValueError: It has another form, no zone, or names a day that does not exist.
+    """
+    if _RFC3339.fullmatch(text) is None:
+        raise ValueError("is not an RFC 3339 instant such as 2030-01-31T12:00:00Z")
+    try:
+        return datetime.fromisoformat(text.upper()).astimezone(UTC)
+    except OverflowError:
+        raise ValueError("is not in the years 1 to 9999 of UTC") from None

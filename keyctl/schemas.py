@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 from keyctl import actions, lifecycle, limits
 from keyctl.answers import ANSWERS
-from keyctl.config.settings import Settings
+from keyctl.config.document import Configuration
 from keyctl.fleetfile.schema import fleet
 from keyctl.owner_answers import MANY_OWNERS
 from keyctl.policy import authority, engine
@@ -289,7 +289,7 @@ SCHEMAS: Final[dict[str, Callable[[], Schema]]] = {
     "budget": _model(TierRequest),
     "member": _model(MemberRequest),
     "fleet": fleet,
-    "configuration": _model(Settings),
+    "configuration": _model(Configuration),
     "update-response": update_response,
     "verdict-response": verdict_response,
     **ANSWERS,

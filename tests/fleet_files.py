@@ -5,10 +5,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from keyctl.config.settings import Settings
+from keyctl.config.document import read
 from keyctl.db.database import Database
 from keyctl.errors import KeyctlError
-from keyctl.fields import validate
 from keyctl.fleetfile.described import FleetText, read_fleet
 from keyctl.fleetfile.writing import entry_text, section_text, value_text
 from keyctl.services.fleet.export import ExportService
@@ -36,7 +35,7 @@ class Fleets:
             "still": {"type": "file", "path": f"{folder}/{{key_id}}"},
         }
         document = {"bcrypt_cost": 4, "sinks": sinks, **settings}
-        known = validate(Settings, document, what="the settings", schema="configuration")
+        known = read(document)
         return cls(replace(workspace, settings=known), folder)
 
     def on(self, database: Database) -> "Fleets":

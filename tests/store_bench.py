@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from places import Place
 
-from keyctl.config import settings
+from keyctl.config import file
 from keyctl.db.queries import secrets_of
 from keyctl.errors import DeliveryError, KeyctlError
 from keyctl.requests import GenerateRequest
@@ -35,7 +35,7 @@ class Bench:
         path = self.folder / "config.toml"
         path.write_text(self.place.sink(*lines))
         path.chmod(0o600)
-        self.workspace = replace(self.workspace, settings=settings.load(path))
+        self.workspace = replace(self.workspace, settings=file.load(path))
 
     def generate(self, alias: str = "ci", **fields: Any) -> str:
         """Make a key that the store takes; return its id."""

@@ -92,6 +92,15 @@ class TestWhatIsNotImported:
         rules = ("keyctl.policy.engine", "keyctl.policy.ceiling", "keyctl.services.denials")
         assert imported(cli, ["list"], *rules, "keyctl.services.verify") == []
 
+    @pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+    def test_reading_needs_no_models_without_a_configuration(self, cli: Cli) -> None:
+        """Without a file there is nothing to validate, and Typer's adapters are not built for text."""
+        key = cli.key()
+        del cli.environment["KEYCTL_CONFIG"]
+        models = ("pydantic.main", "keyctl.fields", "keyctl.requests", "keyctl.config.document")
+        assert imported(cli, ["list"], *models) == []
+        assert imported(cli, ["verify", "-"], *models, stdin=key) == []
+
 
 class TestQueries:
     def test_each_question_has_one_module(self) -> None:

@@ -21,7 +21,8 @@ from sqlalchemy import text
 from keyctl import schemas
 from keyctl.cli.app import Commands
 from keyctl.cli.examples import EXAMPLES
-from keyctl.config import settings
+from keyctl.config import file
+from keyctl.config.document import Configuration
 from keyctl.db.database import Database
 from keyctl.errors import ExitCode
 from keyctl.policy.documents import Policy
@@ -242,9 +243,9 @@ def test_the_configuration_example_is_complete_and_loads(tmp_path: Path) -> None
     path.write_text(fenced("config"))
     path.chmod(0o600)
 
-    loaded = settings.load(path)
+    loaded = file.load(path)
 
-    assert set(tomllib.loads(fenced("config"))) == set(settings.Settings.model_fields)
+    assert set(tomllib.loads(fenced("config"))) == set(Configuration.model_fields)
     assert loaded.sinks
 
 

@@ -6,7 +6,7 @@ from datetime import timedelta
 from types import MappingProxyType
 from typing import Any
 
-from keyctl.config.settings import Settings
+from keyctl.config.document import read
 from keyctl.fields import validate
 from keyctl.policy.facts import Caller
 from keyctl.records import Organization, Principal, Team, User
@@ -94,9 +94,7 @@ class World:
         """Set columns of the team, organization or user, or fields of the configuration."""
         for name, values in changes.items():
             if name == "settings":
-                settings = validate(
-                    Settings, {"bcrypt_cost": 4, **values}, what="the settings", schema="c"
-                )
+                settings = read({"bcrypt_cost": 4, **values})
                 self.workspace = replace(self.workspace, settings=settings)
             else:
                 kind, object_id = KINDS[name]

@@ -14,11 +14,12 @@ def add_to(app: typer.Typer) -> None:
     @command(group, "show")
     def show(session: Session) -> None:
         """Show the configuration in force, and the database it works on."""
+        from keyctl.config.document import written
         from keyctl.services.callers import require_overseer
         from keyctl.sinks.addresses import without_path
 
         require_overseer(session.workspace, "the configuration", "configuration")
-        settings = session.settings.model_dump(mode="json", exclude_none=True)
+        settings = written(session.settings)
         for hook in settings.get("hooks", {}).values():
             if "url" in hook:
                 hook["url"] = without_path(hook["url"])
@@ -38,7 +39,7 @@ def add_to(app: typer.Typer) -> None:
     @command(group, "path")
     def path(session: Session) -> None:
         """Print the configuration file in use, or where one is looked for."""
-        from keyctl.config.settings import SYSTEM_FILE, user_file
+        from keyctl.config.file import SYSTEM_FILE, user_file
 
         found = session.config_path
         if session.wants_json:

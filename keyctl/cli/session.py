@@ -222,25 +222,25 @@ class Session:
 
     @cached_property
     def _restricted_by(self) -> Path | None:
-        from keyctl.config import settings
+        from keyctl.config import file
 
-        return settings.restricting_file()
+        return file.restricting_file()
 
     @cached_property
     def config_path(self) -> Path | None:
         """Return the configuration file in use."""
-        from keyctl.config import settings
+        from keyctl.config import file
 
         if self._restricted_by is not None:
             return self._restricted_by
-        return settings.find_file(text_of(self.common.config, "--config", "KEYCTL_CONFIG"))
+        return file.find_file(text_of(self.common.config, "--config", "KEYCTL_CONFIG"))
 
     @cached_property
     def settings(self) -> "Settings":
         """Return the configuration."""
-        from keyctl.config import settings
+        from keyctl.config import file
 
-        return settings.load(self.config_path)
+        return file.load(self.config_path)
 
     @cached_property
     def database(self) -> "Database":

@@ -3,10 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
-from keyctl.policy.documents import PersonalPolicy, Policy
 from keyctl.records import Key, Member, Organization, Team, Tier, User
+
+if TYPE_CHECKING:
+    # Its models would bring pydantic into every command that has a caller.
+    from keyctl.policy.documents import PersonalPolicy, Policy
 
 Operation = Literal[
     "generate", "update", "rotate", "revoke", "delete", "block", "unblock", "import"
@@ -93,10 +96,10 @@ class Sums:
 class Layers:
     """The policies that apply, each None where there is none."""
 
-    team: Policy | None = None
-    organization: Policy | None = None
-    everywhere: Policy | None = None
-    personal: PersonalPolicy | None = None
+    team: "Policy | None" = None
+    organization: "Policy | None" = None
+    everywhere: "Policy | None" = None
+    personal: "PersonalPolicy | None" = None
     custom_keys_disabled: bool = False
 
 

@@ -8,7 +8,8 @@ from typing import Final
 from sqlalchemy import Connection
 
 from keyctl import lifecycle
-from keyctl.config.settings import Settings, everywhere
+from keyctl.config.document import everywhere
+from keyctl.config.settings import Settings
 from keyctl.db import queries
 from keyctl.db.queries import directory
 from keyctl.errors import CallerDeniedError, Violation

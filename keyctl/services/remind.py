@@ -9,6 +9,7 @@ from typing import Any, Final
 from sqlalchemy import Connection
 
 from keyctl import actions, durations, money
+from keyctl.config.hooks import Reminders
 from keyctl.db.queries import reminders
 from keyctl.db.queries.metered import Metered, metered
 from keyctl.db.queries.reminders import Reminder
@@ -65,7 +66,8 @@ class RemindService:
         return new, sorted(known.keys() - {fact.name for fact in facts})
 
     def _facts(self, connection: Connection) -> Iterator[Reminder]:
-        settings, now = self.workspace.settings.reminders, self.workspace.database.now(connection)
+        settings = self.workspace.settings.reminders or Reminders()
+        now = self.workspace.database.now(connection)
         until = durations.parse_duration(settings.key_expiring).after(now)
         yield from chain(
             reminders.expiring(connection, now=now, until=until),

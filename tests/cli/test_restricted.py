@@ -18,7 +18,7 @@ from servers import FOR_ANOTHER_ACCOUNT
 
 from keyctl.cli import restricted
 from keyctl.cli.app import COMMANDS, app
-from keyctl.config import settings
+from keyctl.config import file
 
 pytestmark = pytest.mark.sqlite_mostly
 
@@ -27,8 +27,8 @@ KEEPER, CALLER = 61_001, 61_002
 LAUNCHER = """
 import sys
 from pathlib import Path
-from keyctl.config import settings
-settings.SYSTEM_FILE = Path(sys.argv.pop(1))
+from keyctl.config import file
+file.SYSTEM_FILE = Path(sys.argv.pop(1))
 from keyctl.entry import main
 sys.argv[0] = "keyctl"
 sys.exit(main())
@@ -45,7 +45,7 @@ def _system(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
         f'[sinks.box]\ntype = "file"\npath = "{tmp_path}/box-{{alias}}"\n'
     )
     path.chmod(0o600)
-    monkeypatch.setattr(settings, "SYSTEM_FILE", path)
+    monkeypatch.setattr(file, "SYSTEM_FILE", path)
     yield path
     monkeypatch.undo()
 

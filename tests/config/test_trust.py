@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from keyctl.config import settings, trust
+from keyctl.config import file, trust
 from keyctl.errors import ConfigurationError
 
 SINK = '[sinks.put]\ntype = "command"\nargv = ["{program}", "{{alias}}"]\n'
@@ -34,7 +34,7 @@ def configure(home: Path, text: str) -> Path:
 def refusal(home: Path) -> tuple[str, str]:
     """Return what the refused configuration's error says, and its hint."""
     with pytest.raises(ConfigurationError) as caught:
-        settings.load(home / "etc" / "config.toml")
+        file.load(home / "etc" / "config.toml")
     assert int(caught.value.exit_code) == 2
     return caught.value.message, str(caught.value.hint)
 
@@ -42,7 +42,7 @@ def refusal(home: Path) -> tuple[str, str]:
 class TestTheConfiguration:
     def test_one_that_is_nobody_elses(self, home: Path) -> None:
         """It is read."""
-        assert "put" in settings.load(home / "etc" / "config.toml").sinks
+        assert "put" in file.load(home / "etc" / "config.toml").sinks
 
     @pytest.mark.parametrize("mode", [0o777, 0o775, 0o757])
     @pytest.mark.parametrize("above", ["etc", "."])
@@ -70,22 +70,22 @@ class TestTheConfiguration:
         (home / "safe").mkdir(mode=0o755)
         link = home / "safe" / "config.toml"
         link.symlink_to("../etc/config.toml")
-        assert "put" in settings.load(link).sinks
+        assert "put" in file.load(link).sinks
 
         (home / "etc").chmod(0o777)
         with pytest.raises(ConfigurationError, match=r"others may write to .*/etc"):
-            settings.load(link)
+            file.load(link)
         (home / "etc").chmod(0o755)
         (home / "safe").chmod(0o777)
         with pytest.raises(ConfigurationError, match=r"others may write to .*/safe"):
-            settings.load(link)
+            file.load(link)
 
     def test_one_that_runs_nothing(self, home: Path) -> None:
         """Without sinks, hooks, mail and functions it is read wherever it is."""
         configure(home, "bcrypt_cost = 4\n")
         (home / "etc").chmod(0o777)
 
-        assert settings.load(home / "etc" / "config.toml").bcrypt_cost == 4
+        assert file.load(home / "etc" / "config.toml").bcrypt_cost == 4
 
 
 class TestPrograms:
@@ -134,7 +134,7 @@ class TestSticky:
         """As in /tmp: everybody may write there, and nobody can replace what belongs to us."""
         (home / "bin").chmod(0o1777)
 
-        assert "put" in settings.load(home / "etc" / "config.toml").sinks
+        assert "put" in file.load(home / "etc" / "config.toml").sinks
 
     def test_what_lies_in_it_is_somebody_elses(self, home: Path) -> None:
         """Then they can."""

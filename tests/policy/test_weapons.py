@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from keyctl import durations, fields, jsontext, keystring, money
+from keyctl import durations, fields, jsontext, keystring, moments, money
 from keyctl.cli.delivery import check_names
 from keyctl.errors import InvalidMoneyError, KeyctlError, MalformedRequestError, UsageError
 from keyctl.fields import validate
@@ -39,7 +39,7 @@ PARSERS: dict[str, Callable[[str], object]] = {
     "duration": durations.parse_duration,
     "period": durations.parse_period,
     "grace": fields.parse_grace,
-    "instant": fields.parse_instant,
+    "instant": moments.parse_instant,
     "money": money.parse_money,
     "JSON": lambda text: jsontext.load_document(text, what="x"),
     "key string": keystring.parse,

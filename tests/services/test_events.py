@@ -18,7 +18,7 @@ from harness import Cli
 from processes import group
 from receivers import SECRET, MailServer, WebServer, lines_of, mail_server, web_server
 
-from keyctl.config.settings import Settings
+from keyctl.config.document import read
 from keyctl.services.events.sender import pause_after
 from keyctl.services.events.service import EventService
 from keyctl.services.workspace import Workspace
@@ -358,7 +358,7 @@ class TestWhenItIsSent:
     ) -> None:
         """It sends what it has time for; naming all of them would be more than a statement can hold."""
         hook = {"type": "webhook", "url": "https://127.0.0.1:9/", "secret_file": str(tmp_path)}
-        settings = Settings.model_validate({"hooks": {"siem": hook}})
+        settings = read({"hooks": {"siem": hook}})
         busy = replace(workspace, settings=settings)
         busy.outgoing.extend(f"evt_{number}" for number in range(300_000))
 

@@ -190,7 +190,7 @@ class TestARun:
         alone = replace(
             world.workspace,
             warnings=[],
-            settings=world.workspace.settings.model_copy(update={"hooks": {}}),
+            settings=replace(world.workspace.settings, hooks={}),
         )
         RemindService(alone).remind()
         assert alone.warnings == [

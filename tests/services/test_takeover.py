@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from clock import Clock
 
-from keyctl.config.settings import Settings
+from keyctl.config.document import read
 from keyctl.db import queries
 from keyctl.db.database import Database
 from keyctl.errors import DeliveryError, FencedError
@@ -233,9 +233,7 @@ def test_repair_gives_no_key_to_the_default_sink_that_a_person_holds(
     os.waitpid(child, 0)
 
     shared = {"type": "file", "path": str(tmp_path / "shared")}
-    settings = Settings.model_validate(
-        {"bcrypt_cost": 4, "default_sink": "shared", "sinks": {"shared": shared}}
-    )
+    settings = read({"bcrypt_cost": 4, "default_sink": "shared", "sinks": {"shared": shared}})
     (left,) = CheckService(replace(workspace, settings=settings)).repair()["left"]
     assert left["result"] == f"left: keyctl rotate {key_id}"
     assert works(workspace, place.held)

@@ -22,7 +22,7 @@ from places import Aws, Kubernetes, Place, Vault, configuration, kubeconfig, pla
 from store_bench import Bench
 from unruly import Answer, Request
 
-from keyctl.config import settings
+from keyctl.config import file
 from keyctl.errors import ConfigurationError, DeliveryError, FileTakenError, UsageError
 from keyctl.services.workspace import Workspace
 from keyctl.sinks.aws import aws_encoded
@@ -48,7 +48,7 @@ def configured(bench: Bench, text: str) -> None:
     path = bench.folder / "config.toml"
     path.write_text(text)
     path.chmod(0o600)
-    bench.workspace = replace(bench.workspace, settings=settings.load(path))
+    bench.workspace = replace(bench.workspace, settings=file.load(path))
 
 
 @KIND
@@ -534,4 +534,4 @@ class TestSettings:
         path.write_text(configuration(manager, *lines))
         path.chmod(0o600)
         with pytest.raises(ConfigurationError):
-            settings.load(path)
+            file.load(path)

@@ -15,8 +15,7 @@ from servers import wanted
 from sqlalchemy import text
 
 from keyctl.actions import REMINDERS
-from keyctl.config.settings import Settings
-from keyctl.fields import validate
+from keyctl.config.document import read
 from keyctl.policy.facts import Caller
 from keyctl.requests import GenerateRequest
 from keyctl.services.audit import AuditService
@@ -39,16 +38,13 @@ def _year(workspace: Workspace, tmp_path: Path) -> Workspace:
     """Keys that rotate every 30 days and have a budget a week; one in ten ends within the year."""
     folder = tmp_path / "keys"
     folder.mkdir(mode=0o700)
-    settings = validate(
-        Settings,
+    settings = read(
         {
             "bcrypt_cost": 4,
             "sinks": {"files": {"type": "file", "path": f"{folder}/{{alias}}"}},
             "hooks": {"none": {"type": "python", "function": "nobody:listens"}},
             "prune_after": "90d",
-        },
-        what="the settings",
-        schema="c",
+        }
     )
     caller = Caller(actor="local:cron@host", role="proxy_admin")
     year = Workspace(

@@ -8,7 +8,8 @@ from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Connection
 
-from keyctl.config.settings import Settings, everywhere
+from keyctl.config.document import everywhere, personal
+from keyctl.config.settings import Settings
 from keyctl.db.queries import directory
 from keyctl.errors import (
     BusyError,
@@ -123,7 +124,7 @@ def load_owners(
             team=stored_policy(team),
             organization=stored_policy(organization),
             everywhere=everywhere(settings, of_team=team is not None),
-            personal=settings.key_generation_settings.personal_key_generation,
+            personal=personal(settings),
             custom_keys_disabled=settings.disable_custom_api_keys,
         ),
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from keyctl import fields, keystring, money, views
+from keyctl import keystring, money, views
 from keyctl.db import queries
 from keyctl.db.queries import KeyFilter, directory
 from keyctl.errors import (
@@ -16,6 +16,7 @@ from keyctl.errors import (
     UnreadableRowError,
     UsageError,
 )
+from keyctl.moments import parse_instant
 from keyctl.records import Key, Secret, User
 from keyctl.services.keys.find import find, live_key, may_see, not_found, visible_to
 from keyctl.services.workspace import Workspace
@@ -215,7 +216,7 @@ def _from_cursor(text: str) -> tuple[datetime, str]:
     try:
         padded = text + "=" * (-len(text) % 4)
         moment, _, key_id = base64.urlsafe_b64decode(padded.encode()).decode().partition(" ")
-        return fields.parse_instant(moment), key_id
+        return parse_instant(moment), key_id
     except (ValueError, binascii.Error, UnicodeError):
         raise UsageError(
             "--after is not a cursor that keyctl list printed", hint="take it from `next`"
