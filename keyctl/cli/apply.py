@@ -12,7 +12,7 @@ from keyctl import jsontext
 from keyctl.cli import fleets, inputs, screen
 from keyctl.cli.command import command
 from keyctl.cli.console import error_document
-from keyctl.cli.many import ask, can_ask
+from keyctl.cli.many import ask, can_ask, warn_of_issued
 from keyctl.cli.progress import counted
 from keyctl.cli.session import Session
 from keyctl.errors import BatchError, DeliveryError, KeyctlError, UsageError
@@ -86,7 +86,11 @@ def add_to(app: typer.Typer) -> None:
             applied = FleetService(session.workspace).apply(
                 order, head=head, ends=expect_count, sink_of=sink_of, agreed=agreed
             )
-            _show(session, applied, order)  # the keys are made while they are shown
+            stopped = applied.plan.stopped(order.keys)
+            try:
+                _show(session, applied, order)  # the keys are made while they are shown
+            finally:
+                warn_of_issued(session, stopped)
 
 
 def _saved(path: str) -> "tuple[FleetOrder, Head, list[Any]]":

@@ -9,7 +9,7 @@ from keyctl.cli import inputs
 from keyctl.cli.choices import require_one_of
 from keyctl.cli.command import cleared, command, declare_group
 from keyctl.cli.listing import Page, show_list
-from keyctl.cli.many import ask, can_ask, some
+from keyctl.cli.many import ask, can_ask, some, warn_of_issued
 from keyctl.cli.ownerfields import FIELDS, LISTS, MEMBER, ROLES, ROLES_MEAN
 from keyctl.cli.record import show_record
 from keyctl.cli.session import Session
@@ -159,7 +159,17 @@ def _declare(group: typer.Typer, noun: str) -> None:
             return
         if asks:
             ask(session, f"{what}?")
-        show_record(session, service.delete(kind, id_, keys=left))
+        _show_left(session, service.delete(kind, id_, keys=left), kept_too=True)
+
+
+def _show_left(session: Session, view: dict[str, Any], *, kept_too: bool = False) -> None:
+    """Show what became of an owner or a member, and the keys made with those that it left.
+
+    Those that are kept go on by intent, unless with *kept_too* their user is gone.
+    """
+    ended = [key["key_id"] for key in view.get("keys", ()) if kept_too or key["result"] != "kept"]
+    show_record(session, view)
+    warn_of_issued(session, ended)
 
 
 def _and_keys(verb: str | None, keys: Sequence[Mapping[str, Any]]) -> str:
@@ -184,7 +194,7 @@ def _declare_members(group: typer.Typer, noun: str) -> None:
         """Make a user a member, or give a member another role."""
         require_one_of(role, roles, what=f"{WORDS[noun]} role")
         members, kind = _members(session, noun)
-        show_record(session, members.add(kind, id_, user, role, keys=_left_keys(keys)))
+        _show_left(session, members.add(kind, id_, user, role, keys=_left_keys(keys)))
 
     if noun == "team":
         _declare_update_member(group)
@@ -198,7 +208,7 @@ def _declare_members(group: typer.Typer, noun: str) -> None:
     ) -> None:
         """End a membership."""
         members, kind = _members(session, noun)
-        show_record(session, members.remove(kind, id_, user, keys=_left_keys(keys)))
+        _show_left(session, members.remove(kind, id_, user, keys=_left_keys(keys)))
 
 
 def _left_keys(given: str | None) -> Any:
@@ -235,7 +245,7 @@ def _declare_update_member(group: typer.Typer) -> None:
             raise UsageError("nothing is to change", hint="give a limit, --role or --clear")
         members, _ = _members(session, "team")
         role, left = values.pop("role", None), _left_keys(keys)
-        show_record(session, members.update(team, user, values, role=role, keys=left))
+        _show_left(session, members.update(team, user, values, role=role, keys=left))
 
 
 def _service(session: Session, noun: str) -> Any:
@@ -293,4 +303,4 @@ def _update(
     service, kind = _service(session, noun)
     values = principal_values(kind, id_, body, new=False)
     left = _left_keys(keys)
-    show_record(session, service.update(kind, id_, values, keys=left))
+    _show_left(session, service.update(kind, id_, values, keys=left))

@@ -358,6 +358,31 @@ class TestKeysThatALeakedOneMade:
             f" keyctl list --issued-by {key_id['object_id']}\n"
         )
 
+    @pytest.mark.parametrize(
+        ("described", "more"),
+        [("keys: {}", ("--prune",)), ("keys: {leaked: {blocked: true}}", ("-o", "json"))],
+    )
+    def test_are_told_when_a_fleet_ends_or_blocks_it(
+        self, cli: Cli, described: str, more: tuple[str, ...]
+    ) -> None:
+        """After all that apply says itself."""
+        cli.configure(
+            f'bcrypt_cost = 4\n[sinks.file]\ntype = "file"\npath = "{cli.home}/{{alias}}.key"\n'
+        )
+        cli("user", "create", "bob", check=True)
+        fleet = "version: 1\nkeys: {leaked: {user_id: bob, deliver: file, administers: true}}\n"
+        cli("apply", "-", "--yes", input=fleet, check=True)
+        leaked = {"KEYCTL_API_KEY": (cli.home / "leaked.key").read_text().strip()}
+        cli("generate", "--alias", "minted", environment=leaked, check=True)
+        key_id = cli("info", "leaked", "-o", "json", check=True).json["key_id"]
+
+        told = cli("apply", "-", "--yes", *more, input=f"version: 1\n{described}\n", check=True)
+
+        assert told.stderr.splitlines()[-1] == (
+            "warning: 1 key was made with this key and still works:"
+            f" keyctl list --issued-by {key_id}"
+        )
+
 
 class TestDeletingOwners:
     def test_a_dry_run_says_whether_it_could_be(self, inside: Inside) -> None:

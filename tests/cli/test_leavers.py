@@ -176,6 +176,48 @@ class TestTheSameIdAgain:
         assert team["members_with_roles"] == []
 
 
+class TestKeysMadeWithTheLeftOnes:
+    @pytest.fixture(name="minted", autouse=True)
+    def _minted(self, cli: Cli) -> str:
+        """A key that somebody made for another with a key of their own, in a team."""
+        cli("user", "create", "yan", check=True)
+        cli("user", "create", ZOE, "--role", "proxy_admin", check=True)
+        cli("team", "create", "web", check=True)
+        cli("team", "add-member", "web", ZOE, "--role", "admin", check=True)
+        own = {"KEYCTL_API_KEY": cli.key("--user", ZOE, "--team", "web", "--alias", "zoes")}
+        made = cli("generate", "--user", "yan", "--alias", "minted", environment=own, check=True)
+        return made.stdout.strip()
+
+    @pytest.mark.parametrize(
+        "leaving",
+        [
+            ("user", "delete", ZOE, "--yes", "--keys", "keep"),
+            ("user", "delete", ZOE, "--yes", "--keys", "block", "-o", "json"),
+            ("user", "update", ZOE, "--role", "internal_user", "--keys", "delete"),
+            ("team", "add-member", "web", ZOE, "--keys", "block"),
+            ("team", "update-member", "web", ZOE, "--role", "user", "--keys", "block"),
+            ("team", "remove-member", "web", ZOE, "--keys", "delete"),
+        ],
+    )
+    def test_are_told_when_these_end(self, cli: Cli, minted: str, leaving: tuple[str, ...]) -> None:
+        """They go on working for whoever has them."""
+        key_id = cli("info", "zoes", "-o", "json", check=True).json["key_id"]
+
+        done = cli(*leaving, check=True)
+
+        assert done.stderr.splitlines()[-1] == (
+            "warning: 1 key was made with this key and still works:"
+            f" keyctl list --issued-by {key_id}"
+        )
+        assert cli.verdict(minted)["valid"]
+
+    def test_are_not_told_of_keys_that_are_kept(self, cli: Cli) -> None:
+        """Who only leaves a team goes on with the key, by intent."""
+        done = cli("team", "remove-member", "web", ZOE, "--keys", "keep", check=True)
+
+        assert "still work" not in done.stderr
+
+
 class TestBefore:
     @pytest.fixture(autouse=True)
     def _two_keys(self, cli: Cli) -> None:

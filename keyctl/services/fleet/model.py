@@ -157,6 +157,25 @@ class Plan:
         """Tell whether anything but the mark of a fleet would change."""
         return any(change.action != "adopt" for change in self.changes)
 
+    def stopped(self, left_keys: str | None) -> list[str]:
+        """Return the ids of keys that it ends or blocks, and of those that users who end leave.
+
+        *left_keys* says what becomes of the keys of who gets a lower role or ends.
+        """
+        left = [
+            key_id
+            for item in self.lowered
+            if item.entry is None or left_keys != "keep"
+            for key_id in item.key_ids
+        ]
+        changed = [
+            item.key_id
+            for item in self.changes
+            if isinstance(item, KeyChange)
+            and (item.action == "delete" or item.values.get("blocked") is True)
+        ]
+        return list(dict.fromkeys([*changed, *left]))
+
     def summary(self) -> dict[str, int]:
         """Return how many changes there are of each kind, and how many objects stay as they are."""
         counts: dict[str, int] = dict.fromkeys(ACTIONS, 0)
