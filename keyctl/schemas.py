@@ -31,6 +31,7 @@ from keyctl.shapes import (
     INSTANT,
     LEFT,
     MOMENT,
+    NUMBER,
     TEXT,
     TRUTH,
     VIOLATIONS,
@@ -96,8 +97,13 @@ def verdict_response() -> Schema:
         "record": record,
         "filled": FILLED,
         "overridden": VIOLATIONS,
+        # Of `--count`: the rest is the verdict on one key, the first that a rule is against.
+        "count": NUMBER,
+        "would_make": NUMBER,
+        "failed": rows(whole({"key_alias": TEXT, "error": ERROR})),
     }
-    return {**whole(properties), "$defs": listed["$defs"]}
+    of_many = ("count", "would_make", "failed")
+    return {**whole(properties, *of_many), "$defs": listed["$defs"]}
 
 
 def info_response() -> Schema:

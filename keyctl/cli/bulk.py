@@ -75,6 +75,17 @@ def generate_many(
         )
 
 
+def judge_many(session: Session, order: "Order", count: int) -> None:
+    """Show what would become of *count* keys, and write nothing; exit 4 if one would be refused."""
+    from keyctl.cli.panel import show_verdict
+    from keyctl.services.issue.judge_many import ManyVerdictsService
+
+    judged = ManyVerdictsService(session.workspace).dry_run(order, count)
+    failed = [error_row(alias, error) for alias, error in judged.refused]
+    counts = {"count": count, "would_make": count - len(failed), "failed": failed}
+    show_verdict(session, judged.verdict, new=True, counts=counts)
+
+
 def _check_file(count: int, out_format: str) -> None:
     if count > MOST_IN_A_FILE:
         raise UsageError(

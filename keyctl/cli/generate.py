@@ -125,19 +125,23 @@ def add_to(app: typer.Typer) -> None:
             sink=deliver,
             replay="answer" if session.speaks_json or deliver else "refuse",
         )
+        if count is not None and deliver is not None:
+            raise UsageError(
+                "--count makes keys for stdout or one file, not for a sink",
+                hint="keyctl generate --from FILE.csv, with a column deliver, hands each to its sink",
+            )
         if dry_run:
             session.require_output(VERDICTS, what="--dry-run")
+            if count is not None:
+                from keyctl.cli import bulk
+
+                bulk.judge_many(session, order, count)
+                return
             from keyctl.services.issue.generate import GenerateService
 
             show_verdict(session, GenerateService(session.workspace).dry_run(order), new=True)
         elif count is not None:
             from keyctl.cli import bulk
-
-            if deliver is not None:
-                raise UsageError(
-                    "--count makes keys for stdout or one file, not for a sink",
-                    hint="keyctl generate --from FILE.csv, with a column deliver, hands each to its sink",
-                )
 
             bulk.generate_many(
                 session,

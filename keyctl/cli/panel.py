@@ -1,9 +1,10 @@
 """Show a person the panel with the one-time key, and the verdict of a dry run."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from keyctl.cli import screen
-from keyctl.cli.console import Console, told
+from keyctl.cli.console import Console, one_line, told
 from keyctl.cli.tables import cell
 from keyctl.errors import ExitCode, Violation
 from keyctl.keystring import KeyString
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from keyctl.cli.session import Session
     from keyctl.services.authorize.verdict import Judgement
 
+_REFUSED_SHOWN: Final = 10
 _FACTS: Final = (
     ("key id", "key_id"),
     ("alias", "key_alias"),
@@ -112,8 +114,17 @@ def facts(answer: dict[str, Any]) -> list[tuple[str, str]]:
     return found
 
 
-def show_verdict(session: "Session", verdict: "Judgement", *, new: bool = False) -> None:
-    """Show the verdict of a dry run; exit 4 if it is a denial.  The ids of a *new* key are not made yet."""
+def show_verdict(
+    session: "Session",
+    verdict: "Judgement",
+    *,
+    new: bool = False,
+    counts: Mapping[str, Any] | None = None,
+) -> None:
+    """Show the verdict of a dry run; exit 4 if it is a denial.  The ids of a *new* key are not made yet.
+
+    *counts* tells of many keys how many would be made and which not; the verdict is that of one.
+    """
     from dataclasses import asdict
 
     import typer
@@ -124,25 +135,35 @@ def show_verdict(session: "Session", verdict: "Judgement", *, new: bool = False)
     if new:
         record.update(dict.fromkeys(("key_id", "token", "token_id", "key_name")))
     report = {
-        "allowed": not verdict.violations,
+        "allowed": not (verdict.violations or (counts or {}).get("failed")),
         "violations": [asdict(item) for item in verdict.violations],
         "record": record,
         "filled": [asdict(item) for item in verdict.filled],
         "overridden": [asdict(item) for item in verdict.stepped_over],
+        **(counts or {}),
     }
     if session.speaks_json:
         session.show_json(report)
     else:
         session.console.write(verdict_text(report))
-    if verdict.violations:
+    if not report["allowed"]:
         raise typer.Exit(ExitCode.DENIED)
 
 
 def verdict_text(report: dict[str, Any]) -> str:
     """Return the verdict of a dry run as lines."""
     lines = ["allowed" if report["allowed"] else "denied"]
+    if "count" in report:
+        lines = [f"{report['would_make']} of {screen.count(report['count'], 'key')} allowed"]
     lines += [f"  {item['rule']}: {told(Violation(**item))}" for item in report["violations"]]
     lines += [f"  overridden: {item['rule']}" for item in report["overridden"]]
+    refused = [item for item in report.get("failed", ()) if item["key_alias"] is not None]
+    lines += [
+        f"  refused: {one_line(item['key_alias'])}: {one_line(item['error']['message'])}"
+        for item in refused[:_REFUSED_SHOWN]
+    ]
+    if len(refused) > _REFUSED_SHOWN:
+        lines.append(f"  refused: {len(refused) - _REFUSED_SHOWN} more")
     lines += [
         f"  {label}: {value}"
         for label, value in facts({**report["record"], "filled": report["filled"]})

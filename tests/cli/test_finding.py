@@ -2,6 +2,7 @@
 
 import json
 
+import jsonschema
 import pytest
 from harness import Cli
 from inside import Inside
@@ -248,6 +249,86 @@ class TestManyKeys:
 
         assert result.exit_code == 130
         assert len(json.loads(result.stdout)["keys"]) == 2
+
+
+class TestADryRunOfManyKeys:
+    @pytest.fixture(name="wanted")
+    def _wanted(self, inside: Inside) -> list[str]:
+        """Four keys, of which one has a name that is taken and one is more than the team can pay."""
+        guaranteed = b'{"budget_allocation": "guaranteed"}'
+        inside(
+            *("team", "create", "web", "--max-budget", "50", "--policy", "-"),
+            input=guaranteed,
+            check=True,
+        )
+        inside("generate", "--team", "web", "--alias", "ci-1", "--max-budget", "1", check=True)
+        return [
+            *("generate", "--team", "web", "--alias", "ci-{n}"),
+            *("--max-budget", "20", "--count", "4"),
+        ]
+
+    def test_says_what_the_run_will_do(self, inside: Inside, wanted: list[str]) -> None:
+        """Each refusal with the key's name, the count, and nothing is written."""
+        head = inside("audit", "head", check=True).stdout
+
+        judged = inside(*wanted, "--dry-run", "-o", "json")
+        unwritten = inside("audit", "head", check=True).stdout
+        done = inside(*wanted, "-o", "json")
+
+        assert unwritten == head
+        assert (judged.exit_code, done.exit_code) == (4, 9)
+        assert judged.json["allowed"] is False
+        assert (judged.json["count"], judged.json["would_make"]) == (4, len(done.json["keys"]))
+        assert judged.json["failed"] == done.json["failed"]
+        assert [item["rule"] for item in judged.json["violations"]] == ["team.budget_allocation"]
+        schema = inside("schema", "verdict-response", check=True).json
+        jsonschema.validate(judged.json, schema)
+
+    def test_tells_a_person_the_same(self, inside: Inside, wanted: list[str]) -> None:
+        """How many would be made, which not and why, and what the refused key would have been."""
+        more = "max_budget: the budgets of the team's keys would add up to more than its own"
+
+        judged = inside(*wanted, "--dry-run")
+
+        assert judged.exit_code == 4
+        assert judged.stdout.splitlines()[:4] == [
+            "2 of 4 keys allowed",
+            f"  team.budget_allocation: {more} (allowed: 50)",
+            "  refused: ci-1: alias 'ci-1' is taken by a live key",
+            f"  refused: ci-4: denied by team.budget_allocation: {more}",
+        ]
+        assert "  alias: ci-4" in judged.stdout
+
+    def test_that_fits_is_exit_0(self, inside: Inside, wanted: list[str]) -> None:
+        """With the first key as it would be."""
+        fits = [*wanted[:4], "app-{n}", "--max-budget", "20", "--count", "2", "--dry-run"]
+
+        judged = inside(*fits, check=True)
+        answer = inside(*fits, "-o", "jsonl", check=True).json
+
+        assert judged.stdout.splitlines()[:2] == ["2 of 2 keys allowed", "  alias: app-1"]
+        assert (answer["allowed"], answer["would_make"], answer["failed"]) == (True, 2, [])
+
+    def test_shows_the_first_ten_refusals(self, inside: Inside) -> None:
+        """A person needs no more; JSON has them all."""
+        inside("team", "create", "web", "--max-budget", "5", check=True)
+        many = ["generate", "--team", "web", "--alias", "ci-{n}", "--max-budget", "6"]
+
+        judged = inside(*many, "--count", "12", "--dry-run")
+
+        told = [line for line in judged.stdout.splitlines() if line.startswith("  refused: ")]
+        assert judged.stdout.startswith("0 of 12 keys allowed\n")
+        assert (len(told), told[-1]) == (11, "  refused: 2 more")
+
+    @pytest.mark.parametrize(
+        "beside", [("--alias", "x"), ("--alias", "x-{n}", "--request-id", "r"), ("--deliver", "f")]
+    )
+    def test_refuses_what_the_run_refuses(self, inside: Inside, beside: tuple[str, ...]) -> None:
+        """An alias for all, a request id, and a sink."""
+        judged = inside("generate", *beside, "--count", "2", "--dry-run")
+
+        assert (judged.exit_code, judged.stdout) == (2, "")
+        assert "--count" in judged.stderr
 
 
 class TestAnAliasThatIsGone:

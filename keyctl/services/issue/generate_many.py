@@ -19,7 +19,6 @@ from keyctl.errors import (
     DeniedError,
     KeyctlError,
     PolicyDeniedError,
-    UsageError,
 )
 from keyctl.keystring import KeyString
 from keyctl.policy import engine, resolve
@@ -30,12 +29,12 @@ from keyctl.services.delivery import run_lock
 from keyctl.services.delivery.protocol import Delivery, Load, claim_for, steady_end, until_done
 from keyctl.services.delivery.run_lock import Run
 from keyctl.services.denials import Attempt
+from keyctl.services.issue.judge_many import aliases, check_many, verdicts
 from keyctl.services.issue.minting import batch_size, minted
 from keyctl.services.issue.new_key import NewKeyRows, StagedKey
 from keyctl.services.issue.order import (
     Order,
     answer_of,
-    new_key_id,
     record_staging,
     staged_secret,
 )
@@ -95,7 +94,7 @@ class BulkService:
             DeliveryError: A batch was not delivered: its keys are archived, no more are begun.
             BatchError: Some were made, and then the caller lost the right to more.
         """
-        _check(order)
+        check_many(order)
         engine.check_overrides(order.overrides)
         done = seen = 0
         with (
@@ -123,14 +122,12 @@ class BulkService:
 
     def _minted(self, order: Order, count: int, batch: int) -> Iterator[list[_Minted]]:
         """Yield batches of hashed keys with the aliases of the template."""
-        template, number = order.request.key_alias, 0
+        names = aliases(order, count)
         for keys in minted(self.workspace, count, batch):
-            named = []
-            for item in keys:
-                number += 1
-                alias = None if template is None else template.replace("{n}", str(number))
-                named.append(_Minted(alias=alias, key=item.key, hash=item.hash))
-            yield named
+            yield [
+                _Minted(alias=alias, key=item.key, hash=item.hash)
+                for item, alias in zip(keys, names, strict=False)
+            ]
 
     def _make(
         self,
@@ -228,21 +225,6 @@ def _again(error: ConstraintError, minted: Sequence[_Minted]) -> Sequence[_Minte
     return minted
 
 
-def _check(order: Order) -> None:
-    alias = order.request.key_alias
-    if alias is not None and "{n}" not in alias:
-        raise UsageError(
-            "--count needs {n} in the alias, which is unique", hint="such as --alias 'ci-{n}'"
-        )
-    if order.request.key is not None:
-        raise UsageError("--count cannot supply a key", hint="let keyctl generate them")
-    if order.request_id is not None:
-        raise UsageError(
-            "--count takes no --request-id",
-            hint="give an alias template: a second run makes only what is missing",
-        )
-
-
 def _judged(
     decision: KeyDecision, minted: Sequence[_Minted], taken: Mapping[str, KeyctlError]
 ) -> list[_Accepted | KeyctlError]:
@@ -252,23 +234,19 @@ def _judged(
         PolicyDeniedError: None of them can be made, whatever its alias.
     """
     uniform = decision.is_uniform
-    verdict: Judgement | None = None
     found: list[_Accepted | KeyctlError] = []
-    for item in minted:
-        if item.alias is not None and item.alias in taken:
-            found.append(taken[item.alias])
+    judged = verdicts(decision, (item.alias for item in minted), taken)
+    for item, one in zip(minted, judged, strict=True):
+        if isinstance(one, KeyctlError):
+            found.append(one)
             continue
-        key_id = new_key_id()
-        if verdict is None or not uniform:
-            verdict = decision.verdict(key_id, item.alias)
+        key_id, verdict = one
         if verdict.violations:
             error = engine.refuse(list(verdict.violations))
             if uniform:
                 raise error
             found.append(error)
             continue
-        if not uniform:
-            decision.count_as_live(verdict.key)
         found.append(_Accepted(minted=item, key_id=key_id, verdict=verdict))
     return found
 
