@@ -221,39 +221,34 @@ def bulk(kind: str, url: str, count: int, home: Path) -> None:
 
 
 def memory(kind: str, url: str, count: int, home: Path) -> None:
-    """Tell how much memory a plan of many keys takes, and an `apply` that changes all of them."""
+    """Tell how much memory each command takes that plans, makes, changes and ends many keys."""
     world = stored(url, count, home)
-    config = home / "config.toml"
-    config.write_text(CONFIG.format(cost=4, folder=home / "keys"))
-    config.chmod(0o600)
-    variables = {
-        "HOME": str(home),
-        "PATH": os.environ["PATH"],
-        "KEYCTL_CONFIG": str(config),
-        "KEYCTL_DATABASE_URL": world.database.address.url.render_as_string(hide_password=False),
-    }
-    (home / "fleet.yaml").write_text(described(count).replace(", deliver: files", ""))
-    (home / "changed.yaml").write_text(
-        described(count).replace("max_budget: 5, deliver: files", "max_budget: 6")
-    )
+    variables = files_of_memory(world, home)
     watched = (
         "import json,resource,subprocess,sys;"
         "p=subprocess.run(sys.argv[1:],stdout=subprocess.DEVNULL,stderr=subprocess.DEVNULL);"
         "print(json.dumps([p.returncode,resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss]))"
     )
-    for arguments in (
-        ["plan", "fleet.yaml"],
-        ["plan", "changed.yaml"],
-        ["plan", "-o", "json", "changed.yaml"],
-        ["apply", "changed.yaml"],
-        ["export"],
-        ["update", "--team", "t", "--rpm-limit", "7", "--yes"],
-        ["block", "--team", "t", "--yes"],
-        ["delete", "--team", "t", "--yes"],
+    for line in (
+        "plan fleet.yaml",
+        "plan changed.yaml",
+        "plan -o json changed.yaml",
+        "apply changed.yaml",
+        "apply -o json more.yaml",
+        "export",
+        "update --team t --rpm-limit 7 --yes",
+        "block --team t --yes",
+        "delete --team t --yes",
+        "apply -o json new.yaml",
+        "rotate --team t --grace 1h --yes",
+        "plan --prune empty.yaml",
+        "apply --prune --yes empty.yaml",
+        "generate --from rows.csv --out-dir made",
+        f"generate --count {count} --alias d-{{n}} --dry-run",
     ):
         begun = time.perf_counter()
         done = subprocess.run(
-            [sys.executable, "-c", watched, KEYCTL, *arguments],
+            [sys.executable, "-c", watched, KEYCTL, *line.split()],
             env=variables,
             cwd=home,
             capture_output=True,
@@ -262,10 +257,37 @@ def memory(kind: str, url: str, count: int, home: Path) -> None:
         )
         status, peak = json.loads(done.stdout)
         print(
-            f"{kind}: {' '.join(arguments[:3])} of {count:,} keys takes {peak / 1024:.0f} MiB"
-            f" (exit {status}, {time.perf_counter() - begun:.0f} s)   target 200 MiB or less"
+            f"{kind}: {line} of {count:,} keys takes {peak / 1024:.0f} MiB"
+            f" (exit {status}, {time.perf_counter() - begun:.0f} s)   target 200 MiB or less",
+            flush=True,
         )
     world.database.engine.dispose()
+
+
+def files_of_memory(world: Stored, home: Path) -> dict[str, str]:
+    """Write the fleet files, the rows and the configuration; return the environment for them."""
+    config, count = home / "config.toml", world.count
+    config.write_text(CONFIG.format(cost=4, folder=home / "keys"))
+    config.chmod(0o600)
+    (home / "keys").mkdir(mode=0o700)
+    as_stored = described(count).replace(", deliver: files", "")
+    files = {
+        "fleet.yaml": as_stored,
+        "changed.yaml": as_stored.replace("max_budget: 5", "max_budget: 6"),
+        "more.yaml": as_stored.replace("max_budget: 5", "max_budget: 7"),
+        "new.yaml": described(count).replace("k-", "n-"),
+        "empty.yaml": "version: 1\nteams:\n  t: {}\n",
+        "rows.csv": "alias,team,max_budget\n"
+        + "".join(f"r-{number},t,5\n" for number in range(count)),
+    }
+    for name, text_of_file in files.items():
+        (home / name).write_text(text_of_file)
+    return {
+        "HOME": str(home),
+        "PATH": os.environ["PATH"],
+        "KEYCTL_CONFIG": str(config),
+        "KEYCTL_DATABASE_URL": world.database.address.url.render_as_string(hide_password=False),
+    }
 
 
 PARTS = {"plan": plan, "apply": apply, "bulk": bulk, "memory": memory}

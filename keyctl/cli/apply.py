@@ -16,6 +16,7 @@ from keyctl.cli.many import ask, can_ask, warn_of_issued
 from keyctl.cli.progress import counted
 from keyctl.cli.session import Session
 from keyctl.errors import BatchError, DeliveryError, KeyctlError, UsageError
+from keyctl.packed import Packed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -227,7 +228,7 @@ def _make_folder(folder: Path) -> list[Path]:
 
 def _show(session: Session, applied: "Applied", order: "FleetOrder") -> None:
     """Make the keys, and say of each what became of it."""
-    made: list[dict[str, Any]] = []
+    made: Packed[dict[str, Any]] = Packed()
     failed: list[dict[str, Any]] = []
     new = sum(
         change.object_type == "key" and change.action == "create" for change in applied.plan.changes
@@ -253,7 +254,7 @@ def _show(session: Session, applied: "Applied", order: "FleetOrder") -> None:
     if session.wants_json:
         document = fleets.plan_in_pieces(applied.plan, order)
         del document["files"]
-        session.console.json_in_pieces({**document, "keys": made, "failed": failed})
+        session.console.json_in_pieces({**document, "keys": iter(made), "failed": failed})
     elif not applied.plan.changes:
         _say(session, "nothing to do")
     else:

@@ -5,7 +5,7 @@ must not get into the audit chain as keyctl's word.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from sqlalchemy import Connection
@@ -30,9 +30,15 @@ def note_removal(connection: Connection, key_id: str, secret_id: str) -> None:
     of_key[secret_id] = {"id": secret_id, "removed": True}
 
 
-def take(connection: Connection) -> dict[str, list[dict[str, Any]]]:
-    """Return what was written since `forget`, by key, and forget it."""
-    found: dict[str, dict[str, Any]] = connection.info.pop(_KEY, {})
+def take(
+    connection: Connection, key_ids: Iterable[str] | None = None
+) -> dict[str, list[dict[str, Any]]]:
+    """Return what was written since `forget`, by key, and forget it; of *key_ids* only, if given."""
+    if key_ids is None:
+        found: dict[str, dict[str, Any]] = connection.info.pop(_KEY, {})
+    else:
+        known = connection.info.get(_KEY, {})
+        found = {key_id: known.pop(key_id) for key_id in key_ids if key_id in known}
     return {key_id: list(secrets.values()) for key_id, secrets in found.items()}
 
 

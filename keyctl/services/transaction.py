@@ -1,6 +1,6 @@
 """Write in one transaction, with the audit events that commit with it or not at all."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -12,10 +12,10 @@ from keyctl import money
 from keyctl.db import queries, written
 from keyctl.db.queries import audit
 from keyctl.db.queries.audit import Event, Head
+from keyctl.packed import Packed
 from keyctl.policy.facts import Caller
 from keyctl.records import Key, Record, Secret
 from keyctl.services import access_groups, acting, outbox
-from keyctl.services.event_log import EventLog
 from keyctl.services.workspace import Workspace
 
 _SWEEP: Final = 100
@@ -32,8 +32,8 @@ class Unit:
     connection: Connection
     now: datetime
     caller: Caller
-    events: EventLog = field(default_factory=EventLog)
-    heads: list[Head] = field(default_factory=list)
+    events: Packed[Event] = field(default_factory=Packed)
+    heads: Sequence[Head] = ()
 
     def record(
         self,
@@ -44,8 +44,12 @@ class Unit:
         before: dict[str, Any] | None = None,
         after: dict[str, Any] | None = None,
         reason: str | None = None,
+        secrets: list[dict[str, Any]] | None = None,
     ) -> None:
-        """Note an event; it is written right before the commit."""
+        """Note an event; it is written right before the commit.
+
+        *secrets* is what became of a key's secrets until here, for who writes very many keys.
+        """
         self.events.append(
             Event(
                 actor=self.caller.actor,
@@ -56,6 +60,7 @@ class Unit:
                 before=before,
                 after=after,
                 reason=reason,
+                secrets=secrets,
             )
         )
 
@@ -132,11 +137,21 @@ def _with_secrets(unit: Unit, secrets: Mapping[str, list[dict[str, Any]]]) -> It
         unit.record("secret_changed", "key", key_id)
     changed = {last[key_id]: secrets[key_id] for key_id in secrets}
     return (
-        replace(event, after={**(event.after or {}), "secrets": changed[number]})
+        replace(event, secrets=_latest(event.secrets, changed[number]))
         if number in changed
         else event
         for number, event in enumerate(unit.events)
     )
+
+
+def _latest(
+    before: list[dict[str, Any]] | None, after: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Return what became of a key's secrets, one written twice as it was left."""
+    found: dict[str, dict[str, Any]] = {}
+    for item in [*(before or ()), *after]:
+        found[item["id"]] = {**found.get(item["id"], {}), **item}
+    return list(found.values())
 
 
 def _end_grace(unit: Unit, secret: Secret) -> None:
@@ -176,6 +191,29 @@ def archive(unit: Unit, key: Key, *, action: str, reason: str | None = None) -> 
     )
     unit.record(action, "key", key.id, before=row_of(key), after=row_of(gone), reason=reason)
     return gone
+
+
+def archive_many(unit: Unit, keys: Sequence[Key], *, action: str, reason: str | None) -> None:
+    """Do what `archive` does to some keys of very many, with a statement for all of them.
+
+    What became of their secrets goes into the events at once: it is not held until the commit.
+    """
+    ids = [key.id for key in keys]
+    ended = {"deleted_at": unit.now, "updated_at": unit.now, "updated_by": unit.caller.actor}
+    queries.revoke_secrets(unit.connection, *ids)
+    queries.delete_claim(unit.connection, *ids)
+    queries.update_keys(unit.connection, dict.fromkeys(ids, ended))
+    secrets = written.take(unit.connection, ids)
+    for key in keys:
+        unit.record(
+            action,
+            "key",
+            key.id,
+            before=row_of(key),
+            after={**row_of(key), **ended},
+            reason=reason,
+            secrets=secrets.get(key.id),
+        )
 
 
 def row_of(record: Record) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Generator, Iterable, Iterator,
 from dataclasses import dataclass
 from datetime import datetime
 from json.encoder import encode_basestring_ascii as quoted
-from typing import Any, Final
+from typing import Any, Final, overload
 
 from sqlalchemy import Connection, Result, func, insert, select, update
 from sqlalchemy.exc import DBAPIError
@@ -19,7 +19,8 @@ from keyctl.db.tables import audit_events, audit_head
 from keyctl.errors import BrokenChainError
 from keyctl.portions import portions
 
-_PORTION: Final = 1000
+_PORTION: Final = 500
+_HASH_SIZE: Final = 32
 GENESIS: Final = "0" * 64
 _ALL: Final = Conditions()
 # What `jsontext.canonical` makes of the columns that are hashed, in a third of the time: a chain has
@@ -33,7 +34,10 @@ ADVICE: Final = "compare the database with a backup; keyctl audit export shows w
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """What one change did: who, what, to which object, and how it looked before and after."""
+    """What one change did: who, what, to which object, and how it looked before and after.
+
+    `secrets` is what became of a key's secrets.  It is told in the chain only, not to hooks.
+    """
 
     actor: str
     changed_by: str | None
@@ -43,6 +47,7 @@ class Event:
     before: dict[str, Any] | None = None
     after: dict[str, Any] | None = None
     reason: str | None = None
+    secrets: list[dict[str, Any]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,38 @@ class Head:
 
     seq: int
     hash: str
+
+
+class Heads(Sequence[Head]):
+    """Where successive events are in the chain, in 32 bytes each: they may be very many."""
+
+    __slots__ = ("_hashes", "_next")
+
+    def __init__(self, first: int) -> None:
+        self._next = first
+        self._hashes = bytearray()
+
+    def add(self, head: Head) -> None:
+        """Add the next one."""
+        self._next += 1
+        self._hashes += bytes.fromhex(head.hash)
+
+    def __len__(self) -> int:
+        return len(self._hashes) // _HASH_SIZE
+
+    @overload
+    def __getitem__(self, place: int) -> Head: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> list[Head]: ...
+
+    def __getitem__(self, place: int | slice) -> Head | list[Head]:
+        if isinstance(place, slice):
+            return [self[number] for number in range(*place.indices(len(self)))]
+        number = range(len(self))[place]
+        at = number * _HASH_SIZE
+        digest = self._hashes[at : at + _HASH_SIZE]
+        return Head(self._next - len(self) + number, digest.hex())
 
 
 def event_hash(row: dict[str, Any]) -> str:
@@ -88,7 +125,7 @@ def _canonical(row: dict[str, Any]) -> str:
     )
 
 
-def append(connection: Connection, events: Iterable[Event], *, at: datetime) -> list[Head]:
+def append(connection: Connection, events: Iterable[Event], *, at: datetime) -> Heads:
     """Append *events* to the chain and return where each one is; the last is the new head.
 
     Takes the head row's lock, the last one in keyctl's order: call it right before commit.
@@ -97,15 +134,16 @@ def append(connection: Connection, events: Iterable[Event], *, at: datetime) -> 
         BrokenChainError: The head is not where the chain ends.
     """
     head = lock_head(connection)
-    heads: list[Head] = []
+    heads = Heads(head.seq + 1)
     rows: list[dict[str, Any]] = []
     try:
         for some in portions(events, _PORTION):
             if rows:
                 connection.execute(insert(audit_events), rows)
             rows = list(_linked(some, head, at=at))
-            heads += [Head(row["seq"], row["hash"]) for row in rows]
-            head = heads[-1]
+            for row in rows:
+                head = Head(row["seq"], row["hash"])
+                heads.add(head)
         _write(connection, rows, head)
     except ConstraintError as error:
         raise BrokenChainError(
@@ -127,13 +165,19 @@ def _linked(events: Iterable[Event], head: Head, *, at: datetime) -> Iterator[di
             "object_type": event.object_type,
             "object_id": event.object_id,
             "before": texts.of(event.before),
-            "after": texts.of(event.after),
+            "after": texts.of(_after(event)),
             "reason": event.reason,
             "prev_hash": head.hash,
         }
         row["hash"] = event_hash(row)
         head = Head(row["seq"], row["hash"])
         yield row
+
+
+def _after(event: Event) -> dict[str, Any] | None:
+    if event.secrets is None:
+        return event.after
+    return {**(event.after or {}), "secrets": event.secrets}
 
 
 def _write(connection: Connection, rows: list[dict[str, Any]], head: Head) -> None:

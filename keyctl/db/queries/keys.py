@@ -122,13 +122,13 @@ def managed_keys(connection: Connection, fleets: Collection[str]) -> Iterator[Ke
         after = page[-1].id
 
 
-def keys_named(connection: Connection, aliases: Collection[str], *, batch: int = 500) -> list[Key]:
-    """Return the live keys that have one of these aliases, asked for in batches."""
-    found: list[Key] = []
+def keys_named(
+    connection: Connection, aliases: Collection[str], *, batch: int = 500
+) -> Iterator[Key]:
+    """Yield the live keys that have one of these aliases, asked for in batches."""
     for some in portions(sorted(aliases), batch):
         query = select(keys).where(keys.c.key_alias.in_(some), keys.c.deleted_at.is_(None))
-        found += rows.every(connection, query, keys, Key.of)
-    return found
+        yield from rows.every(connection, query, keys, Key.of)
 
 
 def update_keys(connection: Connection, changes: Mapping[str, Mapping[str, Any]]) -> None:

@@ -1,6 +1,6 @@
 """Plan keys: find the stored key of each description, and judge what is made and changed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -33,7 +33,7 @@ from keyctl.services.fleet.compare import (
     has_alias_in_place,
     shown_fields,
 )
-from keyctl.services.fleet.match import Matching
+from keyctl.services.fleet.match import Matching, is_wanted
 from keyctl.services.fleet.model import (
     KeyChange,
     NewKeyChange,
@@ -57,12 +57,12 @@ _SECRET: Final = "secret"  # noqa: S105  # the name of a field in a plan
 class Matched:
     """Stored keys and their descriptions, what changes by its id and its name.
 
-    `left` are the fleet's own that no file describes.
+    `left` is the end of each of the fleet's own that no file describes.
     """
 
     changed: list[tuple[str, str, KeyTemplate]] = field(default_factory=list)
     made: list[tuple[str, KeyTemplate]] = field(default_factory=list)
-    left: list[Key] = field(default_factory=list)
+    left: list[KeyChange] = field(default_factory=list)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -83,12 +83,16 @@ class KeyPlanner:
     standing: bool
     _kept: dict[str, Mapping[str, Any]] = field(default_factory=dict)
 
-    def match(self, fleet: Fleet) -> Matched:
-        """Find the stored key of each description; one that is as described is only counted."""
+    def match(self, fleet: Fleet, only: Collection[tuple[str, str]]) -> Matched:
+        """Find the stored key of each description; one that is as described is only counted.
+
+        Of keys that no file describes those are noted that are of *only*.
+        """
         matching, found = Matching.of(fleet), Matched()
         for key, name in matching.pairs(self.connection):
             if name is None:
-                found.left.append(key)
+                if is_wanted(key, only):
+                    found.left.append(self._end(key))
             elif key.confirmed_at is None:
                 self._pending(key, matching.by_name[name])
             else:
@@ -128,26 +132,26 @@ class KeyPlanner:
         for name, template in found.made:
             self._judge_new(name, template, wanted[id(template)], judge)
 
-    def end(self, keys: Sequence[Key]) -> None:
+    def end(self, left: Sequence[KeyChange]) -> None:
         """Note the end of keys that no file describes any more."""
+        self.plan.changes += sorted(left, key=lambda change: change.object_id)
+
+    # --- one stored key and its description
+
+    def _end(self, key: Key) -> KeyChange:
         ended = {
             "deleted_at": self.now,
             "updated_at": self.now,
             "updated_by": self.caller.actor,
         }
-        for key in sorted(keys, key=lambda item: item.key_alias or item.id):
-            self.plan.changes.append(
-                KeyChange(
-                    action="delete",
-                    object_type="key",
-                    object_id=key.key_alias or key.id,
-                    key_id=key.id,
-                    values=ended,
-                    stamp=stamp_of(key),
-                )
-            )
-
-    # --- one stored key and its description
+        return KeyChange(
+            action="delete",
+            object_type="key",
+            object_id=key.key_alias or key.id,
+            key_id=key.id,
+            values=self._shared(ended),
+            stamp=stamp_of(key),
+        )
 
     def _pending(self, key: Key, template: KeyTemplate) -> None:
         """Note a key that another run is making; one that a dead run left makes way for a new one."""

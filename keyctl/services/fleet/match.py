@@ -1,15 +1,19 @@
 """Find the stored key of each description, whatever the order of files and of objects in them."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
-from typing import Self
+from itertools import chain
+from typing import Final, Self
 
 from sqlalchemy import Connection
 
 from keyctl.db import queries
 from keyctl.fleetfile.described import Fleet
 from keyctl.fleetfile.entries import KeyTemplate
+from keyctl.portions import portions
 from keyctl.records import Key
+
+_PORTION: Final = 500
 
 
 @dataclass(slots=True, kw_only=True)
@@ -48,23 +52,28 @@ class Matching:
         for key in queries.managed_keys(connection, self.fleets):
             if key.key_alias in self.by_name:
                 yield self._taken(key, key.key_alias)
+            elif self._other_name(key) is None:
+                yield key, None  # at once: they may be very many
             else:
                 others.append(key)
         for key in queries.keys_named(connection, self.by_name.keys() - self.seen):
             if key.managed_by not in self.fleets:
                 yield self._taken(key, key.key_alias or "")
+        yield from self._renamed(connection, others)
+
+    def _renamed(
+        self, connection: Connection, others: list[Key]
+    ) -> Iterator[tuple[Key, str | None]]:
+        """Yield the same of keys that are described by id or by an old name, *others* among them."""
         known = {key.id for key in others}
         wanted = [key_id for key_id, name in self.by_id.items() if name not in self.seen]
         old = [alias for alias, name in self.by_old.items() if name not in self.seen]
-        for key in [
-            *queries.find_keys(connection, wanted),
-            *queries.keys_named(connection, old),
-        ]:
-            if key.deleted_at is None and key.id not in known:
-                known.add(key.id)
-                others.append(key)
-        for key in others:
-            name = self.by_id.get(key.id) or self.by_old.get(key.key_alias or "")
+        by_id = (queries.find_keys(connection, some) for some in portions(wanted, _PORTION))
+        more = chain(chain.from_iterable(by_id), queries.keys_named(connection, old))
+        fresh = (key for key in more if key.deleted_at is None and key.id not in known)
+        for key in chain(others, fresh):
+            known.add(key.id)
+            name = self._other_name(key)
             if name is not None and name not in self.seen:
                 yield self._taken(key, name)
             elif key.managed_by in self.fleets:
@@ -74,6 +83,10 @@ class Matching:
         """Return the names that no stored key was found for, after all pairs."""
         return [(name, self.by_name[name]) for name in sorted(self.by_name.keys() - self.seen)]
 
+    def _other_name(self, key: Key) -> str | None:
+        """Return the name under which a key is described that has another one now."""
+        return self.by_id.get(key.id) or self.by_old.get(key.key_alias or "")
+
     def _taken(self, key: Key, name: str) -> tuple[Key, str]:
         # A pending key is one that a run is making: the name is still to be filled.
         if key.confirmed_at is not None:
@@ -81,9 +94,9 @@ class Matching:
         return key, name
 
 
-def restricted(keys: Sequence[Key], wanted: Collection[tuple[str, str]]) -> list[Key]:
-    """Return the keys that are one of *wanted*, or belong to one; all if nothing is wanted."""
-    return [key for key in keys if not wanted or _names_of(key) & set(wanted)]
+def is_wanted(key: Key, wanted: Collection[tuple[str, str]]) -> bool:
+    """Tell whether the key is one of *wanted*, or belongs to one; if nothing is wanted, every key is."""
+    return not wanted or bool(_names_of(key) & set(wanted))
 
 
 def _names_of(key: Key) -> set[tuple[str, str | None]]:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
+from types import MappingProxyType
 from typing import Any, Final, Literal
 
 from keyctl.db.queries.audit import Head
@@ -16,6 +17,10 @@ ACTIONS: Final[tuple[Action, ...]] = ("create", "update", "delete", "adopt")
 Fields = Mapping[str, tuple[Any, Any]]
 # What gateways write while they serve: no change of a key, so no reason to plan anew.
 _USAGE: Final = frozenset({"spend", "last_used_at", "budget_reset_at"})
+
+
+# Shared: a plan may have a hundred thousand changes that show no field.
+_NONE: Final[Fields] = MappingProxyType({})
 
 
 class Outdated(Exception):  # noqa: N818  # not an error
@@ -40,7 +45,7 @@ class Change:
     object_id: str
     key_id: str | None = None
     entry: Entry | None = None
-    fields: Fields = field(default_factory=dict)
+    fields: Fields = field(default_factory=lambda: _NONE)
     violations: Sequence[Violation] = ()
 
 

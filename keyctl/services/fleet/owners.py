@@ -206,7 +206,8 @@ class OwnerPlanner:
                 if change.values[column] == record.id:
                     return True
                 ids.add(change.key_id)
-        if directory.live_keys_of(self.connection, column, record.id) - keys_ended - ids:
+        live = directory.live_keys_of(self.connection, column, record.id)
+        if any(key_id not in keys_ended and key_id not in ids for key_id in live):
             return True
         if isinstance(record, Organization):
             stored = directory.teams_of(self.connection, record.id)

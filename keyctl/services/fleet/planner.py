@@ -20,7 +20,6 @@ from keyctl.services.delivery.run_lock import Run
 from keyctl.services.delivery.sinks import named_sink
 from keyctl.services.fleet.keys import KeyPlanner
 from keyctl.services.fleet.lowered import note_lowered
-from keyctl.services.fleet.match import restricted
 from keyctl.services.fleet.model import NewKeyChange, Plan, Problem, Warned
 from keyctl.services.fleet.owners import OwnerPlanner
 from keyctl.services.fleet.tiers import WORD as WORD_OF_TIER
@@ -102,13 +101,13 @@ def make_plan(
         lock=lock,
         standing=standing,
     )
-    found = keys.match(fleet)
-    left = restricted(found.left, order.only)
+    found = keys.match(fleet, order.only)
+    left = found.left
     left_owners = _left_owners(connection, order, fleet)
     left_tiers = _left_tiers(connection, order, fleet)
     if order.prune:
         keys.end(left)
-        ended = {key.id for key in left}
+        ended = {change.key_id for change in left}
         keys.judge(found, ended)
         owners.prune(left_owners, keys_ended=ended)
         end_tiers(

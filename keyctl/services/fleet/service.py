@@ -19,11 +19,11 @@ from keyctl.errors import (
 from keyctl.fleetfile.faults import dotted
 from keyctl.policy import engine
 from keyctl.services import denials
-from keyctl.services.authorize.new_keys import NewKey
 from keyctl.services.callers import require_admin, require_overseer
 from keyctl.services.delivery import run_lock
 from keyctl.services.delivery.run_lock import Run
 from keyctl.services.delivery.sinks import named_sink
+from keyctl.services.fleet.jobs import NewKeyJobs, no_sink
 from keyctl.services.fleet.model import Change, KeyChange, NewKeyChange, Outdated, Plan, Problem
 from keyctl.services.fleet.planner import (
     TAKEN,
@@ -33,7 +33,7 @@ from keyctl.services.fleet.planner import (
     make_plan,
 )
 from keyctl.services.fleet.writing import write
-from keyctl.services.issue.generate_each import Done, EachService, Job
+from keyctl.services.issue.generate_each import Done, EachService
 from keyctl.services.issue.takeover import taken_aliases
 from keyctl.services.rotate.one import RotateOrder, RotateService
 from keyctl.services.transaction import writing
@@ -112,7 +112,9 @@ class FleetService:
         made = [change for change in plan.changes if isinstance(change, NewKeyChange)]
         return Applied(
             plan=plan,
-            keys=EachService(self.workspace).generate(self._jobs(made, sink_of)),
+            keys=EachService(self.workspace).generate(
+                NewKeyJobs(workspace=self.workspace, made=made, sink_of=sink_of)
+            ),
             rotated=self._rotated(plan),
         )
 
@@ -192,35 +194,6 @@ class FleetService:
             else:
                 return plan
         raise _others()
-
-    def _jobs(
-        self, made: Sequence[NewKeyChange], sink_of: Callable[[Target], Sink] | None
-    ) -> list[Job]:
-        wanted: dict[int, NewKey] = {}
-        jobs = []
-        for change in made:
-            template = change.template
-            if id(template) not in wanted:
-                wanted[id(template)] = NewKey(values=template.values, cleared=template.cleared)
-            name = template.entry.deliver
-            sink = named_sink(self.workspace, name) if name is not None else None
-            if sink is None and sink_of is not None:
-                sink = sink_of(change.target)
-            if sink is None:
-                raise _no_sink(change)
-            jobs.append(
-                Job(
-                    wanted=wanted[id(template)],
-                    alias=change.target.alias,
-                    sink=sink,
-                    keeps_sink=name is not None,
-                    managed_by=template.fleet,
-                    administers=bool(template.entry.administers),
-                    key_id=change.target.key_id or "",
-                    target=change.target,
-                )
-            )
-        return jobs
 
     def _rotated(self, plan: Plan) -> Iterator[tuple[str, dict[str, Any] | KeyctlError]]:
         """Rotate the keys whose sink keeps them elsewhere now, each to its sink."""
@@ -317,7 +290,7 @@ def _refuse(plan: Plan, *, ends: int | None, has_sink: bool) -> None:
             and change.template.entry.deliver is None
             and not has_sink
         ):
-            raise _no_sink(change)
+            raise no_sink(change)
         if isinstance(change, KeyChange) and change.moves_place and not change.rotates:
             raise UsageError(
                 f"keys.{change.object_id}: the sink would keep the key elsewhere, and nothing would be there",
@@ -325,13 +298,6 @@ def _refuse(plan: Plan, *, ends: int | None, has_sink: bool) -> None:
             )
     if plan.is_denied:
         raise engine.refuse([item for change in plan.changes for item in change.violations])
-
-
-def _no_sink(change: Change) -> KeyctlError:
-    return UsageError(
-        f"keys.{change.object_id}: a new key needs deliver",
-        hint="name a sink of the configuration there, or give --out-dir",
-    )
 
 
 def _others() -> KeyctlError:

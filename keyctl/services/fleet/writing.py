@@ -18,7 +18,7 @@ from keyctl.services.keys.follow import follow_team
 from keyctl.services.keys.update import end_administration, with_blocker
 from keyctl.services.leaving import What
 from keyctl.services.owners import WORD
-from keyctl.services.transaction import Unit, archive, row_of
+from keyctl.services.transaction import Unit, archive_many, row_of
 
 _PORTION: Final = 500
 
@@ -41,8 +41,8 @@ def write(unit: Unit, settings: Settings, plan: Plan, left_keys: What | None) ->
     queries.lock_keys(unit.connection, [*left.union(change.key_id for change in keys)])
     # First what ends: another key may get its name.
     for some in _current(unit, (change for change in keys if change.action == "delete")):
-        for _, key in some:
-            archive(unit, key, action="key_deleted", reason="described no more")
+        ended = [key for _, key in some]
+        archive_many(unit, ended, action="key_deleted", reason="described no more")
     _write_keys(unit, keys)
     for owner in owners:
         if isinstance(owner.before, Team) and isinstance(owner.after, Team):
@@ -134,10 +134,11 @@ def _current(unit: Unit, changes: Iterable[KeyChange]) -> Iterator[list[tuple[Ke
 def _write_keys(unit: Unit, changes: Sequence[KeyChange]) -> None:
     """Write changed and adopted keys, the ones that set the same columns in one statement."""
     # A key that is adopted and changed has two changes: the second one holds both.
-    final: dict[str, KeyChange] = {}
-    for action in ("adopt", "update"):
-        final.update((item.key_id, item) for item in changes if item.action == action)
-    for some in _current(unit, final.values()):
+    adopted = {item.key_id: item for item in changes if item.action == "adopt"}
+    updated = (item for item in changes if item.action == "update")
+    if adopted:
+        adopted.update((item.key_id, item) for item in updated)
+    for some in _current(unit, adopted.values() if adopted else updated):
         rows: dict[str, dict[str, Any]] = {}
         written: list[tuple[Key, Key]] = []
         for change, before in some:
