@@ -84,7 +84,9 @@ def rotations_response() -> Schema:
 
 def would_response() -> Schema:
     """Return the schema of what dry runs of rotate, block, unblock and delete answer."""
-    return whole({"would": {"enum": ["rotate", "block", "unblock", "delete"]}, "keys": WORDS})
+    verbs = ["rotate", "block", "unblock", "delete"]
+    failed = rows(whole({"given": WORD, "key_id": TEXT, "reason": WORD}))
+    return whole({"would": {"enum": verbs}, "keys": WORDS, "failed": failed}, "failed")
 
 
 def verdicts_response() -> Schema:

@@ -289,6 +289,12 @@ def _filter(
             f"there is no action {action!r}",
             hint=nearest.meant(action, known, otherwise="keyctl schema event lists them"),
         )
+    begin, end = session.moment(since, "ago"), session.moment(until, "ago")
+    if begin is not None and end is not None and begin >= end:
+        raise UsageError(
+            f"nothing is between --since {since} and --until {until}",
+            hint="--since is the earlier one: 7d is 7 days ago",
+        )
     return EventFilter(
         key=key,
         team=team,
@@ -296,8 +302,8 @@ def _filter(
         object_id=object_,
         actor=actor,
         actions=names,
-        since=session.moment(since, "ago"),
-        until=session.moment(until, "ago"),
+        since=begin,
+        until=end,
     )
 
 

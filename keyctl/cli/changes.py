@@ -11,9 +11,10 @@ from keyctl.cli.command import command
 from keyctl.cli.keys import named
 from keyctl.cli.many import chosen, confirm, each, public, report, warn_of_issued
 from keyctl.cli.session import Session
-from keyctl.errors import UsageError
+from keyctl.errors import BatchError, NotFoundError, UsageError
 
 if TYPE_CHECKING:
+    from keyctl.policy.facts import Operation
     from keyctl.services.keys.end import Ended
 
 Keys = Annotated[
@@ -61,7 +62,7 @@ def add_to(app: typer.Typer) -> None:
             session, keys, limited(wanted, (team, user, org), state), expect_count, yes=yes
         )
         if dry_run:
-            _show_plan(session, given, "delete", named=bool(keys))
+            _show_plan(session, given, "delete")
             return
         confirm(session, "delete", given, yes=yes, filtered=not keys, asks_for_one=True)
         service = EndingService(session.workspace)
@@ -163,7 +164,7 @@ def _declare_block(app: typer.Typer, verb: str, words: str, *, blocked: bool) ->
             session, keys, limited(wanted, (team, user, org), state), expect_count, yes=yes
         )
         if dry_run:
-            _show_plan(session, given, verb, named=bool(keys))
+            _show_plan(session, given, "block" if blocked else "unblock")
             return
         confirm(session, verb, given, yes=yes, filtered=not keys)
         service = EndingService(session.workspace)
@@ -192,14 +193,29 @@ def _report(session: Session, ended: "Sequence[Ended]", *, stops: bool) -> None:
             warn_of_issued(session, done)
 
 
-def _show_plan(session: Session, given: Sequence[str], verb: str, *, named: bool) -> None:
-    """Show what would be done; keys that were *named*, not found by a filter, are looked for first."""
-    from keyctl.services.keys.read import KeyService
+def _show_plan(session: Session, given: Sequence[str], verb: "Operation") -> None:
+    """Show what would be done; one that is not there, or that would fail alone, is the command's own failure."""
+    from keyctl.services.keys.end import EndingService
 
-    if named:
-        KeyService(session.workspace).require_live(given)
-    keys = [public(key) for key in given]
+    found = EndingService(session.workspace).would(given, verb)
+    for item in found:
+        if item.error is not None and (len(found) == 1 or isinstance(item.error, NotFoundError)):
+            raise item.error
+    keys = [public(item.given) for item in found if item.error is None]
+    failed = [
+        {"given": public(item.given), "key_id": item.key_id, "reason": item.error.code}
+        for item in found
+        if item.error is not None
+    ]
     if session.wants_json:
-        session.console.json({"would": verb, "keys": keys})
+        session.console.json({"would": verb, "keys": keys, "failed": failed})
     else:
         session.console.write("".join(f"would {verb} {key}\n" for key in keys))
+        for line in failed:
+            session.console.outcome(
+                f"{line['key_id'] or line['given']}: would fail ({line['reason']})", failed=True
+            )
+    if failed:
+        raise BatchError(
+            f"{len(failed)} of {len(found)} keys would fail", hint="the results say which and why"
+        )

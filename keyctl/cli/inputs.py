@@ -56,6 +56,11 @@ def _read(source: str, most: int, *, what: str) -> bytes:
         with Path(source).open("rb") as file:
             return file.read(most)
     except OSError as error:
+        if source.lstrip().startswith("{"):  # not repeated: it may be long, or private
+            raise UsageError(
+                f"{what} is read from a file, and is no argument itself",
+                hint="write it to a file and name that, or pipe it in and give -",
+            ) from None
         raise UsageError(
             f"{what}: {source!r} cannot be read: {os.strerror(error.errno or 0)}",
             hint="check the path, or give - for stdin",

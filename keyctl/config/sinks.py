@@ -2,6 +2,7 @@
 
 import re
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -83,7 +84,7 @@ def _mode(text: str) -> str:
 
 
 def _server(text: str) -> str:
-    if not is_private(text) or "@" in text:
+    if not is_private(text) or "@" in urlsplit(text).netloc:
         raise refusal("must be https://HOST without a password, or http:// on this machine")
     if not is_whole(text):
         raise refusal(

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 from keyctl.hooks.base import HookFailedError, Message, as_json
 from keyctl.sinks.base import NotTakenError, UnknownError
-from keyctl.sinks.command import hand_over, pruned_environment
+from keyctl.sinks.command import fault_of_program, hand_over, pruned_environment
 
 
 class CommandHook:
@@ -17,6 +17,8 @@ class CommandHook:
 
     def send(self, message: Message, *, sent_at: datetime, timeout: float) -> None:
         """Run the command with the event as one line of JSON on its standard input."""
+        if fault := fault_of_program(self._argv[0]):
+            raise HookFailedError(f"{self._name}: {'; '.join(fault)}")
         try:
             hand_over(
                 self._name,

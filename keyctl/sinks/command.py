@@ -45,17 +45,9 @@ class CommandSink:
             DeliveryError: There is no such program.
         """
         self._argv = [self._argument(part, target) for part in self._templates]
-        program = self._argv[0]
-        if shutil.which(program) is None and is_program(program):
-            raise DeliveryError(
-                f"sink {self.name}: there is no program {program!r}",
-                hint="check argv in the configuration, and PATH",
-            )
-        if shutil.which(program) is None:
-            raise DeliveryError(
-                f"sink {self.name}: what stands first in argv is no program",
-                hint="write the program and each of its arguments as a string of its own",
-            )
+        if fault := fault_of_program(self._argv[0]):
+            what, hint = fault
+            raise DeliveryError(f"sink {self.name}: {what}", hint=hint)
 
     def deliver(self, parcel: Parcel) -> None:
         """Run the command with the key on its standard input."""
@@ -84,6 +76,18 @@ class CommandSink:
 def pruned_environment() -> dict[str, str]:
     """Return what a command is given of the environment: nothing that could be a credential."""
     return {name: os.environ[name] for name in _KEPT if name in os.environ}
+
+
+def fault_of_program(program: str) -> tuple[str, str] | None:
+    """Return what is wrong with the first text of an argv and what to do about it, None if it can be run."""
+    if shutil.which(program) is not None:
+        return None
+    if is_program(program):
+        return f"there is no program {program!r}", "check argv in the configuration, and PATH"
+    return (
+        "what stands first in argv is no program",
+        "write the program and each of its arguments as a string of its own",
+    )
 
 
 def hand_over(

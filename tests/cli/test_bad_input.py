@@ -476,6 +476,15 @@ class TestWhereTheKeyGoes:
         assert not (cli.home / "elsewhere").exists()
 
 
+def test_a_document_in_the_place_of_its_file_is_not_repeated(inside: Inside) -> None:
+    """It is told how a document is given, and nothing of this one."""
+    result = inside("generate", "--request", '{"metadata": {"note": "private"}}')
+
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "error: the request is read from a file" in result.stderr
+    assert "private" not in result.stderr
+
+
 @pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("group", [[], ["audit"], ["events"], ["team"]])
 class TestNoCommand:

@@ -161,6 +161,43 @@ class TestDryRunsOfEndings:
             assert (would.exit_code, would.stdout, would.error) == (3, "", run.error)
         assert inside(verb, "here", "--dry-run").stdout == f"would {verb} here\n"
 
+    def test_what_the_rules_refuse_is_refused(self, inside: Inside) -> None:
+        """As the command itself: exit 4 with the rule; nothing is on record."""
+        inside("user", "create", "bob", check=True)
+        inside("generate", "--user", "bob", "--alias", "stopped", check=True)
+        inside("block", "stopped", check=True)
+        bob = {"KEYCTL_API_KEY": inside("generate", "--user", "bob", check=True).stdout.strip()}
+        head = inside("audit", "head").stdout
+
+        tried = inside("unblock", "stopped", "--dry-run", environment=bob)
+
+        assert (tried.exit_code, tried.stdout) == (4, "")
+        assert inside("audit", "head").stdout == head
+        assert inside("unblock", "stopped", environment=bob).stderr == tried.stderr
+
+    def test_of_several_keys_each_is_told(self, inside: Inside) -> None:
+        """Exit 9 with those that could be and those that could not, as the run would end."""
+        seen = b'{"team_member_permissions": ["/key/info", "/key/list"]}'
+        inside("team", "create", "web", "--policy", "-", input=seen, check=True)
+        inside("user", "create", "bob", check=True)
+        inside("team", "add-member", "web", "bob", check=True)
+        inside("generate", "--team", "web", "--service-account", "--alias", "ci", check=True)
+        inside("generate", "--user", "bob", "--alias", "own", check=True)
+        key_id = inside("info", "ci", "-o", "json", check=True).json["key_id"]
+        bob = {"KEYCTL_API_KEY": inside("generate", "--user", "bob", check=True).stdout.strip()}
+
+        tried = inside("delete", "ci", "own", "--dry-run", "-o", "json", environment=bob)
+
+        assert (tried.exit_code, tried.json) == (
+            9,
+            {
+                "would": "delete",
+                "keys": ["own"],
+                "failed": [{"given": "ci", "key_id": key_id, "reason": "policy_denied"}],
+            },
+        )
+        assert "1 of 2 keys would fail" in tried.stderr
+
 
 class TestSpend:
     def test_amounts_are_added_exactly(self, cli: Cli) -> None:

@@ -194,6 +194,9 @@ class TestTheAuditTrail:
         ]
         assert actions("--object", "alice*") == ["user_created"]
         assert actions("--since", "2999-01-01") == []
+        turned = world("audit", "list", "--since", "yesterday", "--until", "7d")
+        assert (turned.exit_code, turned.stdout) == (2, "")
+        assert "nothing is between --since yesterday and --until 7d" in turned.stderr
 
     def test_folds_steps_for_people(self, world: Inside) -> None:
         """A screen has one line for what a person did; a pipe has every event."""

@@ -645,6 +645,8 @@ class TestConfiguration:
         [
             ('type = "webhook"\nurl = "http://example.com/"\nsecret_file = "/s"', "https://"),
             ('type = "webhook"\nurl = "https://u:p@example.com/"\nsecret_file = "/s"', "password"),
+            ('type = "webhook"\nurl = "https://u@example.com/"\nsecret_file = "/s"', "password"),
+            ('type = "webhook"\nurl = "https://h\\\\@example.com"\nsecret_file = "/s"', "password"),
             ('type = "webhook"\nurl = "https://example.com/"\nsecret_file = "s"', "absolute"),
             ('type = "webhook"\nurl = "https://example.com/"', "secret_file"),
             ('type = "mail"\nto = "ops@example.com"', "there is no [smtp]"),
@@ -661,6 +663,15 @@ class TestConfiguration:
 
         assert (result.exit_code, result.stdout) == (2, "")
         assert said in result.stderr
+
+    def test_an_address_in_what_a_webhook_is_asked_is_no_user(self, cli: Cli) -> None:
+        """An `@` behind the host sends the password of nobody."""
+        cli.configure(
+            '[hooks.x]\ntype = "webhook"\nsecret_file = "/s"\n'
+            'url = "https://example.com/keys@v1?to=ops@example.com"\n'
+        )
+
+        assert cli("config", "show").exit_code == 0
 
     def test_mail_without_encryption_stays_on_this_host(self, cli: Cli) -> None:
         """`tls = "none"` is refused for another one."""

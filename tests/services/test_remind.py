@@ -238,6 +238,26 @@ class TestACommandHook:
         cli("events", "retry", "--all", check=True)
         assert cli("events", "list", "-o", "json").json["events"] == []
 
+    @pytest.mark.parametrize(
+        ("argv", "said"),
+        [
+            (["/no/such/program"], "there is no program '/no/such/program'; check argv"),
+            (["curl -H sk-secret"], "what stands first in argv is no program; write the program"),
+        ],
+    )
+    def test_without_its_program_says_which(
+        self, cli: Cli, tmp_path: Path, argv: list[str], said: str
+    ) -> None:
+        """The warning and the outbox name the program and what to check, and no argument."""
+        self.hook(cli, tmp_path, *argv)
+
+        done = cli("generate", check=True)
+
+        assert f"warning: hooks.reload: hook reload: {said}" in done.stderr
+        (event,) = cli("events", "list", "-o", "json").json["events"]
+        assert said in event["last_error"]
+        assert "sk-secret" not in done.stderr + str(event)
+
     def test_needs_a_list_of_arguments(self, cli: Cli, tmp_path: Path) -> None:
         cli.configure('bcrypt_cost = 4\n[hooks.x]\ntype = "command"\nargv = "true"\n')
         assert cli("generate").exit_code == 2

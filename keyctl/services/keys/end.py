@@ -1,7 +1,8 @@
 """Block, delete and revoke keys, one transaction a key."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import Connection
@@ -19,13 +20,13 @@ from keyctl.errors import (
     UnreadableRowError,
 )
 from keyctl.policy import engine
-from keyctl.policy.facts import Operation
+from keyctl.policy.facts import Caller, Operation
 from keyctl.portions import portions
 from keyctl.records import Key
 from keyctl.services import denials
 from keyctl.services.authorize.verdict import facts_of
 from keyctl.services.denials import Attempt
-from keyctl.services.keys.find import LENGTH_OF_ID, as_live, live_key
+from keyctl.services.keys.find import LENGTH_OF_ID, as_live, find, live_key
 from keyctl.services.transaction import Unit, anchor, row_of, writing
 from keyctl.services.workspace import Workspace
 
@@ -113,6 +114,34 @@ class EndingService:
 
         return self._end_all(given, "delete", "deleted", step, told)
 
+    def would(self, given: Sequence[str], operation: Operation) -> list[Ended]:
+        """Return what the rules let *operation* do to each key; nothing is written, no refusal recorded."""
+        database = self.workspace.database
+        with database.read() as connection:
+            now = database.now(connection)
+            return [
+                item
+                for part in portions(given, BATCH)
+                for item in self._would(connection, part, operation, now)
+            ]
+
+    def _would(
+        self, connection: Connection, given: Sequence[str], operation: Operation, now: datetime
+    ) -> Iterator[Ended]:
+        caller = self.workspace.caller
+        known = by_whole_ids(connection, given, lock=False)
+        for item in given:
+            key_id = None
+            try:
+                key = known.get(item) or find(connection, item, caller=caller)
+                key_id = as_live(key, item, caller).id
+                if engine.binds(caller):
+                    self._check(connection, caller, key, operation, now)
+            except (DeniedError, NotFoundError, ConflictError, UnreadableRowError) as error:
+                yield Ended(given=item, key_id=key_id, result="failed", error=error)
+            else:
+                yield Ended(given=item, key_id=key_id, result=operation)
+
     def revoke(self, given: str, secret_ids: Sequence[str]) -> Ended:
         """End all retiring secrets of a key, or the retiring and abandoned ones named, now."""
 
@@ -179,7 +208,7 @@ class EndingService:
                     key = batch.find(item)
                     key_id = attempt.object_id = key.id
                     if binds:
-                        self._check(unit, key, operation)
+                        self._check(unit.connection, unit.caller, key, operation, unit.now)
                 except DeniedError as error:
                     denials.note(unit, attempt, error)
                     ended.append(Ended(given=item, key_id=key_id, result="failed", error=error))
@@ -200,15 +229,20 @@ class EndingService:
             for item, number in zip(ended, numbers, strict=True)
         ]
 
-    def _check(self, unit: Unit, key: Key, operation: Operation) -> None:
+    def _check(
+        self,
+        connection: Connection,
+        caller: Caller,
+        key: Key,
+        operation: Operation,
+        now: datetime,
+    ) -> None:
         """Ask the rules about who may do it; admins may.
 
         Raises:
             PolicyDeniedError: They say no.
         """
-        facts = facts_of(
-            unit.connection, self.workspace.settings, unit.caller, key, operation, now=unit.now
-        )
+        facts = facts_of(connection, self.workspace.settings, caller, key, operation, now=now)
         if violations := engine.evaluate_caller(facts):
             raise engine.refuse(violations)
 
@@ -226,7 +260,7 @@ class EndingService:
                 key_id = attempt.object_id = key.id
                 # Not of admins: to end a secret, its key needs no owner who is still there.
                 if engine.binds(unit.caller):
-                    self._check(unit, key, operation)
+                    self._check(unit.connection, unit.caller, key, operation, unit.now)
                 result = step(unit, key)
         except (DeniedError, NotFoundError, ConflictError, UnreadableRowError) as error:
             return Ended(given=given, key_id=key_id, result="failed", error=error)

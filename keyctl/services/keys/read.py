@@ -18,7 +18,7 @@ from keyctl.errors import (
 )
 from keyctl.moments import parse_instant
 from keyctl.records import Key, Secret, User
-from keyctl.services.keys.find import find, live_key, may_see, not_found, visible_to
+from keyctl.services.keys.find import find, may_see, not_found, visible_to
 from keyctl.services.workspace import Workspace
 
 
@@ -152,16 +152,6 @@ class KeyService:
                     row[name] = money.dollars(row[name])
         last = rows[limit - 1] if len(rows) > limit else None
         return rows[:limit], None if last is None else _cursor(last["created_at"], last["id"])
-
-    def require_live(self, given: Sequence[str]) -> None:
-        """Look whether each of these is a key that the caller may see.
-
-        Raises:
-            KeyNotFoundError: One is not, or is deleted.
-        """
-        with self.workspace.database.read() as connection:
-            for item in given:
-                live_key(connection, item, self.workspace.caller, lock=False)
 
     def names(self, given: Sequence[str]) -> list[str]:
         """Return what people call these keys: the alias where there is one; what is not there is left as it is."""
