@@ -108,7 +108,7 @@ LIMITS: Final[tuple[Limit, ...]] = (
     ),
     Limit(
         field="model_max_budget",
-        of=("team",),
+        of=("team", "organization"),
         enforced_by="verifier",
         order="admin",
         note="of all its keys: a budget, and rates, for requests for one model",
@@ -181,6 +181,13 @@ LIMITS: Final[tuple[Limit, ...]] = (
         note="tokens a day, from midnight UTC, by all processes together",
     ),
     Limit(
+        field="tpd_limit",
+        of=("team", "organization"),
+        enforced_by="verifier",
+        order="admin",
+        note="tokens a day, from midnight UTC, of all its keys",
+    ),
+    Limit(
         field="max_parallel_requests",
         enforced_by="verifier",
         order="cap",
@@ -188,10 +195,10 @@ LIMITS: Final[tuple[Limit, ...]] = (
     ),
     Limit(
         field="max_parallel_requests",
-        of=("team",),
+        of=("team", "organization"),
         enforced_by="verifier",
         order="admin",
-        note="of all keys of the team",
+        note="of all its keys",
     ),
     Limit(field="model_rpm_limit", enforced_by="verifier", order="cap", note="for each model"),
     Limit(field="model_tpm_limit", enforced_by="verifier", order="cap", note="for each model"),

@@ -67,8 +67,9 @@ def _page(noun: str) -> Schema:
     key = {"key_id": WORD, "key_alias": TEXT, "spend": MONEY, "max_budget": MONEY}
     keys = {"count": NUMBER, "spend": MONEY, "dearest": rows(whole(key))}
     properties = {**_principal(noun), "left": MONEY, "keys": whole(keys)}
-    if noun == "team":
+    if noun in ("team", "org"):
         properties["budgets"] = rows(LEFT)
+    if noun == "team":
         properties["members_with_roles"] = rows(whole(_member()))
     elif noun == "user":
         for word in ("team", "organization"):

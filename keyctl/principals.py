@@ -47,6 +47,9 @@ class OrganizationRequest(PrincipalRequest):
     """What an organization can be given."""
 
     name: Name | None = None
+    model_max_budget: dict[Name, ModelBudget] | None = None
+    tpd_limit: Limit | None = None
+    max_parallel_requests: Limit | None = None
     model_tpm_limit: Limits | None = None
     model_rpm_limit: Limits | None = None
     policy: Policy | None = None
@@ -91,8 +94,6 @@ class TeamRequest(OrganizationRequest):
 
     organization_id: Name | None = None
     budget_limits: Windows | None = None
-    model_max_budget: dict[Name, ModelBudget] | None = None
-    max_parallel_requests: Limit | None = None
 
     @model_validator(mode="after")
     def _together(self) -> "TeamRequest":

@@ -12,9 +12,26 @@ from typing import Any, Final, NamedTuple
 
 from keyctl import durations, money
 from keyctl.errors import KeyctlError
-from keyctl.records import ForeignValueError, Key, Member, Presented, Principal, Team, Tier, User
+from keyctl.records import (
+    ForeignValueError,
+    Key,
+    Member,
+    Organization,
+    Presented,
+    Principal,
+    Team,
+    Tier,
+    User,
+)
 
 _LONGEST: Final = 300
+Holder = Key | Team | User | Organization | Member
+_TABLES: Final[Mapping[type, str]] = {
+    Key: "keys",
+    Team: "teams",
+    User: "users",
+    Organization: "organizations",
+}
 
 
 class PurseName(NamedTuple):
@@ -93,7 +110,7 @@ def budgets(found: Presented, meters: Mapping[PurseName, Meter] | None = None) -
     Without *meters*, nothing is spent of those that have one.
 
     Raises:
-        ForeignValueError: A document of the key or its team holds what keyctl never writes there.
+        ForeignValueError: A document of the key or an owner holds what keyctl never writes there.
     """
     result = [
         Budget(
@@ -141,35 +158,32 @@ def _meter(name: str) -> str:
 
 
 def _metered(found: Presented) -> Iterator[Budget]:
-    for record in (found.key, found.team, found.user, found.member):
+    for record in (found.key, found.team, found.user, found.organization, found.member):
         if record is not None:
             yield from metered(record, found.tiers)
 
 
-def metered(record: Key | Team | User | Member, tiers: Mapping[str, Tier]) -> Iterator[Budget]:
+def metered(record: Holder, tiers: Mapping[str, Tier]) -> Iterator[Budget]:
     """Yield the budgets of one of these that have a meter, as if nothing were spent.
 
     Raises:
-        ForeignValueError: A document of the key or the team holds what keyctl never writes there.
+        ForeignValueError: A document of it holds what keyctl never writes there.
     """
-    if isinstance(record, Team):
-        yield from _of_documents("teams", record)
-        return
     if isinstance(record, Member):
         name = member_purse(record.team_id, record.user_id)
         yield from _of_member(name, record)
         yield from _of_tier(tiers, name.table, name.object_id, f"{name.meter}/", record.budget_id)
         return
-    if isinstance(record, Key):
-        yield from _of_documents("keys", record)
-        yield from _of_tokens("keys", record.id, "", record.tpd_limit, record.created_at)
-    table = "keys" if isinstance(record, Key) else "users"
-    yield from _of_tier(tiers, table, record.id, "", record.budget_id)
+    table = _TABLES[type(record)]
+    if not isinstance(record, User):
+        yield from _of_own(table, record)
+    if isinstance(record, Key | User):
+        yield from _of_tier(tiers, table, record.id, "", record.budget_id)
 
 
-def _of_documents(table: str, owner: Key | Team) -> Iterator[Budget]:
-    """Yield the windows and the budgets of single models."""
-    for window in owner.budget_limits:
+def _of_own(table: str, owner: Key | Team | Organization) -> Iterator[Budget]:
+    """Yield the windows, the budgets of single models, and the tokens of a day."""
+    for window in () if isinstance(owner, Organization) else owner.budget_limits:
         limit, period = _limit("budget_limits", window)
         if limit is None or period is None:
             raise ForeignValueError("budget_limits")
@@ -180,6 +194,7 @@ def _of_documents(table: str, owner: Key | Team) -> Iterator[Budget]:
             anchor=owner.created_at,
         )
     yield from _of_models(table, owner.id, owner.model_max_budget, owner.created_at)
+    yield from _of_tokens(table, owner.id, "", owner.tpd_limit, owner.created_at)
 
 
 def _of_member(name: PurseName, member: Member) -> Iterator[Budget]:
@@ -214,7 +229,7 @@ def _limit(column: str, document: Any) -> tuple[int | None, str | None]:
         if period is not None:
             durations.parse_period(period)
         return (None if amount is None else money.to_nano(amount)), period
-    except (AttributeError, TypeError, KeyctlError):
+    except (ArithmeticError, AttributeError, TypeError, KeyctlError):
         raise ForeignValueError(column) from None
 
 

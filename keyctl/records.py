@@ -165,6 +165,9 @@ class Organization(Principal):
     """An organization."""
 
     name: str | None = None
+    model_max_budget: dict[str, Any] = field(default_factory=dict)
+    tpd_limit: int | None = None
+    max_parallel_requests: int | None = None
     model_tpm_limit: dict[str, int] = field(default_factory=dict)
     model_rpm_limit: dict[str, int] = field(default_factory=dict)
     policy: dict[str, Any] | None = None
@@ -187,6 +190,7 @@ class Team(Principal):
     organization_id: str | None = None
     budget_limits: list[dict[str, Any]] = field(default_factory=list)
     model_max_budget: dict[str, Any] = field(default_factory=dict)
+    tpd_limit: int | None = None
     max_parallel_requests: int | None = None
     model_tpm_limit: dict[str, int] = field(default_factory=dict)
     model_rpm_limit: dict[str, int] = field(default_factory=dict)

@@ -52,11 +52,11 @@ def of_tier(table: str) -> Kind:
 DAILY: dict[str, Any] = {"budget_duration": "1d", "max_budget": 0.5}
 
 
-def documented(column: str, value: Any) -> Kind:
-    """Return the budgets in a document of the team."""
+def documented(table: str, column: str, value: Any) -> Kind:
+    """Return the budgets in a document of an owner."""
 
     def setup(gate: Gate) -> None:
-        gate.execute(f"UPDATE teams SET {column} = :value", value=json.dumps(value))
+        gate.execute(f"UPDATE {table} SET {column} = :value", value=json.dumps(value))
 
     return Kind({}, setup)
 
@@ -72,8 +72,9 @@ KINDS: dict[str, Kind] = {
     ),
     "window": Kind({"budget_limits": [DAILY]}),
     "model": Kind({"model_max_budget": {"gpt-4o": {"budget_limit": 0.5, "time_period": "1d"}}}),
-    "window of a team": documented("budget_limits", [DAILY]),
-    "model of a team": documented("model_max_budget", {"gpt-4o": DAILY}),
+    "window of a team": documented("teams", "budget_limits", [DAILY]),
+    "model of a team": documented("teams", "model_max_budget", {"gpt-4o": DAILY}),
+    "model of an organization": documented("organizations", "model_max_budget", {"gpt-4o": DAILY}),
     "tier of a key": of_tier("keys"),
     "tier of a user": of_tier("users"),
     "tier of a member": of_tier("team_members"),

@@ -203,7 +203,9 @@ class Owners:
             for kind, owner in self.of(row).items()
             if owner["max_budget"] is not None
             or owner["rpm_limit"] is not None
+            or any(owner.get(name) is not None for name in ("tpd_limit", "max_parallel_requests"))
             or json.loads(owner.get("budget_limits") or "[]")
+            or json.loads(owner.get("model_max_budget") or "{}")
         }
         for member in self.members:
             team, user = member.get("team_id"), member["user_id"]

@@ -142,9 +142,12 @@ class Honest:
         ]
         kind, object_id = self.choice.choice(owners)
         values = self.choice.choice(changes)
+        amount = {"max_budget": Decimal("1.25"), "budget_duration": "1d"}
+        if kind is not User:
+            values |= {"model_max_budget": {"gpt-4o": amount}, "tpd_limit": 5}
+            values |= {"max_parallel_requests": 2}
         if kind is Team:
-            amount = {"max_budget": Decimal("1.25"), "budget_duration": "1d"}
-            values |= {"budget_limits": [amount], "model_max_budget": {"gpt-4o": amount}}
+            values |= {"budget_limits": [amount]}
         DirectoryService(self.world.workspace).update(kind, object_id, values)
 
     def _do_generate(self) -> None:

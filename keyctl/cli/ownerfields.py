@@ -20,6 +20,10 @@ _OWN: Final = (
     F("metadata", "--metadata", "pairs", "NAME=VALUE to keep with it; repeatable."),
     F("blocked", "--blocked/--not-blocked", "flag", "Whether its keys are refused."),
 )
+_OF_ALL: Final = (
+    F("max_parallel_requests", "--max-parallel-requests", "number", "Requests at the same time."),
+    F("tpd_limit", "--tpd-limit", "number", "Tokens per day."),
+)
 _PER_MODEL: Final = (
     F("model_tpm_limit", "--model-tpm-limit", "pairs", "MODEL=N, tokens per minute; repeatable."),
     F("model_rpm_limit", "--model-rpm-limit", "pairs", "MODEL=N, requests per minute; repeatable."),
@@ -28,12 +32,7 @@ FIELDS: Final = {
     "team": (
         F("name", "--name", "text", "A name for people."),
         F("organization_id", "--org", "text", "The organization it belongs to."),
-        F(
-            "max_parallel_requests",
-            "--max-parallel-requests",
-            "number",
-            "Requests at the same time.",
-        ),
+        *_OF_ALL,
         *_OWN,
         *_PER_MODEL,
     ),
@@ -43,7 +42,7 @@ FIELDS: Final = {
         F("budget_id", "--budget-id", "text", "A budget tier, whose limits hold besides its own."),
         *_OWN,
     ),
-    "org": (F("name", "--name", "text", "A name for people."), *_OWN, *_PER_MODEL),
+    "org": (F("name", "--name", "text", "A name for people."), *_OF_ALL, *_OWN, *_PER_MODEL),
 }
 ROLES: Final = {"team": ("admin", "user"), "org": ("org_admin", "internal_user")}
 ROLES_MEAN: Final = {

@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from keyctl.errors import BeingMovedError, BusyError, SchemaError
 
 # The newest revision under migrations/versions; a test compares the two.
-HEAD: Final = "1_0012"
+HEAD: Final = "1_0013"
 # The oldest revision that keys can be verified on: a column that came later says `since` when, and
 # has its record's default before.
 VERIFIABLE: Final = "1_0001"

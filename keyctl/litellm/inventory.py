@@ -39,7 +39,7 @@ _HOUSED: Final[dict[str, frozenset[str]]] = {
         "team_id team_alias organization_id admins members members_with_roles metadata max_budget"
         " spend models max_parallel_requests tpm_limit rpm_limit budget_duration budget_reset_at"
         " blocked created_at updated_at team_member_permissions limited_members default_member_budget"
-        " access_group_ids budget_limits model_max_budget"
+        " access_group_ids budget_limits model_max_budget tpd_limit"
     ),
     "organization": names(
         "organization_id organization_alias budget_id metadata models spend created_at created_by"
@@ -49,7 +49,7 @@ _HOUSED: Final[dict[str, frozenset[str]]] = {
 }
 _HOUSED_BUDGET: Final = {
     "key": _BUDGET | {"soft_budget", "tpd_limit", "model_max_budget"},
-    "organization": _BUDGET,
+    "organization": _BUDGET | {*_IN_TIERS},
 }
 # Without a home, and a limit: its row is refused.
 _CAPS: Final = (
@@ -70,21 +70,17 @@ RESTRICTING: Final[dict[str, tuple[str, ...]]] = {
         "metadata.guardrails",
         "object_permission_id",
         "policies",
-        "tpd_limit",
         *_CAPS,
     ),
-    "organization": (
-        "budget.max_parallel_requests",
-        "budget.model_max_budget",
-        "budget.tpd_limit",
-        "metadata.guardrails",
-        "object_permission_id",
-    ),
+    "organization": ("metadata.guardrails", "object_permission_id"),
     # What a member's budget row limits beyond what a member or a tier has here, and a row that is not there.
     "member": ("allowed_models", "budget_id"),
 }
 # Taken over, unless the operator names it.
-_IN_DOCUMENTS: Final = ("budget_limits", "model_max_budget")
+_OF_OWNERS: Final[dict[str, tuple[str, ...]]] = {
+    "team": ("budget_limits", "model_max_budget", "tpd_limit"),
+    "organization": tuple(f"budget.{name}" for name in _IN_TIERS),
+}
 # Names a row that is taken over, and restricts if that is not there: a dump of keys lacks some.
 _REFERENCES: Final[dict[str, dict[str, str]]] = {
     "key": {
@@ -99,7 +95,7 @@ DROPPABLE: Final = tuple(
         for table in (
             RESTRICTING,
             _REFERENCES,
-            {"member": _IN_TIERS, "user": _IN_TIERS, "team": _IN_DOCUMENTS},
+            {"member": _IN_TIERS, "user": _IN_TIERS, **_OF_OWNERS},
         )
         for kind, columns in table.items()
         for column in columns
@@ -152,7 +148,7 @@ def lost(kind: str, row: Row, dropped: Collection[str] = ()) -> list[str]:
         found += [
             f"{kind}.budget.{name}"
             for name, value in budget.items()
-            if name not in known and _says(name, value)
+            if (name not in known or f"{kind}.budget.{name}" in dropped) and _says(name, value)
         ]
     return found
 

@@ -8,7 +8,14 @@ from keyctl.errors import UnmappableRowError
 from keyctl.litellm.inventory import refuse_restricted
 from keyctl.litellm.keys import created_by, without_misfits
 from keyctl.litellm.members import MappedMember, organization_members, team_members
-from keyctl.litellm.spending import budget_of, documents, period, tier_name, tier_of
+from keyctl.litellm.spending import (
+    budget_of,
+    documents,
+    model_budgets,
+    period,
+    tier_name,
+    tier_of,
+)
 from keyctl.litellm.values import (
     Row,
     dollars,
@@ -26,6 +33,7 @@ _ROLES: Final = names("proxy_admin proxy_admin_viewer org_admin internal_user in
 _DEFAULT: Final = "internal_user"  # what LiteLLM takes an unknown or missing role for
 _LEAST: Final = "internal_user_viewer"
 _LIMITS: Final = ("tpm_limit", "rpm_limit")
+_OF_ALL: Final = ("max_parallel_requests", "tpd_limit")
 _PER_MODEL: Final = ("model_tpm_limit", "model_rpm_limit")
 _PERMISSIONS: Final = get_args(MemberPermission)
 
@@ -72,12 +80,17 @@ def map_organization(row: Row, *, dropped: Collection[str] = ()) -> MappedOwner:
         UnmappableRowError, MalformedRequestError: It has no equal here.
     """
     refuse_restricted("organization", row, dropped)
-    budget = budget_of(row)
+    budget = {
+        name: value
+        for name, value in budget_of(row).items()
+        if f"organization.budget.{name}" not in dropped
+    }
     changes: list[str] = []
     metadata = _metadata(row)
     document = {
         **pick(row, ("models",)),
-        **pick(budget, _LIMITS),
+        **pick(budget, (*_OF_ALL, *_LIMITS)),
+        "model_max_budget": model_budgets(budget, changes),
         **_per_model(metadata),
         "name": row.get("organization_alias"),
         "metadata": metadata,
@@ -97,7 +110,7 @@ def map_team(row: Row, *, dropped: Collection[str] = ()) -> MappedOwner:
     metadata = _metadata(row)
     kept = {name: value for name, value in row.items() if f"team.{name}" not in dropped}
     document = {
-        **pick(row, ("models", "organization_id", "max_parallel_requests", *_LIMITS)),
+        **pick(kept, ("models", "organization_id", *_OF_ALL, *_LIMITS)),
         **documents(kept, changes),
         **_per_model(metadata),
         # A group that a team names adds to its models, and nothing to an empty list, which is all.

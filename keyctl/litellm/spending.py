@@ -55,7 +55,7 @@ def documents(row: Row, changes: list[str]) -> dict[str, Any]:
             }
             for window in windows
         ],
-        "model_max_budget": _model_budgets(row.get("model_max_budget") or {}, changes),
+        "model_max_budget": model_budgets(row, changes),
     }
 
 
@@ -75,13 +75,19 @@ def tier_of(
     row = {name: value for name, value in row.items() if f"{kind}.{name}" not in dropped}
     document = {
         **{name: row.get(name) for name in ("max_parallel_requests", "tpd_limit")},
-        "model_max_budget": _model_budgets(row.get("model_max_budget") or {}, changes),
+        "model_max_budget": model_budgets(row, changes),
     }
     found = without_empty(document)
     return tier_values(tier_id, found) if found else {}
 
 
-def _model_budgets(given: Any, changes: list[str]) -> dict[str, dict[str, Any]]:
+def model_budgets(row: Row, changes: list[str]) -> dict[str, dict[str, Any]]:
+    """Return the budgets of single models in *row*, in dollars.
+
+    Raises:
+        UnmappableRowError: An amount or a period is none.
+    """
+    given = row.get("model_max_budget") or {}
     if not isinstance(given, dict):
         raise UnmappableRowError("model_max_budget is not an object")
     models = zip(given, _objects("model_max_budget", given.values()), strict=True)

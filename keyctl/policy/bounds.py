@@ -18,7 +18,7 @@ FIELDS: Final = (*NUMBERS, "duration", "budget_duration")
 
 _OWN_LIMITS: Final = {
     "team": NUMBERS,
-    "organization": ("max_budget", "tpm_limit", "rpm_limit"),
+    "organization": NUMBERS,
     "user": ("max_budget", "tpm_limit", "rpm_limit"),
 }
 # Whose bound of which field each rule holds a key to, and whether it is the owner's own limit.

@@ -21,6 +21,7 @@ _PURSE: Final = (
     "budget_id",
     "tpm_limit",
     "rpm_limit",
+    "tpd_limit",
     "max_parallel_requests",
     "model_tpm_limit",
     "model_rpm_limit",

@@ -26,7 +26,8 @@ def standing_of(
 ) -> dict[str, Any]:
     """Return what is left of the budget in dollars, and the dearest of the keys that the caller may see.
 
-    Of a team also what is left of its windows and of its budgets of single models.
+    Of a team and an organization also what is left of windows, of budgets of single models, and of the
+    tokens of a day.
     """
     dearest, count, spent = standing.spend_by_key(
         connection,
@@ -38,7 +39,7 @@ def standing_of(
     left = None if record.max_budget is None else max(0, record.max_budget - record.spend)
     return {
         "left": None if left is None else money.dollars(left),
-        **({"budgets": _windows(connection, record, now)} if isinstance(record, Team) else {}),
+        **_metered(connection, record, now),
         "keys": {
             "count": count,
             "spend": money.dollars(spent),
@@ -49,7 +50,9 @@ def standing_of(
     }
 
 
-def _windows(connection: Connection, team: Team, now: datetime) -> list[dict[str, Any]]:
-    found = list(purses.metered(team, {}))
+def _metered(connection: Connection, record: Principal, now: datetime) -> dict[str, Any]:
+    if not isinstance(record, Team | Organization):
+        return {}
+    found = list(purses.metered(record, {}))
     meters, _ = queries.find_meters(connection, [budget.name for budget in found])
-    return [left_of(purses.spent(budget, meters), now) for budget in found]
+    return {"budgets": [left_of(purses.spent(budget, meters), now) for budget in found]}

@@ -1,9 +1,13 @@
-"""A team's windows and budgets of single models: set by a request, shown with what is left, held for all its keys."""
+"""What teams and organizations have beside a budget: set, shown with what is left, held for all their keys.
+
+Windows, budgets of single models, tokens a day, and requests at the same time.
+"""
 
 import json
-from typing import Any
+from typing import Any, ClassVar
 
 import jsonschema
+import pytest
 from harness import Cli
 
 from keyctl import schemas
@@ -55,7 +59,8 @@ class TestRequests:
             ({"budget_limits": [{**day, "budget_duration": "often"}]}, "often"),
             ({"model_max_budget": {"o1": {"max_budget": -1}}}, "max_budget"),
             ({"model_max_budget": {"o1": {"max_budget": 1, "budget_limit": 1}}}, "not both"),
-            ({"tpd_limit": 5}, "tpd_limit"),
+            ({"tpd_limit": -5}, "tpd_limit"),
+            ({"soft_budget": 5}, "soft_budget"),
         ):
             result = cli(
                 "team", "create", "web", "--request", "-", "-o", "json", input=json.dumps(body)
@@ -102,3 +107,56 @@ def test_info_tells_what_is_left(cli: Cli) -> None:
     assert {item["what"]: item["left"] for item in of_key} == {"window:1d": 2.25, "model:o1": 0.75}
     page = cli("team", "info", "web", check=True).stdout
     assert "$2.25 of $2.50 per 1d (of team web, window:1d)" in page
+
+
+class TestTokensAndOrganizations:
+    """Tokens a day of both, and what an organization limits as a team does."""
+
+    LIMITS: ClassVar[dict[str, Any]] = {"tpd_limit": 500, "max_parallel_requests": 3}
+    OPTIONS = ("--tpd-limit", "500", "--max-parallel-requests", "3")
+
+    @pytest.mark.parametrize("noun", ["team", "org"])
+    def test_are_set_changed_and_cleared(self, cli: Cli, noun: str) -> None:
+        """By options and by a request; a dry run writes none of it."""
+        models = json.dumps({"model_max_budget": BUDGETS["model_max_budget"]})
+        start = (noun, "create", "web", *self.OPTIONS, "--request", "-", "-o", "json")
+        assert cli(*start, "--dry-run", input=models, check=True).json["allowed"]
+        assert cli(noun, "info", "web").exit_code == 3
+
+        made = cli(*start, input=models, check=True).json
+
+        assert {name: made[name] for name in self.LIMITS} == self.LIMITS
+        assert made["model_max_budget"] == OWN_FORM
+        update = (noun, "update", "web", "-o", "json")
+        body = json.dumps({"tpd_limit": 7, "model_max_budget": {"o1": {"rpm_limit": 4}}})
+        changed = cli(*update, "--request", "-", input=body, check=True).json
+        assert (changed["tpd_limit"], changed["model_max_budget"]) == (7, {"o1": {"rpm_limit": 4}})
+        clears = ("--clear", "tpd_limit", "--clear", "model_max_budget")
+        cleared = cli(*update, *clears, "--clear", "max_parallel_requests", check=True).json
+        assert cleared["model_max_budget"] == {}
+        assert {cleared[name] for name in self.LIMITS} == {None}
+        cli("audit", "verify", "--state", check=True)
+
+    def test_of_an_organization_are_told_with_what_is_left(self, cli: Cli) -> None:
+        """For people and for programs, of it and of its keys."""
+        body = json.dumps({"tpd_limit": 500, "model_max_budget": BUDGETS["model_max_budget"]})
+        cli("org", "create", "acme", "--request", "-", input=body, check=True)
+        key = cli("generate", "--org", "acme", "--alias", "ci", check=True).stdout.strip()
+        with Verifier(str(cli.database_url)) as verifier:
+            verifier.verify(key, model="o1").record(0.25, tokens=100)
+
+        view = cli("org", "info", "acme", "-o", "json", check=True).json
+
+        jsonschema.Draft202012Validator(schemas.SCHEMAS["org-info-response"]()).validate(view)
+        left = {item["what"]: (item["of"], item["left"], item["unit"]) for item in view["budgets"]}
+        of_both = {
+            "model:o1": ("organization", 0.75, "dollars"),
+            "tokens:daily": ("organization", 400, "tokens"),
+        }
+        assert left == of_both
+        of_key = cli("info", "ci", "-o", "json", check=True).json["effective"]["budgets"]
+        assert {
+            item["what"]: (item["of"], item["left"], item["unit"]) for item in of_key
+        } == of_both
+        page = cli("org", "info", "acme", check=True).stdout
+        assert "400 of 500 tokens per daily (of organization acme, tokens:daily)" in page

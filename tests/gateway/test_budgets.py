@@ -12,7 +12,7 @@ from gate import Gate
 
 from keyctl.gateway import Verifier
 from keyctl.principals import principal_values
-from keyctl.records import Team
+from keyctl.records import Organization, Principal, Team
 from keyctl.services import verify
 from keyctl.services.directory import DirectoryService
 from keyctl.services.keys.end import EndingService
@@ -232,6 +232,32 @@ class TestTeams:
         directory.create(Team, "web", values)
         with Verifier(gate.url, **NEVER) as verifier:
             assert verifier.verify(gate.key(team_id="web"), model="o1").valid
+
+
+class TestTokensOfOwners:
+    """Tokens a day of a team and of an organization: all their keys take of them."""
+
+    @pytest.mark.parametrize("word", ["team", "organization"])
+    def test_are_one_purse(self, gate: Gate, word: str) -> None:
+        """An archived one's are not counted for the next of its name."""
+        owner: type[Principal] = {"team": Team, "organization": Organization}[word]
+        directory = DirectoryService(gate.workspace)
+        place = {f"{word}_id": "mine"}
+        directory.create(owner, "mine", {"tpd_limit": 1000})
+        first, second = gate.key(**place), gate.key(**place)
+        with Verifier(gate.url, **NEVER) as verifier:
+            verdict = verifier.verify(first)
+            assert verdict.reserve(0.1, tokens=800)
+            assert verifier.verify(second).reserve(0.1, tokens=300)
+            assert not verifier.verify(second).reserve(0.1, tokens=1)
+            verdict.record(0.1, tokens=1000)
+        assert verify.verify(gate.database, second).reason == "budget_exceeded"
+        EndingService(gate.workspace).delete(
+            [gate.value("SELECT min(id) FROM keys"), gate.value("SELECT max(id) FROM keys")]
+        )
+        directory.delete(owner, "mine")
+        directory.create(owner, "mine", {"tpd_limit": 1000})
+        assert verify.verify(gate.database, gate.key(**place)).valid
 
 
 class TestTokens:

@@ -204,20 +204,20 @@ def cases() -> Iterator[tuple[str, str, Case]]:
         )
         for field in ("rpm_limit", "tpm_limit"):
             yield field, owner, Case(limited(owner, field, 1), is_limited, without_rate(field))
-        if owner in ("key", "team"):
+        if owner in ("key", "team", "organization"):
             field = "max_parallel_requests"
             yield field, owner, Case(limited(owner, field, 1), is_limited, without_rate(field))
-        if owner in ("key", "team", "organization"):
             for field in ("model_rpm_limit", "model_tpm_limit"):
                 limit = limited(owner, field, '{"gpt-4o":1}')
                 yield field, owner, Case(limit, is_limited, without_rate(field))
         if owner == "team":
-            for field, value, kind in (
-                ("budget_limits", WINDOWS, "window:"),
-                ("model_max_budget", OF_MODEL, "model:"),
-            ):
-                limit = limited(owner, field, json.dumps(value))
-                yield field, owner, Case(limit, is_spent, metered(kind))
+            windows = limited(owner, "budget_limits", json.dumps(WINDOWS))
+            yield "budget_limits", owner, Case(windows, is_spent, metered("window:"))
+        if owner in ("team", "organization"):
+            of_model = limited(owner, "model_max_budget", json.dumps(OF_MODEL))
+            yield "model_max_budget", owner, Case(of_model, is_spent, metered("model:"))
+            tokens = limited(owner, "tpd_limit", 1000)
+            yield "tpd_limit", owner, Case(tokens, is_spent, metered("tokens:"))
         if owner in ("key", "user", "member"):
             tier = without_budget(lambda name: name.meter.endswith("tier:small"))
             yield "budget_id", owner, Case(tiered(owner), is_spent, tier)

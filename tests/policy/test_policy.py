@@ -109,7 +109,7 @@ def own_limits() -> list[Case]:
             clear={bounded: None},
         )
         for name in ("team", "organization", "user")
-        for bounded, bound, past, told in BOUNDS[: 4 if name == "team" else 3]
+        for bounded, bound, past, told in BOUNDS[: 3 if name == "user" else 4]
     ]
 
 

@@ -223,16 +223,20 @@ class TestANewKey:
     @pytest.mark.parametrize(
         "purse",
         [
-            {"budget_limits": [{"max_budget": 100, "budget_duration": "1d"}]},
-            {"model_max_budget": {"o1": {"max_budget": 100}}},
+            {"team": {"budget_limits": [{"max_budget": 100, "budget_duration": "1d"}]}},
+            {"team": {"model_max_budget": {"o1": {"max_budget": 100}}}},
+            {"team": {"tpd_limit": 100}},
+            {"organization": {"model_max_budget": {"o1": {"max_budget": 100}}}},
+            {"organization": {"tpd_limit": 100}},
+            {"organization": {"max_parallel_requests": 100}},
         ],
-        ids=list,
+        ids=lambda purse: "-".join((*purse, *next(iter(purse.values())))),
     )
-    def test_stays_in_a_team_s_windows_and_models(
+    def test_stays_in_what_a_team_or_an_organization_has_beside_a_budget(
         self, local: Holder, world: World, purse: dict[str, Any]
     ) -> None:
-        """They are purses too: what a key spends outside the team they do not bound."""
-        world.change({"team": purse})
+        """They are purses too: what a key spends outside they do not bound."""
+        world.change(purse)
         ada = local.generate({"user_id": "ada", "team_id": "web"})
         assert refused(ada.generate, {}) == {"caller.purse"}
         assert "caller.purse" in refused(ada.update, ada.key_id, {"team_id": None})

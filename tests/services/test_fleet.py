@@ -393,6 +393,23 @@ class TestBudgetsOfTeams:
         assert change.fields["budget_limits"][0] == []
         assert change.fields["model_max_budget"][0] == {}
 
+    def test_of_organizations_and_tokens_are_described_too(self, fleets: Fleets) -> None:
+        """Whole round: made, exported, changed, cleared."""
+        described = (
+            "organizations:\n  acme:\n    model_max_budget: {o1: {max_budget: 2.5}}\n"
+            "    tpd_limit: 900\n    max_parallel_requests: 4\n"
+            "teams: {web: {tpd_limit: 800}}\n"
+        )
+        fleets.apply(described)
+        exported = fleets.export()
+        assert fleets.plan(exported).changes == []
+        assert "tpd_limit: 900" in exported
+        (change,) = fleets.plan(described.replace("2.5", "3")).changes
+        assert (change.object_id, list(change.fields)) == ("acme", ["model_max_budget"])
+        fleets.apply("organizations: {acme: {tpd_limit: null, model_max_budget: null}}\n")
+        (change,) = fleets.plan(described).changes
+        assert sorted(change.fields) == ["model_max_budget", "tpd_limit"]
+
     def test_name_each_period_once(self, fleets: Fleets) -> None:
         """What is spent is counted by period."""
         twice = TEAM_BUDGETS.replace("30d", "1d")

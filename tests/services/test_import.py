@@ -514,7 +514,7 @@ class TestOwners:
             {"budget_id": "m", "max_budget": 1.0, "budget_duration": "7d", "tpm_limit": 5},
             {"budget_id": "t", "tpd_limit": 9, "max_parallel_requests": 2},
             {"budget_id": "k", "max_budget": 3.0, "model_max_budget": of_model, "tpd_limit": 7},
-            {"budget_id": "o", "max_budget": 9.0, "rpm_limit": 4},
+            {"budget_id": "o", "max_budget": 9.0, "rpm_limit": 4, "tpd_limit": 5},
         )
         litellm.add(
             "users",
@@ -530,6 +530,7 @@ class TestOwners:
                 "models": ["gpt-4o"],
                 "access_group_ids": ["g"],
                 "max_parallel_requests": 3,
+                "tpd_limit": 9,
                 "budget_limits": windows,
                 "model_max_budget": of_model,
                 "metadata": {"model_rpm_limit": {"gpt-4o": 5}},
@@ -617,12 +618,13 @@ class TestOwners:
         [
             ("budget_limits", [{"budget_duration": "1d", "max_budget": 5}]),
             ("model_max_budget", {"gpt-4o": {"budget_limit": 5, "time_period": "1d"}}),
+            ("tpd_limit", 5),
         ],
     )
-    def test_what_a_team_has_in_documents_is_left_behind_where_it_is_dropped(
+    def test_what_a_team_has_beside_a_budget_is_left_behind_where_it_is_dropped(
         self, workspace: Workspace, litellm: LiteLLM, run: RunImport, column: str, value: Any
     ) -> None:
-        """Its windows and its budgets of single models: named where they are given up."""
+        """Its windows, budgets of single models, tokens a day: named where they are given up."""
         litellm.add("teams", {"team_id": "web", column: value})
 
         (imported,) = run(dropped=frozenset({f"team.{column}"}), reason="keys have their own")
@@ -635,6 +637,60 @@ class TestOwners:
         last = events(workspace)[-1]
         assert (last.action, last.reason) == ("team_imported", "keys have their own")
         assert json.loads(last.after)["dropped"] == [f"team.{column}"]
+
+    def test_what_limits_an_organization_holds_here(
+        self, database_url: str, workspace: Workspace, litellm: LiteLLM, run: RunImport
+    ) -> None:
+        """Each limit of its budget row, for all of its keys together; the chain tells of them."""
+        of_model = {"o1": {"budget_limit": 0.5, "time_period": "1d"}}
+        row = {"model_max_budget": of_model, "tpd_limit": 900, "max_parallel_requests": 2}
+        litellm.add("budgets", {"budget_id": "b", **row})
+        litellm.add("organizations", {"organization_id": "acme", "budget_id": "b"})
+        litellm.add("keys", key(OLD, organization_id="acme"), key(OLDER, organization_id="acme"))
+
+        lines = run()
+
+        assert {line.result for line in lines} == {"imported"}
+        with workspace.database.read() as connection:
+            organization = directory.find(connection, Organization, "acme")
+        assert organization is not None
+        assert organization.model_max_budget == {
+            "o1": {"max_budget": Decimal("0.5"), "budget_duration": "1d"}
+        }
+        assert (organization.tpd_limit, organization.max_parallel_requests) == (900, 2)
+        with Verifier(database_url) as verifier:
+            assert [verifier.verify(OLD).admit() is None for _ in range(3)] == [True, True, False]
+            verifier.verify(OLD, model="o1").record(0.5, tokens=100)
+            told = [verifier.verify(OLDER, model=name).reason for name in ("o1", "gpt-4o")]
+            assert told == ["budget_exceeded", None]
+            verifier.verify(OLD, model="gpt-4o").record(0.1, tokens=800)
+            assert verifier.verify(OLDER, model="gpt-4o").reason == "budget_exceeded"
+        AuditService(workspace).verify(state=True, step=lambda: None)
+
+    @pytest.mark.parametrize(
+        ("column", "value"),
+        [
+            ("model_max_budget", {"gpt-4o": {"budget_limit": 5, "time_period": "1d"}}),
+            ("max_parallel_requests", 5),
+            ("tpd_limit", 5),
+        ],
+    )
+    def test_what_limits_an_organization_is_left_behind_where_it_is_dropped(
+        self, workspace: Workspace, litellm: LiteLLM, run: RunImport, column: str, value: Any
+    ) -> None:
+        """It is named in the report and on record."""
+        litellm.add("budgets", {"budget_id": "b", column: value})
+        litellm.add("organizations", {"organization_id": "acme", "budget_id": "b"})
+        name = f"organization.budget.{column}"
+
+        (imported,) = run(dropped=frozenset({name}), reason="keys have their own")
+
+        with workspace.database.read() as connection:
+            organization = directory.find(connection, Organization, "acme")
+        assert organization is not None
+        assert not getattr(organization, column)
+        assert (imported.result, imported.lost) == ("imported", [name])
+        assert json.loads(events(workspace)[-1].after)["dropped"] == [name]
 
     def test_groups_of_models_come_along(
         self, database_url: str, litellm: LiteLLM, run: RunImport

@@ -127,7 +127,7 @@ class TestMeteredBudgets:
             connection.execute(insert(meters), values)
 
     def test_are_told_by_name_and_shown_as_metrics(self, world: World, clock: Clock) -> None:
-        """A key's window and model, a team's window, and a member; the tokens of a day are none of it."""
+        """Of a key, a team, an organization and a member; the tokens of a day are none of it."""
         key_id = world.make(
             {
                 "key_alias": "a",
@@ -147,6 +147,8 @@ class TestMeteredBudgets:
         self.spend(
             world, "teams", "web", "window:1d", spend=36 * 10**8, budget_duration="1d", **day
         )
+        world.change({"organization": {"model_max_budget": {"o1": {"max_budget": 1}}}})
+        self.spend(world, "organizations", "acme", "model:o1", spend=9 * 10**8, budget_anchor_at=at)
         world.change({"settings": {"reminders": {"budget_at_percent": [80]}}})
 
         found = RemindService(world.workspace).remind()
@@ -154,6 +156,7 @@ class TestMeteredBudgets:
         assert [(item["event"], item["object_id"], item["budget"]) for item in found] == [
             ("budget_at_percent", key_id, "window:1d"),
             ("budget_at_percent", "web", "window:1d"),
+            ("budget_at_percent", "acme", "model:o1"),
             ("budget_at_percent", "web", "member:ada"),
             ("budget_exceeded", "web", "member:ada"),
         ]

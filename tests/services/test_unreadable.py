@@ -152,6 +152,18 @@ class TestVerifying:
         with pytest.raises(UnreadableRowError, match="team web cannot be read: its budget_limits"):
             verify(world.workspace.database, hand.held)
 
+    def test_an_organization_whose_budgets_cannot_be_read_is_named(self, world: World) -> None:
+        """As a team is."""
+        hand = Hand()
+        world.make({"team_id": "web"}, hand=hand)
+        with world.workspace.database.engine.begin() as connection:
+            budgets = '{"o1":{"max_budget":"much"}}'
+            connection.execute(text(f"UPDATE organizations SET model_max_budget = '{budgets}'"))
+
+        told = "organization acme cannot be read: its model_max_budget"
+        with pytest.raises(UnreadableRowError, match=told):
+            verify(world.workspace.database, hand.held)
+
 
 class TestCheck:
     def test_every_row_is_listed(self, world: World) -> None:

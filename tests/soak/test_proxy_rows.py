@@ -179,12 +179,11 @@ def of_owners() -> Iterator[tuple[str, Case]]:
         for field in ("rpm_limit", "tpm_limit"):
             times = 2 if field == "rpm_limit" else 1
             yield f"{field}-{owner}", Case(limited(owner, **{field: 1}), refuses(429, times=times))
-        if owner in ("key", "team"):
+        if owner in ("key", "team", "organization"):
             yield (
                 f"max_parallel_requests-{owner}",
                 Case(limited(owner, max_parallel_requests=1), at_once),
             )
-        if owner in ("key", "team", "organization"):
             rpm = limited(owner, model_rpm_limit='{"gpt-4o":1}')
             yield f"model_rpm_limit-{owner}", Case(rpm, refuses(429, times=2))
             tpm = limited(owner, model_tpm_limit='{"gpt-4o":1}')
@@ -198,6 +197,8 @@ def of_owners() -> Iterator[tuple[str, Case]]:
                 f"budget_limits-{owner}",
                 Case(limited(owner, budget_limits=windows), refuses(429)),
             )
+        if owner in ("team", "organization"):
+            yield f"tpd_limit-{owner}", Case(limited(owner, tpd_limit=0), refuses(429))
             model = json.dumps({"gpt-4o": {"budget_duration": "1d", "max_budget": 0}})
             yield (
                 f"model_max_budget-{owner}",

@@ -102,7 +102,10 @@ def create(connection: Connection, record: Principal) -> bool:
     )
     if revived.rowcount:
         # As with its own spend: what the archived one spent of its windows is not the new one's.
-        own = or_(*(meters.c.meter.startswith(kind) for kind in ("window:", "model:")))
+        own = or_(
+            meters.c.meter == "tokens:daily",
+            *(meters.c.meter.startswith(kind) for kind in ("window:", "model:")),
+        )
         mine = (meters.c.object_table == table.name) & (meters.c.object_id == record.id)
         connection.execute(delete(meters).where(mine, own))
         return True

@@ -9,13 +9,26 @@ from sqlalchemy import Connection, Table, or_, select
 
 from keyctl import purses
 from keyctl.db import rows
-from keyctl.db.tables import budgets, keys, meters, team_members, teams, users
+from keyctl.db.tables import budgets, keys, meters, organizations, team_members, teams, users
 from keyctl.portions import portions
-from keyctl.purses import Budget
-from keyctl.records import ForeignValueError, Key, Member, Team, Tier, User
+from keyctl.purses import Budget, Holder
+from keyctl.records import ForeignValueError, Key, Member, Organization, Team, Tier, User
 
 _BATCH: Final = 500
-_Holder = Key | Team | User | Member
+_RECORDS: Final[Mapping[str, Any]] = {
+    "keys": Key,
+    "teams": Team,
+    "users": User,
+    "organizations": Organization,
+}
+# Whose row limits, and what of whom that is.
+_HOLDERS: Final = (
+    (keys, "key"),
+    (teams, "team"),
+    (users, "user"),
+    (organizations, "organization"),
+    (team_members, "team"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +42,7 @@ class Metered:
 
 
 def metered(connection: Connection, *, now: datetime) -> Iterator[Metered]:
-    """Yield every budget in dollars that has a meter, of keys, teams, users and members that live.
+    """Yield every budget in dollars that has a meter, of keys, their owners and members that live.
 
     A period that is over counts as new, and what cannot be read is passed over: `db check` lists it.
     """
@@ -39,7 +52,7 @@ def metered(connection: Connection, *, now: datetime) -> Iterator[Metered]:
         for tier in rows.each(connection, _live(budgets), budgets, Tier.of)
         if isinstance(tier, Tier)
     }
-    for table, word in ((keys, "key"), (teams, "team"), (users, "user"), (team_members, "team")):
+    for table, word in _HOLDERS:
         name = "teams" if table is team_members else table.name
         owners = sorted(owner for kind, owner in spent if kind == name)
         for some in portions(owners, _BATCH):
@@ -68,19 +81,19 @@ def _spent(connection: Connection, now: datetime) -> dict[tuple[str, str], dict[
     return found
 
 
-def _records(connection: Connection, table: Table, owners: list[str]) -> Iterator[_Holder]:
+def _records(connection: Connection, table: Table, owners: list[str]) -> Iterator[Holder]:
     if table is team_members:
         query = select(table).where(table.c.team_id.in_(owners))
         of: Any = Member.of
     else:
         query = _live(table).where(table.c.id.in_(owners))
-        of = {"keys": Key.of, "teams": Team.of, "users": User.of}[table.name]
+        of = _RECORDS[table.name].of
     for record in rows.each(connection, query.order_by(*table.primary_key.columns), table, of):
-        if isinstance(record, _Holder):
+        if isinstance(record, Holder):
             yield record
 
 
-def _budgets_of(record: _Holder, tiers: Mapping[str, Tier]) -> list[Budget]:
+def _budgets_of(record: Holder, tiers: Mapping[str, Tier]) -> list[Budget]:
     try:
         return list(purses.metered(record, tiers))
     except ForeignValueError:

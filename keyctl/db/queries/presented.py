@@ -191,12 +191,14 @@ def _complete(
 
 
 def _unreadable(found: Presented, error: ForeignValueError) -> UnreadableRowError:
-    """Return the error for the row whose document is not what keyctl wrote: the team's, else the key's."""
-    if found.team is not None:
+    """Return the error for the row whose document is not what keyctl wrote: an owner's, else the key's."""
+    for table, owner in ((teams, found.team), (organizations, found.organization)):
+        if owner is None:
+            continue
         try:
-            list(metered(found.team, {}))
-        except ForeignValueError as of_team:
-            return rows.unreadable(teams, found.team.columns(), [of_team.column])
+            list(metered(owner, {}))
+        except ForeignValueError as of_owner:
+            return rows.unreadable(table, owner.columns(), [of_owner.column])
     return rows.unreadable(keys, found.key.columns(), [error.column])
 
 

@@ -23,8 +23,18 @@ organizations = Table(
     Column("budget_duration", String(16)),
     Column("budget_anchor_at", UtcDateTime),
     Column("budget_reset_at", UtcDateTime),
+    # What is spent of it, and of the tokens of a day, is in `meters`.
+    Column(
+        "model_max_budget",
+        JsonText,
+        nullable=False,
+        server_default=text("'{}'"),
+        info=there_since("1_0013"),
+    ),
     *limit("tpm_limit"),
     *limit("rpm_limit"),
+    *limit("tpd_limit", since="1_0013"),
+    *limit("max_parallel_requests", since="1_0013"),
     Column("model_tpm_limit", JsonText, nullable=False),
     Column("model_rpm_limit", JsonText, nullable=False),
     Column("policy", JsonText),
@@ -69,7 +79,7 @@ teams = Table(
     Column("budget_duration", String(16)),
     Column("budget_anchor_at", UtcDateTime),
     Column("budget_reset_at", UtcDateTime),
-    # What is spent of these is in `meters`.
+    # What is spent of these, and of the tokens of a day, is in `meters`.
     *(
         Column(
             column,
@@ -82,6 +92,7 @@ teams = Table(
     ),
     *limit("tpm_limit"),
     *limit("rpm_limit"),
+    *limit("tpd_limit", since="1_0013"),
     *limit("max_parallel_requests"),
     Column("model_tpm_limit", JsonText, nullable=False),
     Column("model_rpm_limit", JsonText, nullable=False),
