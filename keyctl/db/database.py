@@ -169,7 +169,8 @@ class Database:
                 self._watched(connection, times=10),
                 connection.begin(),
             ):
-                check_recordable(current_revision(connection), oldest=oldest)
+                revision, connection.info[_BEGAN_AT] = revision_and_time(connection)
+                check_recordable(revision, oldest=oldest)
                 yield connection
 
     def leave_connections(self) -> None:
@@ -206,7 +207,7 @@ class Database:
             return self.now(connection)
 
     def began_at(self, connection: Connection) -> datetime:
-        """Return the time, as `now`, at which a transaction of `write` began; it costs no question."""
+        """Return the time, as `now`, at which a transaction of `write` or `recording` began; it costs no question."""
         moment: datetime | None = connection.info.get(_BEGAN_AT)
         return self.now(connection) if moment is None or self._clock is not None else moment
 

@@ -135,6 +135,12 @@ class Books:
         with self.lock:
             return self._leased_until is not None and self._leased_until < before
 
+    def kept_until(self, *, least: float) -> float | None:
+        """Return until when, in ticks, the database keeps what is leased; None if that is not *least* or later."""
+        with self.lock:
+            until = self._leased_until
+            return until if until is not None and until >= least else None
+
     def position(self) -> tuple[str | None, int]:
         """Return the id to ask the database for the last batch of, and the last one known to be written.
 

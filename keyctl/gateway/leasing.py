@@ -22,6 +22,8 @@ _FAR: Final = 1_000
 _SHARE: Final = 100
 # The process counts its own time: it stops using a lease that much before others take it for ended.
 _MARGIN: Final = 0.9
+# Of which so much is always left while requests come.
+_FRESH: Final = 0.75
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +38,11 @@ class LeaseTerms:
     def kept(self) -> float:
         """Return for how many seconds a process may use what it has leased."""
         return self.lease.total_seconds() * _MARGIN
+
+    @property
+    def fresh(self) -> float:
+        """Return for how many seconds of that, at the least, a lease is not written anew with each request."""
+        return self.kept * _FRESH
 
 
 @dataclass(slots=True, kw_only=True)
@@ -107,7 +114,5 @@ def write_leases(
     books: Books,
 ) -> None:
     """Set what this process has reserved of locked budgets: amounts, and what of each is in use."""
-    for name, (amount, held) in amounts.items():
-        queries.write_lease(
-            connection, name, books.id, amount=amount, held=held, exists=stocks[name].is_leased
-        )
+    there = {name for name, stock in stocks.items() if stock.is_leased}
+    queries.write_leases(connection, books.id, amounts, there=there)

@@ -53,7 +53,7 @@ class Objects:
         object_id = uuid4().hex
 
         def write(connection: Connection) -> str | None:
-            now = self.database.now(connection)
+            now = self.database.began_at(connection)
             record = ProviderObject(
                 id=object_id,
                 deployment=address.deployment,
@@ -89,7 +89,7 @@ class Objects:
         """Charge what the object has cost; False when it is charged already."""
 
         def write(connection: Connection) -> bool:
-            now = self.database.now(connection)
+            now = self.database.began_at(connection)
             return queries.charge_object(
                 connection, object_id, cost=cost.nano, tokens=cost.tokens, now=now
             )

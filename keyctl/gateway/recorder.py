@@ -113,7 +113,7 @@ class Recorder:
         oldest = RESERVABLE if batch.leasing else RECORDABLE
         with self._database.recording(oldest=oldest) as connection:
             self._books.has_begun()
-            now = self._database.now(connection)
+            now = self._database.began_at(connection)
             if batch.number % _PRUNE_EVERY == 1:
                 queries.forget_recorders(connection, unused_since=now - _UNUSED)
             usage = batch.usage
@@ -197,7 +197,7 @@ class Recorder:
         books, terms = self._books, self._terms
         with books.writing, self._reserving() as connection:
             begun = ticks()
-            now = self._database.now(connection)
+            now = self._database.began_at(connection)
             queries.keep_leases(connection, books.id, until=now + terms.lease, now=now)
         with books.lock:
             books.keep_until(begun + terms.kept)
@@ -205,7 +205,7 @@ class Recorder:
     def _end_others(self) -> None:
         """Settle what processes that are gone had reserved."""
         with self._books.writing, self._reserving() as connection:
-            now = self._database.now(connection)
+            now = self._database.began_at(connection)
             queries.forget_leases(connection, unsettled_since=now - _UNUSED)
             over = queries.settle_leases_that_are_over(
                 connection, now=now, limit=_ENDED_AT_ONCE, charges=self._terms.charges_unsettled

@@ -130,6 +130,7 @@ class Reserver:
             if (pending := books.pending) is not None:
                 self._recorder.write(pending)  # first known what is spent, then what is left
             begun = ticks()
+            kept_until = books.kept_until(least=begun + self._terms.fresh)
             known = [books.hold_known(wish.purses, wish.amount) for wish in wishes]
             holds: list[Hold | None] = [hold for hold, _ in known]
             short = [purses for _, purses in known]
@@ -140,6 +141,8 @@ class Reserver:
                     with self._database.recording(oldest=RESERVABLE) as connection:
                         books.has_begun()
                         holds, leased = self._decide(connection, wishes, known, accounts)
+                        if kept_until is None:
+                            self._keep(connection)
             except BaseException:
                 for hold, _ in known:
                     books.release(hold)
@@ -148,7 +151,8 @@ class Reserver:
                 for account, amount in leased.items():
                     books.lease(account, amount)
                 if leased:
-                    books.keep_until(begun + self._terms.kept)
+                    # Said again: it may have lapsed while the database was slow.
+                    books.keep_until(kept_until or begun + self._terms.kept)
         return holds
 
     def _decide(
@@ -160,7 +164,7 @@ class Reserver:
     ) -> tuple[list[Hold | None], dict[Account, int]]:
         """Hold what is left, in the order of the wishes, and lease it."""
         books, terms = self._books, self._terms
-        now = self._database.now(connection)
+        now = self._database.began_at(connection)
         balances = queries.lock_purses(
             connection,
             {name: account.terms for name, account in accounts.items()},
@@ -182,8 +186,11 @@ class Reserver:
                 amount = max(account.leased, used + stock.spare(account, used))
                 amounts[name] = (amount, used)
         write_leases(connection, amounts, stocks, books=books)
-        queries.keep_leases(connection, books.id, until=now + terms.lease, now=now)
         return holds, {accounts[name]: amount for name, (amount, _) in amounts.items()}
+
+    def _keep(self, connection: Connection) -> None:
+        now = self._database.began_at(connection)
+        queries.keep_leases(connection, self._books.id, until=now + self._terms.lease, now=now)
 
 
 def _hold(

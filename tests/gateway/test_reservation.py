@@ -232,6 +232,16 @@ class TestStatements:
             asked = [each for each in statements if "FROM leases" in each]
             assert len(asked) <= 4
 
+    def test_near_the_limit_one_request_costs_five(self, gate: Gate) -> None:
+        """BEGIN, the schema, the budget, its leases, and the own one; until when it is kept stands there already."""
+        key = gate.key(max_budget=0.5)
+        with Verifier(gate.url, **NEVER) as verifier, counted() as statements:
+            assert verifier.verify(key).reserve(Decimal("0.01"))
+            verdict = verifier.verify(key)
+            statements.clear()
+            assert verdict.reserve(Decimal("0.01"))
+        assert len(statements) == 5
+
     def test_near_the_limit_what_waits_is_asked_together(self, gate: Gate) -> None:
         """However many wait: one transaction decides."""
         key = gate.key(max_budget=0.5)

@@ -63,7 +63,7 @@ if TYPE_CHECKING:
         leases_of as leases_of,
         mark_unsettled as mark_unsettled,
         settle_leases_that_are_over as settle_leases_that_are_over,
-        write_lease as write_lease,
+        write_leases as write_leases,
     )
     from keyctl.db.queries.listing import (
         Allocation as Allocation,
@@ -202,7 +202,7 @@ _MODULES: Final = {
         "leases_of",
         "mark_unsettled",
         "settle_leases_that_are_over",
-        "write_lease",
+        "write_leases",
     ),
     "listing": (
         "Allocation",

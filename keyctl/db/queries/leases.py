@@ -1,6 +1,6 @@
 """Read and write what each process has reserved of a budget, and settle what ended processes left reserved."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -8,6 +8,7 @@ from typing import Any, Final
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    bindparam,
     delete,
     insert,
     or_,
@@ -40,7 +41,7 @@ def leases_of(
     """Return what is reserved of each of these locked budgets, and by whom."""
     found: dict[PurseName, list[Lease]] = {}
     for chunk in in_chunks(sorted(purses)):
-        for row in connection.execute(_LEASES.where(among(leases, chunk))):
+        for row in connection.execute(_LEASES, {"purses": list(map(tuple, chunk))}):
             lease = _lease(row, now)
             found.setdefault(lease.purse, []).append(lease)
     return found
@@ -88,35 +89,37 @@ def mark_unsettled(connection: Connection, lease: Lease, *, charged: int, now: d
     connection.execute(update(leases).where(_is(lease)).values(unsettled_at=now, charged=charged))
 
 
-def write_lease(
+def write_leases(
     connection: Connection,
-    purse: PurseName,
     recorder: str,
+    amounts: Mapping[PurseName, tuple[int, int]],
     *,
-    amount: int,
-    held: int,
-    exists: bool,
+    there: Collection[PurseName] = (),
 ) -> None:
-    """Set what a process has reserved of a locked budget; nothing is no row."""
-    mine = is_of(leases, purse) & (leases.c.recorder_id == recorder)
-    values = {"amount": min(amount, MAX_NANO), "held": min(held, MAX_NANO)}
-    if not amount and not held:
-        if exists:
-            connection.execute(delete(leases).where(mine))
-    elif exists:
-        connection.execute(
-            update(leases).where(mine).values(unsettled_at=None, charged=None, **values)
-        )
-    else:
-        row = {**columns_of(purse), "recorder_id": recorder}
-        connection.execute(insert(leases).values(**row, **values))
+    """Set what a process has reserved of locked budgets, and how much of that is in use; nothing is no row.
+
+    *there* are those of which the process has a row.
+    """
+    gone, changed, fresh = [], [], []
+    for name, (amount, held) in amounts.items():
+        mine = {"row_table": name.table, "row_id": name.object_id, "row_meter": name.meter}
+        values = {"amount": min(amount, MAX_NANO), "held": min(held, MAX_NANO)}
+        if not amount and not held:
+            if name in there:
+                gone.append({**mine, "row_recorder": recorder})
+        elif name in there:
+            settled = {"unsettled_at": None, "charged": None}
+            changed.append({**mine, "row_recorder": recorder, **values, **settled})
+        else:
+            fresh.append({**columns_of(name), "recorder_id": recorder, **values})
+    for statement, rows in ((_END, gone), (_CHANGE, changed), (_BEGIN, fresh)):
+        if rows:
+            connection.execute(statement, rows)
 
 
 def keep_leases(connection: Connection, recorder: str, *, until: datetime, now: datetime) -> None:
     """Let a process keep what it has reserved until then."""
-    renewed = connection.execute(
-        update(recorders).where(recorders.c.id == recorder).values(leased_until=until)
-    )
+    renewed = connection.execute(_KEEP, {"row_id": recorder, "leased_until": until})
     if not renewed.rowcount:
         connection.execute(
             insert(recorders).values(id=recorder, batch=0, flushed_at=now, leased_until=until)
@@ -144,6 +147,20 @@ def _is(lease: Lease) -> ColumnElement[bool]:
     return is_of(leases, lease.purse) & (leases.c.recorder_id == lease.recorder)
 
 
-_LEASES: Final = select(leases, recorders.c.leased_until).outerjoin(
-    recorders, recorders.c.id == leases.c.recorder_id
+# Made once: near a budget's limit these run with each request, and making one costs more than the
+# database takes to answer it.
+_LEASES: Final = (
+    select(leases, recorders.c.leased_until)
+    .outerjoin(recorders, recorders.c.id == leases.c.recorder_id)
+    .where(among(leases, bindparam("purses", expanding=True)))
 )
+_MINE: Final = (
+    (leases.c.object_table == bindparam("row_table"))
+    & (leases.c.object_id == bindparam("row_id"))
+    & (leases.c.meter == bindparam("row_meter"))
+    & (leases.c.recorder_id == bindparam("row_recorder"))
+)
+_END: Final = delete(leases).where(_MINE)
+_CHANGE: Final = update(leases).where(_MINE)
+_BEGIN: Final = insert(leases)
+_KEEP: Final = update(recorders).where(recorders.c.id == bindparam("row_id"))

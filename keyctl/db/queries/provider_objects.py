@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, select, update
 
-from keyctl.db.queries.leases import keep_leases, leases_of, write_lease
+from keyctl.db.queries.leases import keep_leases, leases_of, write_leases
 from keyctl.db.queries.purses import lock_purses, spend_more
 from keyctl.db.tables import leases, provider_objects, recorders
 from keyctl.db.upserts import insert_into
@@ -40,9 +40,10 @@ def keep_object(
     amounts = _reserved(record)
     if any(amounts.values()):
         keep_leases(connection, record.id, until=until, now=now)
-        for name in lock_purses(connection, _terms(record), now=now):
-            amount = amounts[name]
-            write_lease(connection, name, record.id, amount=amount, held=amount, exists=False)
+        names = lock_purses(connection, _terms(record), now=now)
+        write_leases(
+            connection, record.id, {name: (amounts[name], amounts[name]) for name in names}
+        )
     return True
 
 

@@ -1,9 +1,10 @@
 """Address the rows of budgets by owner and meter, and split long lists of budgets into statements."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import (
+    BindParameter,
     ColumnElement,
     Table,
     tuple_,
@@ -29,11 +30,12 @@ def is_of(table: Table, name: PurseName) -> ColumnElement[bool]:
     )
 
 
-def among(table: Table, names: Sequence[PurseName]) -> ColumnElement[bool]:
-    """Return the condition that a row is of one of these budgets."""
-    return tuple_(table.c.object_table, table.c.object_id, table.c.meter).in_(
-        [tuple(name) for name in names]
-    )
+def among(table: Table, names: Sequence[PurseName] | BindParameter[Any]) -> ColumnElement[bool]:
+    """Return the condition that a row is of one of these budgets, or of those that a parameter names."""
+    columns = tuple_(table.c.object_table, table.c.object_id, table.c.meter)
+    if isinstance(names, BindParameter):
+        return columns.in_(names)
+    return columns.in_([tuple(name) for name in names])
 
 
 def in_chunks(names: Iterable[PurseName]) -> Iterator[Sequence[PurseName]]:

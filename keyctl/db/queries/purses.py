@@ -133,18 +133,8 @@ def spend_more(connection: Connection, amounts: Mapping[PurseName, int]) -> None
 def _lock_owners(
     connection: Connection, table: Table, names: Sequence[PurseName], now: datetime, rollover: bool
 ) -> Iterator[tuple[PurseName, Balance]]:
-    query = select(
-        table.c.id,
-        table.c.max_budget,
-        table.c.spend,
-        table.c.budget_duration,
-        table.c.budget_anchor_at,
-        table.c.budget_reset_at,
-        table.c.created_at,
-    ).where(table.c.id.in_([name.object_id for name in names]))
-    # Not so strongly that new keys of a team, which refer to it, would have to wait.
-    query = query.order_by(table.c.id).with_for_update(key_share=True)
-    for row in connection.execute(query).all():
+    ids = [name.object_id for name in names]
+    for row in connection.execute(_LOCK[table.name], {"ids": ids}).all():
         balance = Balance(limit=row.max_budget, spend=row.spend)
         following = period_after(
             row.budget_duration,
@@ -169,15 +159,13 @@ def _lock_meters(
     now: datetime,
     rollover: bool,
 ) -> Iterator[tuple[PurseName, Balance]]:
-    query = select(meters).where(among(meters, names))
-    query = query.order_by(meters.c.object_table, meters.c.object_id, meters.c.meter)
-    query = query.with_for_update()
-    rows = connection.execute(query).all()
+    asked = {"purses": list(map(tuple, names))}
+    rows = connection.execute(_LOCK_METERS, asked).all()
     if len(rows) < len(names):
         there = {PurseName(row.object_table, row.object_id, row.meter) for row in rows}
         fresh = [{**columns_of(name), "anchor": now} for name in names if name not in there]
         connection.execute(_NEW_METER, fresh)
-        rows = connection.execute(query).all()
+        rows = connection.execute(_LOCK_METERS, asked).all()
     for row in rows:
         name = PurseName(row.object_table, row.object_id, row.meter)
         given = terms[name]
@@ -242,6 +230,28 @@ def _addition(table: Table) -> Any:
     )
 
 
+def _locking(table: Table) -> Any:
+    query = select(
+        table.c.id,
+        table.c.max_budget,
+        table.c.spend,
+        table.c.budget_duration,
+        table.c.budget_anchor_at,
+        table.c.budget_reset_at,
+        table.c.created_at,
+    ).where(table.c.id.in_(bindparam("ids", expanding=True)))
+    # Not so strongly that new keys of a team, which refer to it, would have to wait.
+    return query.order_by(table.c.id).with_for_update(key_share=True)
+
+
+# Made once: near a budget's limit they run with each request.
+_LOCK: Final = {name: _locking(table) for name, table in _OWNERS.items()}
+_LOCK_METERS: Final = (
+    select(meters)
+    .where(among(meters, bindparam("purses", expanding=True)))
+    .order_by(meters.c.object_table, meters.c.object_id, meters.c.meter)
+    .with_for_update()
+)
 _ADD: Final = {
     name: _addition(table).where(table.c.id == bindparam("row_id"))
     for name, table in _OWNERS.items()

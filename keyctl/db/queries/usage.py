@@ -49,16 +49,19 @@ def forget_recorders(connection: Connection, *, unused_since: datetime) -> None:
 
 def _advance(connection: Connection, recorder: str, batch: int, at: datetime) -> bool:
     """Note that *batch* is the recorder's last one; False when it was already."""
-    query = select(recorders.c.batch).where(recorders.c.id == recorder).with_for_update()
-    last = connection.execute(query).scalar()
+    last = connection.execute(_LAST, {"row_id": recorder}).scalar()
     values = {"batch": batch, "flushed_at": at}
     if last is None:
-        connection.execute(insert(recorders).values(id=recorder, **values))
+        connection.execute(insert(recorders), {"id": recorder, **values})
     elif last < batch:
-        connection.execute(update(recorders).where(recorders.c.id == recorder).values(**values))
+        connection.execute(_NEXT, {"row_id": recorder, **values})
     return last is None or last < batch
 
 
+_LAST: Final = (
+    select(recorders.c.batch).where(recorders.c.id == bindparam("row_id")).with_for_update()
+)
+_NEXT: Final = update(recorders).where(recorders.c.id == bindparam("row_id"))
 _USED: Final = (
     update(keys)
     .where(keys.c.id == bindparam("row_id"))
