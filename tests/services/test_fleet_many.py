@@ -17,9 +17,11 @@ from keyctl.db.queries.events import Conditions
 from keyctl.db.tables import outbox
 from keyctl.services.fleet.jobs import NewKeyJobs
 from keyctl.services.fleet.model import NewKeyChange
+from keyctl.services.fleet.service import FleetService
 from keyctl.services.workspace import Workspace
 
 MANY = 3000
+SOME = 600
 ONE = "version: 1\nkeys: {one: {deliver: files}}\n"
 NONE = "version: 1\n"
 
@@ -71,6 +73,22 @@ class TestPrune:
 
 
 class TestNewKeys:
+    @pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+    def test_have_no_facts_kept_for_each(self, fleets: Fleets) -> None:
+        """The facts around one take seven kilobytes; those of the latest are at hand, not of all."""
+        entries = "".join(f"  key-{number}: {{deliver: files}}\n" for number in range(SOME))
+        order = fleets.order(f"version: 1\nkeys:\n{entries}")
+        service = FleetService(fleets.workspace)
+        service.plan(fleets.order(ONE))  # what is made once
+
+        tracemalloc.start()
+        plan = service.plan(order)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+
+        assert plan.summary()["create"] == SOME
+        assert peak / SOME < 2500
+
     def test_have_their_jobs_made_when_they_are_asked_for(self, fleets: Fleets) -> None:
         """What a sink holds on to is gone with its job, and keys of one template share what they are."""
         plan = fleets.plan("version: 1\nkeys:\n  ci-{n}: {count: 3, deliver: files}\n")

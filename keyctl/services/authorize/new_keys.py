@@ -13,6 +13,8 @@ from keyctl.services.authorize.verdict import Judgement, KeyDecision, Lookup, ga
 from keyctl.services.keys.changed import emptied
 from keyctl.services.workspace import Workspace
 
+# So many different new keys have their facts at hand: those of one take seven kilobytes.
+_KEPT: Final = 100
 # Said to be empty, these keep a default from being filled in; the others are emptied after it.
 _OWNERS: Final = frozenset({"team_id", "user_id", "organization_id"})
 
@@ -92,6 +94,8 @@ class NewKeys:
             cleared=cleared,
         )
         decision.filled = [item for item in decision.filled if item.field not in cleared]
+        if len(self._decisions) == _KEPT:
+            self._decisions.clear()  # a file or a list may have a hundred thousand of its own each
         # Kept with it, so that no other gets its address.
         self._decisions[id(wanted)] = wanted, decision
         return decision

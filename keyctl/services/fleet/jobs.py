@@ -1,7 +1,7 @@
 """Make the jobs of a plan's new keys when they are asked for: a sink holds on to its last key."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from keyctl.errors import KeyctlError, UsageError
 from keyctl.services.authorize.new_keys import NewKey
@@ -10,6 +10,8 @@ from keyctl.services.fleet.model import Change, NewKeyChange
 from keyctl.services.issue.generate_each import Job
 from keyctl.services.workspace import Workspace
 from keyctl.sinks.base import Sink, Target
+
+_TEMPLATES: Final = 1000
 
 
 class NewKeyJobs(Sequence[Job]):
@@ -40,6 +42,8 @@ class NewKeyJobs(Sequence[Job]):
         template = change.template
         wanted = self._wanted.get(id(template))
         if wanted is None:
+            if len(self._wanted) == _TEMPLATES:
+                self._wanted.clear()
             wanted = NewKey(values=template.values, cleared=template.cleared)
             self._wanted[id(template)] = wanted
         name = template.entry.deliver

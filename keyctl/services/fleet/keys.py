@@ -50,6 +50,7 @@ from keyctl.services.workspace import Workspace
 
 _PORTION: Final = 500
 _KEPT: Final = 1000
+_TEMPLATES: Final = 100
 _SECRET: Final = "secret"  # noqa: S105  # the name of a field in a plan
 
 
@@ -125,11 +126,12 @@ class KeyPlanner:
             now=self.now,
             lock=self.lock,
         )
-        wanted = {
-            id(template): NewKey(values=template.values, cleared=template.cleared)
-            for _, template in found.made
-        }
+        wanted: dict[int, NewKey] = {}
         for name, template in found.made:
+            if id(template) not in wanted:
+                if len(wanted) == _TEMPLATES:
+                    wanted.clear()
+                wanted[id(template)] = NewKey(values=template.values, cleared=template.cleared)
             self._judge_new(name, template, wanted[id(template)], judge)
 
     def end(self, left: Sequence[KeyChange]) -> None:

@@ -43,6 +43,9 @@ from keyctl.sinks.base import Sink, Target
 # With a sink that takes its time, so many keys are between their transactions at once: a killed
 # run leaves no more of them to be made anew.
 _WITH_A_SLOW_SINK: Final = 8
+# Each key has a verdict, an answer, rows and a sink of its own until its batch is done: a thousand
+# take forty megabytes.
+_LARGEST_BATCH: Final = 250
 _Pair = tuple["Job", Minted]
 
 
@@ -93,7 +96,7 @@ class EachService:
         if not jobs:
             return
         slow = any(job.sink.timeout for job in jobs)
-        size = _WITH_A_SLOW_SINK if slow else batch_size(self.workspace)
+        size = _WITH_A_SLOW_SINK if slow else min(batch_size(self.workspace), _LARGEST_BATCH)
         waiting = iter(jobs)
         made = 0
         with run_lock.begun(self.workspace.runs_folder) as run:
