@@ -1,6 +1,7 @@
 """Events that leave the program: written with the change, sent at least once, never in the way of it."""
 
 import os
+import select
 import signal
 import subprocess
 import time
@@ -482,7 +483,9 @@ class TestPythonFunctionWhoseRunEnds:
 
         assert cli("events", "deliver").stdout == ""
 
-        os.killpg(int(pid), signal.SIGKILL)
+        with open(os.pidfd_open(int(pid))) as dying:
+            os.killpg(int(pid), signal.SIGKILL)
+            select.select([dying], [], [], 30)
         result = cli("events", "deliver", "--deadline", "1mo", "-o", "jsonl")
         assert [line["result"] for line in lines_of(result.stdout)] == ["delivered"]
 
