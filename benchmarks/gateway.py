@@ -31,6 +31,23 @@ from litellm.proxy._types import UserAPIKeyAuth
 async def user_api_key_auth(request, api_key):
     return UserAPIKeyAuth(api_key="key_constant", allowed_routes=["llm_api_routes"])
 """
+# The same owners as keyctl's token, and a callback: what LiteLLM itself does for those, it does here too.
+NAMED = """
+from litellm.integrations.custom_logger import CustomLogger
+from litellm.proxy._types import UserAPIKeyAuth
+
+async def user_api_key_auth(request, api_key):
+    return UserAPIKeyAuth(
+        api_key="key_constant", token="key_constant", user_id="ada", team_id="web", org_id="acme",
+        allowed_routes=["llm_api_routes"],
+    )
+
+class Idle(CustomLogger):
+    async def async_log_success_event(self, kwargs, response_obj, start_time, end_time):
+        pass
+
+logger = Idle()
+"""
 # As a gateway runs that sets neither; the tests' proxies read and write five times as often.
 DEFAULTS = {"KEYCTL_GATEWAY_CACHE_TTL": "5", "KEYCTL_GATEWAY_FLUSH_INTERVAL": "1"}
 BODY = {"model": "gpt-4o", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 20}
@@ -64,6 +81,8 @@ def main() -> None:
             folder = Path(name) / kind
             (folder / "constant").mkdir(parents=True)
             (folder / "constant" / "constant_auth.py").write_text(CONSTANT)
+            (folder / "named").mkdir()
+            (folder / "named" / "named_auth.py").write_text(NAMED)
             gate = Gate(own, folder)
             far = gate.key(max_budget=10**6, key_alias="far", **gate.owners())
             near = gate.key(max_budget=NEAR, key_alias="near")
@@ -75,9 +94,16 @@ def main() -> None:
                     custom_auth="constant_auth.user_api_key_auth",
                     callbacks=None,
                 ) as constant,
+                proxy(
+                    folder / "named",
+                    own,
+                    custom_auth="named_auth.user_api_key_auth",
+                    callbacks="named_auth.logger",
+                ) as named,
             ):
                 subjects = {
                     "constant": (constant, far),
+                    "named": (named, far),
                     "far": (with_keyctl, far),
                     "near": (with_keyctl, near),
                 }
@@ -95,7 +121,8 @@ def main() -> None:
                 print(
                     f"{kind}, {subject} {'from' if subject == 'far' else 'to'} the limit: {rates[subject]:.0f} requests a second,"
                     f" {rates['constant']:.0f} with a constant:"
-                    f" {rates[subject] / rates['constant']:.2f}   target {target} or more"
+                    f" {rates[subject] / rates['constant']:.2f}   target {target} or more;"
+                    f" {rates[subject] / rates['named']:.2f} of one with the same owners and a callback"
                 )
             gate.close()
             database.engine.dispose()
