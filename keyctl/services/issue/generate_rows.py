@@ -22,7 +22,6 @@ from keyctl.services import denials
 from keyctl.services.authorize.custom_hook import decide
 from keyctl.services.authorize.new_keys import NewKey, NewKeys
 from keyctl.services.authorize.totals import RunningSums
-from keyctl.services.authorize.verdict import Judgement
 from keyctl.services.columns import malformed, unknown_columns
 from keyctl.services.delivery import run_lock
 from keyctl.services.delivery.sinks import named_sink, target_of
@@ -43,20 +42,38 @@ _COLUMNS: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One key of a list: its place there, its request, and the sink that the row names."""
+    """One key of a list: its place there, what it asks for, and the sink that it names.
+
+    The request is made anew each time: it has every field there is, and takes ten times as much memory as
+    what the row says.
+    """
 
     place: str
-    request: GenerateRequest
+    body: Mapping[str, Any]
     service_account: bool = False
     sink: str | None = None
+
+    @property
+    def alias(self) -> str | None:
+        """Return the alias that the row names."""
+        return self.body.get("key_alias") or None
+
+    @property
+    def request(self) -> GenerateRequest:
+        """Return the request, which is known to be well formed."""
+        return validate(GenerateRequest, self.body, what=self.place)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgedRow:
-    """A row and the verdict on it, or why there is none: its alias is taken, or an owner is missing."""
+    """A row and what rules say of it, or why none was asked: its alias is taken, or an owner is missing.
+
+    `target` names the key that it would be, with an id of its own.
+    """
 
     row: Row
-    verdict: Judgement | None = None
+    target: Target | None = None
+    violations: tuple[Violation, ...] = ()
     error: KeyctlError | None = None
 
 
@@ -72,25 +89,25 @@ def read_rows(bodies: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Row]:
     for place, body in bodies:
         own = {name: value for name, value in body.items() if name not in left_out}
         try:
-            request = validate(GenerateRequest, own, what=place)
+            validate(GenerateRequest, own, what=place)
         except MalformedRequestError as error:
             faults += [_at(place, item) for item in error.violations]
             continue
-        if request.key is not None:
+        if own.get("key") is not None:
             faults.append(_fault(place, "key", "is not supplied in a list; let keyctl make it"))
         rows.append(
             Row(
                 place=place,
-                request=request,
+                body=own,
                 service_account=bool(body.get("service_account")),
                 sink=body.get("deliver"),
             )
         )
-    twice = Counter(row.request.key_alias for row in rows if row.request.key_alias)
+    twice = Counter(row.alias for row in rows if row.alias)
     faults += [
         _fault(row.place, "key_alias", f"{alias!r} is named {twice[alias]} times")
         for row in rows
-        if (alias := row.request.key_alias) and twice[alias] > 1
+        if (alias := row.alias) and twice[alias] > 1
     ]
     if columns or faults:
         raise malformed(bodies, columns, faults, hint=_COLUMNS)
@@ -121,7 +138,7 @@ class RowsService:
                 lock=False,
                 overrides=self.overrides,
             )
-            names = [row.request.key_alias for row in rows if row.request.key_alias]
+            names = [row.alias for row in rows if row.alias]
             taken = refused_aliases(
                 connection,
                 names,
@@ -132,7 +149,7 @@ class RowsService:
             judged = [_judged(row, judge, taken) for row in rows]
         return [self._asked(item) for item in judged]
 
-    def jobs(self, judged: Sequence[JudgedRow], sink_of: Callable[[Target], Sink]) -> list[Job]:
+    def jobs(self, judged: Sequence[JudgedRow], sink_of: Callable[[Target], Sink]) -> Sequence[Job]:
         """Return the keys to be made; a row without a sink of its own goes to *sink_of* it.
 
         Raises:
@@ -140,46 +157,27 @@ class RowsService:
             KeyctlError: A row names what does not exist: none is made.
         """
         self._refuse(judged)
-        jobs = []
-        for item in judged:
-            if item.verdict is None:
-                continue
-            target = target_of(item.verdict.key)
-            name = item.row.sink
-            jobs.append(
-                Job(
-                    wanted=_wanted(item.row),
-                    alias=item.row.request.key_alias or None,
-                    sink=sink_of(target) if name is None else named_sink(self.workspace, name),
-                    keeps_sink=name is not None,
-                    key_id=item.verdict.key.id,
-                    target=target,
-                )
-            )
-        return jobs
+        made = [(item.row, item.target) for item in judged if item.target is not None]
+        return _RowJobs(self.workspace, made, sink_of)
 
     def _asked(self, judged: JudgedRow) -> JudgedRow:
         """Ask the custom hook about a row, outside of every transaction."""
-        if judged.verdict is None:
+        if judged.error is not None:
             return judged
         try:
             decide(self.workspace.settings, judged.row.request, self.workspace.caller)
             if judged.row.sink is not None:
                 named_sink(self.workspace, judged.row.sink)
         except PolicyDeniedError as error:
-            found = [*judged.verdict.violations, *error.violations]
-            return replace(judged, verdict=replace(judged.verdict, violations=found))
+            return replace(judged, violations=(*judged.violations, *error.violations))
         except KeyctlError as error:
-            return replace(judged, verdict=None, error=error)
+            return JudgedRow(row=judged.row, error=error)
         return judged
 
     def _refuse(self, judged: Sequence[JudgedRow]) -> None:
         """Refuse the whole list where a row could never be made; one whose alias is taken is left out."""
         broken = [
-            _at(item.row.place, violation)
-            for item in judged
-            if item.verdict is not None
-            for violation in item.verdict.violations
+            _at(item.row.place, violation) for item in judged for violation in item.violations
         ]
         if broken:
             with denials.recorded(self.workspace, "key_denied", "key"):
@@ -193,8 +191,42 @@ class RowsService:
         )
 
 
+class _RowJobs(Sequence[Job]):
+    """A job for each row, made anew each time: a hundred thousand are never there at once."""
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        made: Sequence[tuple[Row, Target]],
+        sink_of: Callable[[Target], Sink],
+    ) -> None:
+        self._workspace = workspace
+        self._made = made
+        self._sink_of = sink_of
+
+    def __len__(self) -> int:
+        return len(self._made)
+
+    def __getitem__(self, place: Any) -> Any:
+        if isinstance(place, slice):
+            return [self._job(*item) for item in self._made[place]]
+        return self._job(*self._made[place])
+
+    def _job(self, row: Row, target: Target) -> Job:
+        return Job(
+            wanted=_wanted(row),
+            alias=row.alias,
+            sink=self._sink_of(target)
+            if row.sink is None
+            else named_sink(self._workspace, row.sink),
+            keeps_sink=row.sink is not None,
+            key_id=str(target.key_id),
+            target=target,
+        )
+
+
 def _judged(row: Row, judge: NewKeys, taken: Mapping[str, AliasTakenError]) -> JudgedRow:
-    alias = row.request.key_alias or None
+    alias = row.alias
     if alias is not None and alias in taken:
         return JudgedRow(row=row, error=taken[alias])
     try:
@@ -203,7 +235,7 @@ def _judged(row: Row, judge: NewKeys, taken: Mapping[str, AliasTakenError]) -> J
         raise
     except KeyctlError as error:
         return JudgedRow(row=row, error=error)
-    return JudgedRow(row=row, verdict=verdict)
+    return JudgedRow(row=row, target=target_of(verdict.key), violations=tuple(verdict.violations))
 
 
 def _wanted(row: Row) -> NewKey:
