@@ -20,18 +20,17 @@ def upgrade() -> None:
         "model_max_budget", sa.Text(), server_default=sa.text("'{}'"), nullable=False
     )
     op.add_column("organizations", column)
+    # Each check stands in its column, which both databases add in place: a table made anew would have to be
+    # dropped, and rows of others refer to it.
     for name, limits in _LIMITS.items():
-        with op.batch_alter_table(name) as table:
-            for limit in limits:
-                table.add_column(sa.Column(limit, sa.BigInteger(), nullable=True))
-                table.create_check_constraint(op.f(f"ck_{name}_{limit}"), f"{limit} >= 0")
+        for limit in limits:
+            check = sa.CheckConstraint(f"{limit} >= 0", name=op.f(f"ck_{name}_{limit}"))
+            op.add_column(name, sa.Column(limit, sa.BigInteger(), check, nullable=True))
 
 
 def downgrade() -> None:
     """Drop them: these limits are lost, and no longer hold."""
     for name, limits in _LIMITS.items():
-        with op.batch_alter_table(name) as table:
-            for limit in limits:
-                table.drop_constraint(op.f(f"ck_{name}_{limit}"), type_="check")
-                table.drop_column(limit)
+        for limit in limits:
+            op.drop_column(name, limit)
     op.drop_column("organizations", "model_max_budget")
