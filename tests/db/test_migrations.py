@@ -31,7 +31,7 @@ from sqlalchemy.exc import DBAPIError
 import keyctl
 from keyctl.db import migrate, queries, tables
 from keyctl.db.database import Database
-from keyctl.db.schema import HEAD, current_revision
+from keyctl.db.schema import HEAD, current_revision, refuse_foreign
 from keyctl.records import Claim, Key, Organization, Record, Secret, Team, User
 
 MAJOR, _, NUMBER = HEAD.partition("_")
@@ -392,6 +392,13 @@ class TestNoSchema:
         assert [result.exit_code for result in results] == [0] * 6, results
         with opened(empty_url) as database, database.engine.connect() as connection:
             assert differences(connection) == []
+
+    def test_that_another_upgrade_has_made_meanwhile_is_keyctl_s_own(
+        self, database: Database
+    ) -> None:
+        """Of two that saw none the slower one finds tables, which are no other application's."""
+        with database.engine.connect() as connection:
+            refuse_foreign(connection, database.shown)
 
     def test_is_created_by_the_first_write_on_sqlite(self, bare_cli: Cli) -> None:
         """The file is 0600 in a folder 0700, whatever the umask, in WAL mode; so are its companions."""
