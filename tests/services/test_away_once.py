@@ -260,7 +260,7 @@ class TestApply:
         fleets.apply("teams: {t: {}}")
         monkeypatch.setattr("keyctl.services.issue.generate_each.batch_size", lambda _: 1)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("keyctl.services.fleet.service.named_sink", sinks(refuses))
+            patch.setattr("keyctl.services.fleet.jobs.named_sink", sinks(refuses))
             patch.setattr(protocol, "writing", away(once(lambda to_finish: to_finish)))
             done = list(FleetService(fleets.workspace).apply(fleets.order(self.FLEET)).keys)
 
