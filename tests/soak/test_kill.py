@@ -73,6 +73,20 @@ class TestKilledAtEachStep:
             name for name in os.listdir(tmp_path) if not name.endswith(".part")
         ]
 
+    def test_from_a_list_into_a_folder(self, cli: Cli, step: str, tmp_path: Path) -> None:
+        """The same command again, at once, leaves a working key in each file; what is confirmed it refuses."""
+        (cli.home / "keys.csv").write_text("alias\na\nb\n")
+        out = tmp_path / "keys"
+        arguments = ("generate", "--from", "keys.csv", "--out-dir", str(out))
+        cli.killed(step, *arguments)
+
+        again = cli(*arguments)
+
+        assert again.exit_code == (9 if step in CONFIRMED else 0), again.stderr
+        texts = [path.read_text() for path in sorted(out.iterdir())]
+        assert [cli.verdict(text.strip())["secret_state"] for text in texts] == ["active"] * 2
+        assert active(cli) == delivered(texts)
+
     def test_as_json_with_a_request_id(self, cli: Cli, step: str) -> None:
         """The same request again gives one key, or the answer without it where it was given."""
         arguments = ("generate", "--request-id", "deploy-1", "-o", "json")

@@ -36,7 +36,7 @@ from keyctl.services.issue.minting import Minted, batch_size, minted
 from keyctl.services.issue.new_key import NewKeyRows, StagedKey
 from keyctl.services.issue.order import answer_of, record_staging, staged_secret
 from keyctl.services.issue.takeover import alias_taken, taken_aliases
-from keyctl.services.transaction import Unit, row_of
+from keyctl.services.transaction import Unit, row_of, writing
 from keyctl.services.workspace import Workspace
 from keyctl.sinks.base import Sink, Target
 
@@ -130,17 +130,11 @@ class EachService:
             ) from error
 
     def _make(self, pairs: Sequence[_Pair], delivery: Delivery[StagedKey]) -> Iterator[Done]:
+        refused = [job for job, _ in pairs if _refusal(job) is not None]
         became: dict[str, KeyctlError | dict[str, Any]] = {}
-        fit: list[_Pair] = []
-        for job, key in pairs:
-            try:
-                job.sink.check(job.target)
-            except KeyctlError as error:
-                became[job.key_id] = error
-            else:
-                fit.append((job, key))
-        if became:
-            became |= self._made_meanwhile([job for job, _ in pairs if job.key_id in became])
+        if refused:
+            became.update(self._refused_still(refused, delivery.run))
+        fit = [pair for pair in pairs if pair[0].key_id not in became]
         written = until_done(
             fit,
             lambda fit: delivery.stage(lambda unit, _: self.write(unit, fit, delivery.run)),
@@ -165,12 +159,20 @@ class EachService:
             else:
                 yield Done(job=job, answer=what)
 
-    def _made_meanwhile(self, jobs: Sequence[Job]) -> dict[str, KeyctlError]:
-        """Return which jobs' places are taken because another run made these keys: that is why, then."""
-        named = {job.alias: job for job in jobs if job.alias is not None}
-        with self.workspace.database.read() as connection:
-            taken = [key.key_alias for key in queries.keys_named(connection, named.keys())]
-        return {named[alias].key_id: alias_taken(alias) for alias in taken if alias is not None}
+    def _refused_still(self, jobs: Sequence[Job], run: Run) -> dict[str, KeyctlError]:
+        """Return which sinks refuse when what dead runs left is archived, and its place free again.
+
+        Where another run has made the key meanwhile, that is why.
+        """
+        aliases = [job.alias for job in jobs if job.alias is not None]
+        with writing(self.workspace) as unit:
+            taken = taken_aliases(unit, aliases, run)
+        found: dict[str, KeyctlError] = {}
+        for job in jobs:
+            error = taken.get(job.alias or "") or _refusal(job)
+            if error is not None:
+                found[job.key_id] = error
+        return found
 
     def _answer(self, staged: StagedKey) -> dict[str, Any]:
         return answer_of(
@@ -266,6 +268,15 @@ class EachService:
             lock=True,
             overrides=self.overrides,
         )
+
+
+def _refusal(job: Job) -> KeyctlError | None:
+    """Return why the sink would not take the key, None if it would."""
+    try:
+        job.sink.check(job.target)
+    except KeyctlError as error:
+        return error
+    return None
 
 
 def _again(error: ConstraintError, pairs: list[_Pair]) -> list[_Pair]:
