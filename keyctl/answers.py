@@ -32,7 +32,8 @@ from keyctl.shapes import (
 def status_response() -> Schema:
     """Return the schema of what `status` answers."""
     ending = {"key_id": WORD, "key_alias": TEXT, "expires": INSTANT}
-    spent = {"object_type": WORD, "object_id": WORD, "spend": MONEY, "max_budget": MONEY}
+    names = dict.fromkeys(("object_type", "object_id", "budget"), WORD)
+    spent = {**names, "spend": MONEY, "max_budget": MONEY}
     waiting = {"hook": WORD, "waiting": NUMBER, "failed": NUMBER}
     budgets = {"reset_due": NUMBER, "nearly_spent": rows(whole(spent))}
     return whole(
@@ -115,6 +116,7 @@ def budget_reset_response() -> Schema:
     row = {
         "object_type": WORD,
         "object_id": WORD,
+        "budget": WORD,
         "previous_spend": MONEY,
         "spend": MONEY,
         "budget_reset_at": INSTANT,

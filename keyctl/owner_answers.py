@@ -66,9 +66,7 @@ def _page(noun: str) -> Schema:
     """Return the schema of what `info` answers: the record, its members or its teams, what is left, its keys by spend."""
     key = {"key_id": WORD, "key_alias": TEXT, "spend": MONEY, "max_budget": MONEY}
     keys = {"count": NUMBER, "spend": MONEY, "dearest": rows(whole(key))}
-    properties = {**_principal(noun), "left": MONEY, "keys": whole(keys)}
-    if noun in ("team", "org"):
-        properties["budgets"] = rows(LEFT)
+    properties = {**_principal(noun), "left": MONEY, "budgets": rows(LEFT), "keys": whole(keys)}
     if noun == "team":
         properties["members_with_roles"] = rows(whole(_member()))
     elif noun == "user":

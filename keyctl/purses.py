@@ -25,6 +25,8 @@ from keyctl.records import (
 )
 
 _LONGEST: Final = 300
+# What a budget without a meter is called in answers.
+OWN: Final = "max_budget"
 Holder = Key | Team | User | Organization | Member
 _TABLES: Final[Mapping[type, str]] = {
     Key: "keys",
@@ -78,10 +80,13 @@ class Budget:
             return None
         return Terms(limit=self.limit, period=self.period, anchor=self.anchor)
 
+    def is_over(self, *, now: datetime) -> bool:
+        """Tell whether the period that *spend* is of has ended at *now*: then it counts as new."""
+        return self.period is not None and (self.end is None or self.end <= now)
+
     def is_spent(self, *, now: datetime) -> bool:
-        """Tell whether nothing is left of it at *now*: a period that is over counts as new."""
-        is_over = self.period is not None and (self.end is None or self.end <= now)
-        return (0 if is_over else self.spend) >= self.limit
+        """Tell whether nothing is left of it at *now*."""
+        return (0 if self.is_over(now=now) else self.spend) >= self.limit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +96,12 @@ class Meter:
     spend: int
     budget_duration: str | None
     budget_reset_at: datetime | None
+
+    def spent_at(self, now: datetime) -> int:
+        """Return what is spent in the period that is *now*: one that is over counts as new."""
+        end = self.budget_reset_at
+        is_over = self.budget_duration is not None and (end is None or end <= now)
+        return 0 if is_over else self.spend
 
 
 def charged(found: Presented) -> list[tuple[str, Key | Principal]]:
@@ -112,25 +123,15 @@ def budgets(found: Presented, meters: Mapping[PurseName, Meter] | None = None) -
     Raises:
         ForeignValueError: A document of the key or an owner holds what keyctl never writes there.
     """
-    result = [
-        Budget(
-            name=PurseName(table, record.id),
-            limit=record.max_budget,
-            spend=record.spend,
-            period=record.budget_duration,
-            anchor=record.budget_anchor_at or record.created_at,
-            end=record.budget_reset_at,
-        )
-        for table, record in charged(found)
-        if record.max_budget is not None
-    ]
+    own = [own_budget(record) for _, record in charged(found)]
+    result = [budget for budget in own if budget is not None]
     return result + [spent(budget, meters or {}) for budget in _metered(found)]
 
 
 def spent(budget: Budget, meters: Mapping[PurseName, Meter]) -> Budget:
     """Return a metered *budget* with what its meter says is spent of it."""
     meter = meters.get(budget.name)
-    if meter is None or meter.budget_duration != budget.period:
+    if meter is None:
         return budget
     return replace(budget, spend=meter.spend, end=meter.budget_reset_at)
 
@@ -143,6 +144,25 @@ def is_of_model(named: str | None, model: str | None) -> bool:
     if named is None:
         return True
     return model is not None and named in (model, model.rpartition("/")[2])
+
+
+def own_purse(record: Key | Principal) -> PurseName:
+    """Return the name of the budget of an owner's own row."""
+    return PurseName(_TABLES[type(record)], record.id)
+
+
+def own_budget(record: Key | Principal) -> Budget | None:
+    """Return the budget of an owner's own row, None where the owner has none."""
+    if record.max_budget is None:
+        return None
+    return Budget(
+        name=own_purse(record),
+        limit=record.max_budget,
+        spend=record.spend,
+        period=record.budget_duration,
+        anchor=record.budget_anchor_at or record.created_at,
+        end=record.budget_reset_at,
+    )
 
 
 def member_purse(team_id: str, user_id: str) -> PurseName:
@@ -172,13 +192,23 @@ def metered(record: Holder, tiers: Mapping[str, Tier]) -> Iterator[Budget]:
     if isinstance(record, Member):
         name = member_purse(record.team_id, record.user_id)
         yield from _of_member(name, record)
-        yield from _of_tier(tiers, name.table, name.object_id, f"{name.meter}/", record.budget_id)
+        if tier := tiers.get(record.budget_id or ""):
+            yield from _of_tier(tier, name.table, name.object_id, f"{name.meter}/")
         return
     table = _TABLES[type(record)]
     if not isinstance(record, User):
         yield from _of_own(table, record)
-    if isinstance(record, Key | User):
-        yield from _of_tier(tiers, table, record.id, "", record.budget_id)
+    if isinstance(record, Key | User) and (tier := tiers.get(record.budget_id or "")):
+        yield from _of_tier(tier, table, record.id)
+
+
+def of_tier(tier: Tier) -> Iterator[Budget]:
+    """Yield what a tier allows each who names it, under the end of its meter's name.
+
+    Raises:
+        ForeignValueError: A document of it holds what keyctl never writes there.
+    """
+    return _of_tier(tier, "", "")
 
 
 def _of_own(table: str, owner: Key | Team | Organization) -> Iterator[Budget]:
@@ -241,13 +271,8 @@ def _of_tokens(
         yield Budget(name=name, limit=min(limit, money.MAX_NANO), period="daily", anchor=anchor)
 
 
-def _of_tier(
-    tiers: Mapping[str, Tier], table: str, object_id: str, prefix: str, tier_id: str | None
-) -> Iterator[Budget]:
+def _of_tier(tier: Tier, table: str, object_id: str, prefix: str = "") -> Iterator[Budget]:
     """Yield what a tier allows one of those who name it; each has its own meters."""
-    tier = tiers.get(tier_id) if tier_id is not None else None
-    if tier is None:
-        return
     anchor = tier.budget_anchor_at or tier.created_at
     prefix = f"{prefix}tier:{tier.id}"
     if tier.max_budget is not None:

@@ -135,6 +135,7 @@ def _body(document: dict[str, Any], request: str | None) -> dict[str, Any]:
 
 def _reset_budgets(session: Session, *, dry_run: bool) -> None:
     from keyctl import money
+    from keyctl.purses import OWN
     from keyctl.services.budgets import BudgetService
 
     service = BudgetService(session.workspace)
@@ -155,8 +156,9 @@ def _reset_budgets(session: Session, *, dry_run: bool) -> None:
         elif session.wants_json:
             collected.append(view)
         else:
+            of = "" if item.budget == OWN else f" ({cell(item.budget)})"
             session.console.write(
-                f"{item.object_type} {item.object_id}: ${cell(view['previous_spend'])} -> ${cell(view['spend'])}\n"
+                f"{item.object_type} {item.object_id}{of}: ${cell(view['previous_spend'])} -> ${cell(view['spend'])}\n"
             )
     if session.wants_json:
         anchor = next((view["audit"] for view in reversed(collected) if view["audit"]), None)

@@ -12,6 +12,7 @@ from keyctl.cli.helping import Named
 from keyctl.cli.pages import Fact, show_facts
 from keyctl.cli.session import Session
 from keyctl.errors import UsageError
+from keyctl.purses import OWN
 
 
 def add_to(app: typer.Typer) -> None:
@@ -94,7 +95,9 @@ def _facts(found: dict[str, Any], now: Any) -> list[Fact]:
     lines.append(_count("nearly spent", len(nearly), "keyctl list --over-budget"))
     for item in nearly:
         text, colour = screen.budget(item["spend"], item["max_budget"])
-        lines.append(Fact("", f"{text}  {item['object_type']} {item['object_id']}", colour))
+        which = "" if item["budget"] == OWN else f", {item['budget']}"
+        whose = f"{item['object_type']} {item['object_id']}{which}"
+        lines.append(Fact("", f"{text}  {whose}", colour))
     waiting = found["outbox"]
     lines.append(
         _count("events waiting", sum(item["waiting"] for item in waiting), "keyctl events list")

@@ -185,7 +185,7 @@ def refuse_foreign(connection: Connection, shown: str) -> None:
     """
     from sqlalchemy import inspect  # noqa: PLC0415  # only before a schema is made
 
-    from keyctl.db.tables import metadata  # noqa: PLC0415
+    from keyctl.db.tables import metadata  # noqa: PLC0415  # likewise
 
     present = set(inspect(connection).get_table_names())
     # Since the caller saw no schema, another upgrade may have made it, with all of these tables.

@@ -2,19 +2,21 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import Any, Final
 
 from keyctl import money
 from keyctl.db import queries
 from keyctl.db.queries import directory
 from keyctl.db.queries.audit import Head
+from keyctl.db.queries.metered import meters_due
 from keyctl.db.schema import RESERVABLE
 from keyctl.errors import InvalidMoneyError, KeyNotFoundError, UnreadableRowError, UsageError
+from keyctl.purses import OWN
 from keyctl.records import Key, Principal
 from keyctl.services.callers import administering, require_admin, require_overseer
 from keyctl.services.keys.find import find, live_key, may_see
 from keyctl.services.owners import WORD, require
+from keyctl.services.periods import begin_periods
 from keyctl.services.transaction import Unit, anchor, row_of
 from keyctl.services.workspace import Workspace
 
@@ -24,10 +26,11 @@ _CHUNK: Final = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reset:
-    """One budget that began a new period."""
+    """One budget that began a new period: `max_budget`, or the meter of another one."""
 
     object_type: str
     object_id: str
+    budget: str = OWN
     previous_spend: int
     spend: int
     budget_reset_at: Any
@@ -44,12 +47,15 @@ class BudgetService:
         """Begin the next period of every budget whose time has come, and yield each.
 
         Spend starts at zero, or with `budget_rollover` at what was overspent; periods that were
-        missed are skipped.  Rows that another run is resetting are left to it.  After that, what
-        gateways had reserved that are gone is settled as the configuration says.
+        missed are skipped.  Rows that another run is resetting are left to it.  Budgets of windows,
+        models, members and tiers follow; what is spent of them is usage, and no event tells of it.
+        After that, what gateways had reserved that are gone is settled as the configuration says.
         """
         require_admin(self.workspace, "reset budgets", "budget_reset_denied", "budget")
         while chunk := self._chunk():
             yield from (item for item in chunk if isinstance(item, Reset))
+        while metered := self._metered_chunk():
+            yield from metered
         self._settle_the_gone()
 
     def _settle_the_gone(self) -> None:
@@ -107,7 +113,7 @@ class BudgetService:
             workspace, what, action, "key" if kind is None else WORD[kind], given
         ) as unit:
             record = self._locked(unit, given, kind)
-            begun = self._begun(record, now=unit.now)
+            (begun,) = begin_periods(unit, [record], rollover=self._rollover)
             spend = spend_of(begun.spend)
             word = "key" if isinstance(record, Key) else WORD[type(record)]
             if spend > money.MAX_NANO:
@@ -116,8 +122,6 @@ class BudgetService:
                     hint=f"give {money.ACCEPTED}",
                 )
             after = replace(begun, spend=spend)
-            if begun is not record:
-                self._write_period(unit, begun)
             # As a difference, so that what a gateway records meanwhile is not lost.
             queries.add_spend(unit.connection, record, spend - begun.spend)
             unit.record(
@@ -173,44 +177,50 @@ class BudgetService:
                 but=[(item.object_type, item.object_id) for item in passed_over],
             )
             spoiled = [row for row in rows if isinstance(row, UnreadableRowError)]
-            begun = [
-                self._begin_period(unit, row)
-                for row in rows
-                if not isinstance(row, UnreadableRowError)
-            ]
+            due = [row for row in rows if not isinstance(row, UnreadableRowError)]
+            after = begin_periods(unit, due, rollover=self._rollover)
+            begun = [_recorded(unit, *pair) for pair in zip(due, after, strict=True)]
         passed_over.extend(spoiled)
         return [*spoiled, *_anchored(begun, unit.heads)]
 
-    def _begin_period(self, unit: Unit, row: Key | Principal) -> Reset:
-        after = self._begun(row, now=unit.now)
-        self._write_period(unit, after)
-        word = "key" if isinstance(row, Key) else WORD[type(row)]
-        unit.record("budget_reset", word, row.id, before=row_of(row), after=row_of(after))
-        return Reset(
-            object_type=word,
-            object_id=row.id,
-            previous_spend=row.spend,
-            spend=after.spend,
-            budget_reset_at=after.budget_reset_at,
-        )
+    def _metered_chunk(self) -> list[Reset]:
+        """Begin the next period of some budgets that have a meter."""
+        with administering(
+            self.workspace, "reset budgets", "budget_reset_denied", "budget"
+        ) as unit:
+            due = meters_due(unit.connection, now=unit.now, limit=_CHUNK)
+            names = {item.name: item.terms for item in due}
+            begun = queries.lock_purses(
+                unit.connection, names, now=unit.now, rollover=self._rollover
+            )
+        return [
+            Reset(
+                object_type=item.object_type,
+                object_id=item.name.object_id,
+                budget=item.name.meter,
+                previous_spend=item.spend,
+                spend=begun[item.name].spend,
+                budget_reset_at=begun[item.name].end,
+            )
+            for item in due
+        ]
 
-    def _begun(self, row: Key | Principal, *, now: datetime) -> Key | Principal:
-        """Return *row* in the period that is now: one that is over counts as new, as with each charge."""
-        following = queries.period_after(
-            row.budget_duration,
-            anchor=row.budget_anchor_at or row.created_at,
-            end=row.budget_reset_at,
-            now=now,
-        )
-        if following is None:
-            return row
-        spend = 0
-        if self.workspace.settings.budget_rollover and row.max_budget is not None:
-            spend = max(0, row.spend - row.max_budget)
-        return replace(row, spend=spend, budget_reset_at=following)
+    @property
+    def _rollover(self) -> bool:
+        return self.workspace.settings.budget_rollover
 
-    def _write_period(self, unit: Unit, row: Key | Principal) -> None:
-        queries.begin_period(unit.connection, row, spend=row.spend, reset_at=row.budget_reset_at)
+
+def _recorded(unit: Unit, before: Key | Principal, after: Key | Principal) -> Reset:
+    """Record that a budget began a new period, and return what is told of it."""
+    word = "key" if isinstance(before, Key) else WORD[type(before)]
+    unit.record("budget_reset", word, before.id, before=row_of(before), after=row_of(after))
+    return Reset(
+        object_type=word,
+        object_id=before.id,
+        previous_spend=before.spend,
+        spend=after.spend,
+        budget_reset_at=after.budget_reset_at,
+    )
 
 
 def _anchored(begun: Sequence[Reset], heads: Sequence[Head]) -> list[Reset]:

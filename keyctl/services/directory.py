@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection
@@ -38,6 +39,7 @@ from keyctl.services.owners import (
     require,
     with_period,
 )
+from keyctl.services.periods import begin_periods, time_anew
 from keyctl.services.tiers import require_tier
 from keyctl.services.transaction import Unit, anchor, row_of
 from keyctl.services.workspace import Workspace
@@ -98,7 +100,9 @@ class DirectoryService:
         ) as unit:
             caller = unit.caller
             _check_organization(unit.connection, values)
-            before = require(unit.connection, kind, object_id, lock=True)
+            rollover = self.workspace.settings.budget_rollover
+            found = require(unit.connection, kind, object_id, lock=True)
+            (before,) = begin_periods(unit, [found], rollover=rollover)
             _check_tier(unit.connection, values)
             left = []
             if isinstance(before, User) and is_lower(values.get("role"), before.role):
@@ -114,6 +118,7 @@ class DirectoryService:
             unit.record(
                 f"{word}_updated", word, object_id, before=row_of(before), after=row_of(after)
             )
+            time_anew(unit, before, after)
             if isinstance(before, Team) and isinstance(after, Team):
                 self._follow(unit, before, after)
             if "max_budget" in values:
@@ -231,7 +236,7 @@ class DirectoryService:
             standing = standing_of(connection, caller, record, now=now)
             view = {**_shown(caller, record, members), **standing}
             if kind is Team:
-                view["members_with_roles"] = _members_with_limits(connection, object_id)
+                view["members_with_roles"] = _members_with_limits(connection, object_id, now)
             elif kind is User:
                 view |= _memberships(connection, object_id)
         return view
@@ -271,7 +276,9 @@ def _require_unused(connection: Connection, kind: type[Principal], object_id: st
         )
 
 
-def _members_with_limits(connection: Connection, team_id: str) -> list[dict[str, Any]]:
+def _members_with_limits(
+    connection: Connection, team_id: str, now: datetime
+) -> list[dict[str, Any]]:
     """Return the members of a team, and of those who are limited there what they may and did spend."""
     members = directory.team_members_of(connection, team_id)
     purses = {member.user_id: member_purse(team_id, member.user_id) for member in members}
@@ -279,7 +286,7 @@ def _members_with_limits(connection: Connection, team_id: str) -> list[dict[str,
     shown = []
     for member in members:
         meter = meters.get(purses[member.user_id])
-        view = views.member_view(member, spend=meter.spend if meter else 0)
+        view = views.member_view(member, spend=meter.spent_at(now) if meter else 0)
         is_limited = any(view[name] is not None for name in views.MEMBER_LIMITS)
         shown.append(view if is_limited else {"user_id": member.user_id, "role": member.role})
     return shown

@@ -18,6 +18,7 @@ from keyctl.services import denials
 from keyctl.services.callers import check_route
 from keyctl.services.leaving import What, settle
 from keyctl.services.owners import COMMAND, WORD, P, require, require_administrator
+from keyctl.services.periods import time_anew
 from keyctl.services.tiers import require_tier
 from keyctl.services.transaction import Unit, anchor, told_columns, writing
 from keyctl.services.workspace import Workspace
@@ -144,7 +145,7 @@ class MemberService:
                 write_change(unit, before, after)
             purse = member_purse(team_id, user_id)
             meters, _ = queries.find_meters(unit.connection, [purse])
-        spend = meters[purse].spend if purse in meters else 0
+        spend = meters[purse].spent_at(unit.now) if purse in meters else 0
         warnings = []
         if after.max_budget is not None and spend >= after.max_budget:
             warnings.append(
@@ -238,6 +239,7 @@ def write_change(unit: Unit, before: Member, after: Member) -> None:
     unit.record(
         "team_member_updated", "team", after.team_id, before=_row(before), after=_row(after)
     )
+    time_anew(unit, before, after)
 
 
 def _check(membership: _Membership, role: str | None) -> None:

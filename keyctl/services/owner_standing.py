@@ -8,6 +8,7 @@ from sqlalchemy import Connection
 from keyctl import money, purses, views
 from keyctl.db import queries
 from keyctl.db.queries import standing
+from keyctl.db.queries.tiers import find_tier
 from keyctl.policy.facts import Caller
 from keyctl.records import Organization, Principal, Team, User
 from keyctl.services.keys.effective import left_of
@@ -26,8 +27,8 @@ def standing_of(
 ) -> dict[str, Any]:
     """Return what is left of the budget in dollars, and the dearest of the keys that the caller may see.
 
-    Of a team and an organization also what is left of windows, of budgets of single models, and of the
-    tokens of a day.
+    Also what is left of windows, of budgets of single models, of the tokens of a day, and of a user's
+    budget tier.
     """
     dearest, count, spent = standing.spend_by_key(
         connection,
@@ -36,9 +37,9 @@ def standing_of(
         value=record.id,
         limit=_DEAREST,
     )
-    left = None if record.max_budget is None else max(0, record.max_budget - record.spend)
+    own = purses.own_budget(record)
     return {
-        "left": None if left is None else money.dollars(left),
+        "left": None if own is None else left_of(own, now)["left"],
         **_metered(connection, record, now),
         "keys": {
             "count": count,
@@ -51,8 +52,11 @@ def standing_of(
 
 
 def _metered(connection: Connection, record: Principal, now: datetime) -> dict[str, Any]:
-    if not isinstance(record, Team | Organization):
+    if not isinstance(record, Team | User | Organization):
         return {}
-    found = list(purses.metered(record, {}))
+    tier = None
+    if isinstance(record, User) and record.budget_id is not None:
+        tier = find_tier(connection, record.budget_id)
+    found = list(purses.metered(record, {} if tier is None else {tier.id: tier}))
     meters, _ = queries.find_meters(connection, [budget.name for budget in found])
     return {"budgets": [left_of(purses.spent(budget, meters), now) for budget in found]}

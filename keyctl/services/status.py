@@ -1,14 +1,20 @@
 """Tell how everything stands in one answer: keys, what is due, what ends, what failed, what is spent."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
+from itertools import islice
 from typing import Any, Final
+
+from sqlalchemy import Connection
 
 from keyctl import lifecycle, money
 from keyctl.db import queries
 from keyctl.db.queries import audit, standing
 from keyctl.db.queries.events import Conditions
+from keyctl.db.queries.metered import metered
 from keyctl.db.schema import HEAD
+from keyctl.purses import OWN
 from keyctl.services.callers import require_overseer
 from keyctl.services.repair import CheckService
 from keyctl.services.transaction import anchor
@@ -56,17 +62,32 @@ class StatusService:
                 "ending_within_7d": ending,
                 "budgets": {
                     "reset_due": queries.count_budgets_due(connection, now=now),
-                    "nearly_spent": [
-                        {
-                            **budget,
-                            "spend": money.dollars(budget["spend"]),
-                            "max_budget": money.dollars(budget["max_budget"]),
-                        }
-                        for budget in standing.budgets_nearly_spent(
-                            connection, percent=NEARLY_SPENT, limit=_SHOWN
-                        )
-                    ],
+                    "nearly_spent": list(islice(_nearly_spent(connection, now), _SHOWN)),
                 },
                 "outbox": standing.outbox_standing(connection),
                 "audit": anchor(audit.find_head(connection)),
             }
+
+
+def _nearly_spent(connection: Connection, now: datetime) -> Iterator[dict[str, Any]]:
+    """Yield budgets that are nearly spent: those of the owners' own rows, then those with a meter."""
+    for row in standing.budgets_nearly_spent(
+        connection, now=now, percent=NEARLY_SPENT, limit=_SHOWN
+    ):
+        yield _view(row["object_type"], row["object_id"], OWN, row["spend"], row["max_budget"])
+    for item in metered(connection, now=now):
+        budget = item.budget
+        if budget.spend * 100 >= budget.limit * NEARLY_SPENT:
+            yield _view(
+                item.object_type, item.object_id, budget.name.meter, budget.spend, budget.limit
+            )
+
+
+def _view(object_type: str, object_id: str, budget: str, spend: int, limit: int) -> dict[str, Any]:
+    return {
+        "object_type": object_type,
+        "object_id": object_id,
+        "budget": budget,
+        "spend": money.dollars(spend),
+        "max_budget": money.dollars(limit),
+    }

@@ -13,6 +13,7 @@ from keyctl.db.queries import tiers
 from keyctl.errors import BudgetNotFoundError, ObjectInUseError, ObjectTakenError
 from keyctl.records import Tier
 from keyctl.services.callers import administering
+from keyctl.services.periods import time_tier_anew
 from keyctl.services.transaction import Unit, anchor, row_of
 from keyctl.services.workspace import Workspace
 
@@ -64,6 +65,7 @@ class TierService:
             unit.record(
                 "budget_updated", "budget", tier_id, before=row_of(before), after=row_of(after)
             )
+            time_tier_anew(unit, before, after)
         return _answer(after, unit)
 
     def delete(self, tier_id: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from keyctl.db.queries import audit
 from keyctl.db.queries.audit import Event, Head
 from keyctl.packed import Packed
 from keyctl.policy.facts import Caller
+from keyctl.purses import PurseName, Terms
 from keyctl.records import Key, Record, Secret
 from keyctl.services import access_groups, acting, outbox
 from keyctl.services.workspace import Workspace
@@ -26,7 +27,8 @@ _MONEY: Final = ("max_budget", "soft_budget", "spend")
 class Unit:
     """What a service method writes with: a connection, the time, and a list of events.
 
-    `heads` tells, after the block, where each event is in the chain.
+    `heads` tells, after the block, where each event is in the chain.  `timed_anew` are budgets with
+    a meter whose period gets another length; it is written last, because gateways lock meters last.
     """
 
     connection: Connection
@@ -34,6 +36,7 @@ class Unit:
     caller: Caller
     events: Packed[Event] = field(default_factory=Packed)
     heads: Sequence[Head] = ()
+    timed_anew: dict[PurseName, Terms | None] = field(default_factory=dict)
 
     def record(
         self,
@@ -88,6 +91,8 @@ def writing(workspace: Workspace, *, to_finish: bool = False) -> Iterator[Unit]:
         unit = Unit(connection, now, caller)
         posted: list[str] = []
         yield unit
+        if unit.timed_anew:
+            _time_anew(unit, rollover=workspace.settings.budget_rollover)
         # Last, and skipping locked rows: so it can wait for nobody and nobody for it.
         if not database.is_swept:
             for key in queries.pending_keys(connection, dead_at=unit.now, limit=_SWEEP):
@@ -116,6 +121,12 @@ def _write_groups(workspace: Workspace) -> None:
         if unit.events:
             audit.append(connection, unit.events, at=unit.now)
     database.has_groups = True
+
+
+def _time_anew(unit: Unit, *, rollover: bool) -> None:
+    known, _ = queries.find_meters(unit.connection, unit.timed_anew)
+    terms = {name: unit.timed_anew[name] for name in known}
+    queries.lock_purses(unit.connection, terms, now=unit.now, rollover=rollover)
 
 
 def _with_secrets(unit: Unit, secrets: Mapping[str, list[dict[str, Any]]]) -> Iterator[Event]:

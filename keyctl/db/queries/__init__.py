@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     )
     from keyctl.db.queries.budgets import (
         add_spend as add_spend,
-        begin_period as begin_period,
         budgets_due as budgets_due,
         count_budgets_due as count_budgets_due,
     )
@@ -111,7 +110,6 @@ if TYPE_CHECKING:
         begin_meter as begin_meter,
         find_meters as find_meters,
         lock_purses as lock_purses,
-        period_after as period_after,
         spend_more as spend_more,
     )
     from keyctl.db.queries.secrets import (
@@ -152,7 +150,6 @@ _MODULES: Final = {
     ),
     "budgets": (
         "add_spend",
-        "begin_period",
         "budgets_due",
         "count_budgets_due",
     ),
@@ -250,7 +247,6 @@ _MODULES: Final = {
         "begin_meter",
         "find_meters",
         "lock_purses",
-        "period_after",
         "spend_more",
     ),
     "secrets": (

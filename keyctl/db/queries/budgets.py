@@ -14,6 +14,7 @@ from sqlalchemy import (
 )
 
 from keyctl.db import rows
+from keyctl.db.queries.metered import count_meters_due
 from keyctl.db.tables import keys, organizations, teams, users
 from keyctl.errors import UnreadableRowError
 from keyctl.records import Key, Organization, Principal, Team, User
@@ -56,23 +57,14 @@ def budgets_due(
 
 
 def count_budgets_due(connection: Connection, *, now: datetime) -> int:
-    """Return how many budgets have a period that is over."""
-    return sum(
+    """Return how many budgets have a period that is over, those with a meter among them."""
+    own = sum(
         connection.execute(
             select(func.count()).select_from(table).where(*_is_over(table, now))
         ).scalar_one()
         for table in _BUDGETS.values()
     )
-
-
-def begin_period(
-    connection: Connection, record: Key | Principal, *, spend: int, reset_at: datetime | None
-) -> None:
-    """Set spend and the next reset of a budget that is locked."""
-    table = _BUDGETS[type(record)]
-    connection.execute(
-        update(table).where(table.c.id == record.id).values(spend=spend, budget_reset_at=reset_at)
-    )
+    return own + count_meters_due(connection, now=now)
 
 
 def add_spend(connection: Connection, record: Key | Principal, amount: int) -> None:

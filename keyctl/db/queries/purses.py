@@ -13,6 +13,7 @@ from sqlalchemy import (
     bindparam,
     case,
     insert,
+    or_,
     select,
     text,
     update,
@@ -32,10 +33,11 @@ _OWNERS: Final[Mapping[str, Table]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Balance:
-    """What a locked budget allows, and what is spent of it in the period that is now."""
+    """What a locked budget allows, what is spent of it in the period that is now, and when that ends."""
 
     limit: int | None
     spend: int
+    end: datetime | None
 
 
 def begin_meter(
@@ -62,7 +64,7 @@ def lock_purses(
 ) -> dict[PurseName, Balance]:
     """Lock these budgets and return what they hold; those whose owner is gone are left out.
 
-    A period that is over begins anew here: by a compare-and-set on its end.
+    A period that is over begins anew here: by a compare-and-set on its end, which is still over.
     """
     found: dict[PurseName, Balance] = {}
     own = sorted(name for name in purses if not name.meter)
@@ -135,19 +137,14 @@ def _lock_owners(
 ) -> Iterator[tuple[PurseName, Balance]]:
     ids = [name.object_id for name in names]
     for row in connection.execute(_LOCK[table.name], {"ids": ids}).all():
-        balance = Balance(limit=row.max_budget, spend=row.spend)
-        following = period_after(
-            row.budget_duration,
-            anchor=row.budget_anchor_at or row.created_at,
-            end=row.budget_reset_at,
-            now=now,
-        )
-        if following is not None:
-            balance = _begun(balance, rollover)
+        balance = Balance(limit=row.max_budget, spend=row.spend, end=row.budget_reset_at)
+        if _is_over(row.budget_duration, row.budget_reset_at, now):
+            anchor = row.budget_anchor_at or row.created_at
+            balance = _begun(balance, rollover, _next(row.budget_duration, anchor, now))
             connection.execute(
                 update(table)
-                .where(table.c.id == row.id, _same(table, row.budget_reset_at))
-                .values(spend=balance.spend, budget_reset_at=following)
+                .where(table.c.id == row.id, _ended(table, now))
+                .values(spend=balance.spend, budget_reset_at=balance.end)
             )
         yield PurseName(table.name, row.id), balance
 
@@ -171,51 +168,49 @@ def _lock_meters(
         given = terms[name]
         if given is None:  # who charges it by name only knows no more than the meter does
             given = Terms(limit=None, period=row.budget_duration, anchor=row.budget_anchor_at)
-        balance = Balance(limit=given.limit, spend=row.spend)
         end = row.budget_reset_at
-        if given.period != row.budget_duration:
-            end = _next(given, now)  # set for the first time, or to another length
-        elif (
-            following := period_after(given.period, anchor=given.anchor, end=end, now=now)
-        ) is not None:
-            end, balance = following, _begun(balance, rollover)
-        if (given.period, end) != (row.budget_duration, row.budget_reset_at):
+        balance = Balance(limit=given.limit, spend=row.spend, end=end)
+        is_over = _is_over(row.budget_duration, end, now)
+        # A period that is set for the first time, or to another length, begins with what is spent.
+        if is_over or given.period != row.budget_duration:
+            following = _next(given.period, given.anchor, now)
+            balance = (
+                _begun(balance, rollover, following) if is_over else replace(balance, end=following)
+            )
             connection.execute(
                 update(meters)
-                .where(is_of(meters, name), _same(meters, row.budget_reset_at))
+                .where(
+                    is_of(meters, name),
+                    or_(
+                        meters.c.budget_duration.is_distinct_from(given.period), _ended(meters, now)
+                    ),
+                )
                 .values(
                     spend=balance.spend,
                     budget_duration=given.period,
                     budget_anchor_at=given.anchor,
-                    budget_reset_at=end,
+                    budget_reset_at=balance.end,
                 )
             )
         yield name, balance
 
 
-def period_after(
-    period: str | None, *, anchor: datetime, end: datetime | None, now: datetime
-) -> datetime | None:
-    """Return when a period that begins now will end; None while the current period has not ended."""
-    if period is None or (end is not None and end > now):
-        return None
-    return durations.next_reset(period, anchor=anchor, now=now)
+def _is_over(period: str | None, end: datetime | None, now: datetime) -> bool:
+    return period is not None and (end is None or end <= now)
 
 
-def _next(terms: Terms, now: datetime) -> datetime | None:
-    if terms.period is None:
-        return None
-    return durations.next_reset(terms.period, anchor=terms.anchor, now=now)
+def _next(period: str | None, anchor: datetime, now: datetime) -> datetime | None:
+    return None if period is None else durations.next_reset(period, anchor=anchor, now=now)
 
 
-def _begun(balance: Balance, rollover: bool) -> Balance:
+def _begun(balance: Balance, rollover: bool, end: datetime | None) -> Balance:
     kept = balance.spend - balance.limit if rollover and balance.limit is not None else 0
-    return replace(balance, spend=max(0, kept))
+    return replace(balance, spend=max(0, kept), end=end)
 
 
-def _same(table: Table, end: datetime | None) -> ColumnElement[bool]:
-    column = table.c.budget_reset_at
-    return column.is_(None) if end is None else column == end
+def _ended(table: Table, now: datetime) -> ColumnElement[bool]:
+    """Return the condition that a period is over, as it is compared and set: whoever is second leaves the new one."""
+    return or_(table.c.budget_reset_at.is_(None), table.c.budget_reset_at <= now)
 
 
 def _addition(table: Table) -> Any:

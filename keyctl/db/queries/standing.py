@@ -48,9 +48,12 @@ def keys_ending(
 
 
 def budgets_nearly_spent(
-    connection: Connection, *, percent: int, limit: int
+    connection: Connection, *, now: datetime, percent: int, limit: int
 ) -> list[dict[str, Any]]:
-    """Return whose budgets are spent to *percent* or more, organizations first; money is nano-dollars."""
+    """Return whose budgets are spent to *percent* or more, organizations first; money is nano-dollars.
+
+    A period that is over counts as new.
+    """
     found: list[dict[str, Any]] = []
     for kind, table, own_id in _BUDGETS:
         query = (
@@ -63,6 +66,7 @@ def budgets_nearly_spent(
             .where(
                 table.c.deleted_at.is_(None),
                 table.c.max_budget.is_not(None),
+                or_(table.c.budget_duration.is_(None), table.c.budget_reset_at > now),
                 # Divided first: 19 digits times a hundred do not fit into 64 bits.
                 table.c.spend >= table.c.max_budget // 100 * percent,
             )

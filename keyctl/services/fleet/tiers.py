@@ -13,6 +13,7 @@ from keyctl.errors import NotManagedError
 from keyctl.fleetfile.entries import TierEntry
 from keyctl.records import Tier
 from keyctl.services.fleet.model import Plan, Problem, TierChange, Warned
+from keyctl.services.periods import time_tier_anew
 from keyctl.services.transaction import Unit, row_of
 
 WORD = "budget"
@@ -121,3 +122,4 @@ def write_tiers(unit: Unit, changes: Iterable[TierChange]) -> None:
         tiers.change_tier(unit.connection, after.id, changed)
         action = "budget_deleted" if change.action == "delete" else "budget_updated"
         unit.record(action, WORD, after.id, before=row_of(before), after=row_of(after))
+        time_tier_anew(unit, before, after)

@@ -18,6 +18,7 @@ from keyctl.services.keys.follow import follow_team
 from keyctl.services.keys.update import end_administration, with_blocker
 from keyctl.services.leaving import What
 from keyctl.services.owners import WORD
+from keyctl.services.periods import begin_periods, time_anew
 from keyctl.services.transaction import Unit, archive_many, row_of
 
 _PORTION: Final = 500
@@ -34,7 +35,7 @@ def write(unit: Unit, settings: Settings, plan: Plan, left_keys: What | None) ->
     tiers = [change for change in plan.changes if isinstance(change, TierChange)]
     write_tiers(unit, [change for change in tiers if change.action != "delete"])
     for kind in OWNERS.values():
-        _write_owners(unit, [item for item in owners if type(item.after) is kind])
+        _write_owners(unit, settings, [item for item in owners if type(item.after) is kind])
     keys = [change for change in plan.changes if isinstance(change, KeyChange)]
     left = {key_id for item in plan.lowered for key_id in item.key_ids}
     # All together, so that they are locked in the order of their ids.
@@ -43,7 +44,7 @@ def write(unit: Unit, settings: Settings, plan: Plan, left_keys: What | None) ->
     for some in _current(unit, (change for change in keys if change.action == "delete")):
         ended = [key for _, key in some]
         archive_many(unit, ended, action="key_deleted", reason="described no more")
-    _write_keys(unit, keys)
+    _write_keys(unit, settings, keys)
     for owner in owners:
         if isinstance(owner.before, Team) and isinstance(owner.after, Team):
             follow_team(unit, owner.before, owner.after)
@@ -55,7 +56,7 @@ def write(unit: Unit, settings: Settings, plan: Plan, left_keys: What | None) ->
     write_tiers(unit, [change for change in tiers if change.action == "delete"])
 
 
-def _write_owners(unit: Unit, changes: Iterable[OwnerChange]) -> None:
+def _write_owners(unit: Unit, settings: Settings, changes: Iterable[OwnerChange]) -> None:
     # One that is adopted and changed is written once, as it will be.
     written: set[str] = set()
     for change in changes:
@@ -73,10 +74,12 @@ def _write_owners(unit: Unit, changes: Iterable[OwnerChange]) -> None:
                 if getattr(after, item.name) != getattr(before, item.name)
             }
             if changed.keys() - {"updated_at", "updated_by"}:
+                (before,) = begin_periods(unit, [before], rollover=settings.budget_rollover)
                 directory.change(unit.connection, type(after), after.id, changed)
                 unit.record(
                     f"{word}_updated", word, after.id, before=row_of(before), after=row_of(after)
                 )
+                time_anew(unit, before, after)
         written.add(after.id)
         _write_members(unit, change, type(after))
 
@@ -131,7 +134,7 @@ def _current(unit: Unit, changes: Iterable[KeyChange]) -> Iterator[list[tuple[Ke
         yield [(change, found[change.key_id]) for change in some]
 
 
-def _write_keys(unit: Unit, changes: Sequence[KeyChange]) -> None:
+def _write_keys(unit: Unit, settings: Settings, changes: Sequence[KeyChange]) -> None:
     """Write changed and adopted keys, the ones that set the same columns in one statement."""
     # A key that is adopted and changed has two changes: the second one holds both.
     adopted = {item.key_id: item for item in changes if item.action == "adopt"}
@@ -141,7 +144,8 @@ def _write_keys(unit: Unit, changes: Sequence[KeyChange]) -> None:
     for some in _current(unit, adopted.values() if adopted else updated):
         rows: dict[str, dict[str, Any]] = {}
         written: list[tuple[Key, Key]] = []
-        for change, before in some:
+        begun = begin_periods(unit, [key for _, key in some], rollover=settings.budget_rollover)
+        for (change, _), before in zip(some, begun, strict=True):
             after = replace(change.after(before), updated_at=unit.now, updated_by=unit.caller.actor)
             after = with_blocker(unit.caller, before, after)
             rows[before.id] = {
@@ -150,6 +154,7 @@ def _write_keys(unit: Unit, changes: Sequence[KeyChange]) -> None:
                 if value != getattr(before, name)
             }
             written.append((before, after))
+            time_anew(unit, before, after)
             unit.record("key_updated", "key", before.id, before=row_of(before), after=row_of(after))
         queries.update_keys(unit.connection, rows)
         for before, after in written:

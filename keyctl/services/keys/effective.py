@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 
 from keyctl import lifecycle, money, purses
 from keyctl.db import queries
-from keyctl.purses import Budget
+from keyctl.purses import OWN, Budget
 from keyctl.records import Key, Presented, Secret
 from keyctl.services.verify import budgets_of
 
@@ -80,14 +80,14 @@ def _smallest(found: Presented, name: str) -> dict[str, Any] | None:
 
 def left_of(budget: Budget, now: datetime) -> dict[str, Any]:
     """Return a budget with what is left of it; dollars, or tokens where it counts those."""
-    is_over = budget.period is not None and (budget.end is None or budget.end <= now)
+    is_over = budget.is_over(now=now)
     spend = 0 if is_over else budget.spend
     left = max(0, budget.limit - spend)
     tokens = budget.name.counts_tokens
     return {
         "of": _WORDS[budget.name.table],
         "id": budget.name.object_id,
-        "what": budget.name.meter or "max_budget",
+        "what": budget.name.meter or OWN,
         "model": budget.model,
         "unit": "tokens" if tokens else "dollars",
         "limit": budget.limit if tokens else money.dollars(budget.limit),

@@ -25,6 +25,7 @@ from keyctl.services.issue.takeover import require_alias
 from keyctl.services.keys.find import live_key
 from keyctl.services.keys.judge import judge_patch, read_patch
 from keyctl.services.limit_warnings import warnings_about_limits
+from keyctl.services.periods import begin_periods, time_anew
 from keyctl.services.transaction import Unit, anchor, row_of, writing
 from keyctl.services.workspace import Workspace
 
@@ -62,7 +63,7 @@ class ChangeService:
             ):
                 seen = live_key(unit.connection, given, unit.caller, lock=False)
                 attempt.object_id = seen.id
-                before = _locked(unit, seen, patch)
+                before = self._locked(unit, seen, patch)
                 verdict = judge_patch(
                     unit.connection,
                     replace(self.workspace, caller=unit.caller),
@@ -95,6 +96,14 @@ class ChangeService:
             ],
             "audit": anchor(head),
         }
+
+    def _locked(self, unit: Unit, seen: Key, patch: Mapping[str, Any]) -> Key:
+        """Return a key as it is now, locked behind its owners, those that *patch* names included."""
+        read_patch(seen, patch)  # what is malformed is not looked up
+        around(unit.connection, [seen], patch)
+        key = live_key(unit.connection, seen.id, unit.caller)
+        rollover = self.workspace.settings.budget_rollover
+        return begin_periods(unit, [key], rollover=rollover)[0]
 
     def dry_run(
         self, given: str, patch: Mapping[str, Any], *, overrides: tuple[str, ...] = ()
@@ -169,6 +178,7 @@ def note_change(
             reason=reason,
         )
     unit.record("key_updated", "key", before.id, before=row_of(before), after=row_of(after))
+    time_anew(unit, before, after)
     warnings = [
         f"secret {secret_id} of key {before.id} administers no more; an admin whose key does not end"
         f" gives that back: keyctl update {before.id} --administers {secret_id}"
@@ -178,13 +188,6 @@ def note_change(
         name: value for name, value in after.columns().items() if value != getattr(before, name)
     }
     return {**changed, "updated_at": unit.now}, warnings
-
-
-def _locked(unit: Unit, seen: Key, patch: Mapping[str, Any]) -> Key:
-    """Return a key as it is now, locked behind its owners, those that *patch* names included."""
-    read_patch(seen, patch)  # what is malformed is not looked up
-    around(unit.connection, [seen], patch)
-    return live_key(unit.connection, seen.id, unit.caller)
 
 
 def with_blocker(caller: Caller, before: Key, after: Key) -> Key:

@@ -33,6 +33,7 @@ from keyctl.services.keys.end import BATCH, UNCHANGED, Ended, by_whole_ids, in_b
 from keyctl.services.keys.find import as_live, live_key
 from keyctl.services.keys.judge import is_alike, judge_change, read_patch
 from keyctl.services.keys.update import note_change
+from keyctl.services.periods import begin_periods
 from keyctl.services.transaction import Unit, anchor, writing
 from keyctl.services.workspace import Workspace
 
@@ -124,12 +125,13 @@ class ManyChangesService:
                 known = [key for key in keys if isinstance(key, Key)]
                 # Owners before keys, in keyctl's order of locks.
                 roster = around(unit.connection, known, patch)
-                locked = {
-                    key.id: key
-                    for key in queries.find_keys(
-                        unit.connection, sorted(key.id for key in known), lock=True
-                    )
-                }
+                ids = sorted(key.id for key in known)
+                fresh_keys = begin_periods(
+                    unit,
+                    queries.find_keys(unit.connection, ids, lock=True),
+                    rollover=self.workspace.settings.budget_rollover,
+                )
+                locked = {key.id: key for key in fresh_keys}
                 ledger = RunningSums(now=unit.now, but=locked)
                 rows: dict[str, dict[str, Any]] = {}
                 for item, key in zip(given, keys, strict=True):
