@@ -11,7 +11,7 @@ from keyctl.db.queries.audit import Head
 from keyctl.db.queries.metered import meters_due
 from keyctl.db.schema import RESERVABLE
 from keyctl.errors import InvalidMoneyError, KeyNotFoundError, UnreadableRowError, UsageError
-from keyctl.purses import OWN
+from keyctl.purses import OWN, PurseName
 from keyctl.records import Key, Principal
 from keyctl.services.callers import administering, require_admin, require_overseer
 from keyctl.services.keys.find import find, live_key, may_see
@@ -54,8 +54,12 @@ class BudgetService:
         require_admin(self.workspace, "reset budgets", "budget_reset_denied", "budget")
         while chunk := self._chunk():
             yield from (item for item in chunk if isinstance(item, Reset))
-        while metered := self._metered_chunk():
-            yield from metered
+        last: PurseName | None = None
+        while True:
+            begun, last = self._metered_chunk(last)
+            yield from begun
+            if last is None:
+                break
         self._settle_the_gone()
 
     def _settle_the_gone(self) -> None:
@@ -183,17 +187,17 @@ class BudgetService:
         passed_over.extend(spoiled)
         return [*spoiled, *_anchored(begun, unit.heads)]
 
-    def _metered_chunk(self) -> list[Reset]:
-        """Begin the next period of some budgets that have a meter."""
+    def _metered_chunk(self, after: PurseName | None) -> tuple[list[Reset], PurseName | None]:
+        """Begin the next period of some budgets that have a meter, and return the last one's name."""
         with administering(
             self.workspace, "reset budgets", "budget_reset_denied", "budget"
         ) as unit:
-            due = meters_due(unit.connection, now=unit.now, limit=_CHUNK)
+            due = meters_due(unit.connection, now=unit.now, after=after, limit=_CHUNK)
             names = {item.name: item.terms for item in due}
             begun = queries.lock_purses(
                 unit.connection, names, now=unit.now, rollover=self._rollover
             )
-        return [
+        resets = [
             Reset(
                 object_type=item.object_type,
                 object_id=item.name.object_id,
@@ -204,6 +208,7 @@ class BudgetService:
             )
             for item in due
         ]
+        return resets, due[-1].name if due else None
 
     @property
     def _rollover(self) -> bool:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Row, Table, and_, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, Table, and_, func, or_, select, tuple_
 
 from keyctl import purses
 from keyctl.db import rows
@@ -78,11 +78,17 @@ def metered(connection: Connection, *, now: datetime) -> Iterator[Metered]:
             )
 
 
-def meters_due(connection: Connection, *, now: datetime, limit: int) -> list[DueMeter]:
-    """Return meters of budgets in dollars whose period is over, locked; what another run has is passed over."""
+def meters_due(
+    connection: Connection, *, now: datetime, after: PurseName | None, limit: int
+) -> list[DueMeter]:
+    """Return meters of budgets in dollars whose period is over, locked, by their names from *after* on.
+
+    What another run has is passed over.
+    """
+    named = tuple_(*meters.primary_key.columns)
     query = (
         select(meters)
-        .where(*_is_due(now))
+        .where(*_is_due(now), *(() if after is None else (named > tuple(after),)))
         .order_by(*meters.primary_key.columns)
         .limit(limit)
         .with_for_update(skip_locked=True)

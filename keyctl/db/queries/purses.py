@@ -1,13 +1,12 @@
 """Lock budgets, begin their periods that are over, and charge them."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import groupby
 from typing import Any, Final
 
 from sqlalchemy import (
-    ColumnElement,
     Connection,
     Table,
     bindparam,
@@ -20,7 +19,7 @@ from sqlalchemy import (
 )
 
 from keyctl import durations
-from keyctl.db.queries.purse_rows import among, columns_of, in_chunks, is_of
+from keyctl.db.queries.purse_rows import among, columns_of, in_chunks
 from keyctl.db.tables import keys, meters, organizations, recorders, teams, users
 from keyctl.money import MAX_NANO
 from keyctl.purses import Meter, PurseName, Terms
@@ -64,7 +63,7 @@ def lock_purses(
 ) -> dict[PurseName, Balance]:
     """Lock these budgets and return what they hold; those whose owner is gone are left out.
 
-    A period that is over begins anew here: by a compare-and-set on its end, which is still over.
+    A period that is over begins anew here: by a compare-and-set on its end.
     """
     found: dict[PurseName, Balance] = {}
     own = sorted(name for name in purses if not name.meter)
@@ -134,19 +133,22 @@ def spend_more(connection: Connection, amounts: Mapping[PurseName, int]) -> None
 
 def _lock_owners(
     connection: Connection, table: Table, names: Sequence[PurseName], now: datetime, rollover: bool
-) -> Iterator[tuple[PurseName, Balance]]:
+) -> dict[PurseName, Balance]:
     ids = [name.object_id for name in names]
+    found: dict[PurseName, Balance] = {}
+    begun: list[dict[str, Any]] = []
     for row in connection.execute(_LOCK[table.name], {"ids": ids}).all():
         balance = Balance(limit=row.max_budget, spend=row.spend, end=row.budget_reset_at)
         if _is_over(row.budget_duration, row.budget_reset_at, now):
             anchor = row.budget_anchor_at or row.created_at
             balance = _begun(balance, rollover, _next(row.budget_duration, anchor, now))
-            connection.execute(
-                update(table)
-                .where(table.c.id == row.id, _ended(table, now))
-                .values(spend=balance.spend, budget_reset_at=balance.end)
+            begun.append(
+                {"row_id": row.id, "now": now, "kept": balance.spend, "following": balance.end}
             )
-        yield PurseName(table.name, row.id), balance
+        found[PurseName(table.name, row.id)] = balance
+    if begun:
+        connection.execute(_BEGIN[table.name], begun)
+    return found
 
 
 def _lock_meters(
@@ -155,7 +157,7 @@ def _lock_meters(
     terms: Mapping[PurseName, Terms | None],
     now: datetime,
     rollover: bool,
-) -> Iterator[tuple[PurseName, Balance]]:
+) -> dict[PurseName, Balance]:
     asked = {"purses": list(map(tuple, names))}
     rows = connection.execute(_LOCK_METERS, asked).all()
     if len(rows) < len(names):
@@ -163,6 +165,8 @@ def _lock_meters(
         fresh = [{**columns_of(name), "anchor": now} for name in names if name not in there]
         connection.execute(_NEW_METER, fresh)
         rows = connection.execute(_LOCK_METERS, asked).all()
+    found: dict[PurseName, Balance] = {}
+    begun: list[dict[str, Any]] = []
     for row in rows:
         name = PurseName(row.object_table, row.object_id, row.meter)
         given = terms[name]
@@ -177,22 +181,22 @@ def _lock_meters(
             balance = (
                 _begun(balance, rollover, following) if is_over else replace(balance, end=following)
             )
-            connection.execute(
-                update(meters)
-                .where(
-                    is_of(meters, name),
-                    or_(
-                        meters.c.budget_duration.is_distinct_from(given.period), _ended(meters, now)
-                    ),
-                )
-                .values(
-                    spend=balance.spend,
-                    budget_duration=given.period,
-                    budget_anchor_at=given.anchor,
-                    budget_reset_at=balance.end,
-                )
+            begun.append(
+                {
+                    "row_table": name.table,
+                    "row_id": name.object_id,
+                    "row_meter": name.meter,
+                    "now": now,
+                    "kept": balance.spend,
+                    "following": following,
+                    "period": given.period,
+                    "anchor": given.anchor,
+                }
             )
-        yield name, balance
+        found[name] = balance
+    if begun:
+        connection.execute(_BEGIN_METERED, begun)
+    return found
 
 
 def _is_over(period: str | None, end: datetime | None, now: datetime) -> bool:
@@ -208,9 +212,23 @@ def _begun(balance: Balance, rollover: bool, end: datetime | None) -> Balance:
     return replace(balance, spend=max(0, kept), end=end)
 
 
-def _ended(table: Table, now: datetime) -> ColumnElement[bool]:
-    """Return the condition that a period is over, as it is compared and set: whoever is second leaves the new one."""
-    return or_(table.c.budget_reset_at.is_(None), table.c.budget_reset_at <= now)
+def _beginning(table: Table) -> Any:
+    """Return the statement that begins a period, where the old one is still over: whoever is second leaves the new one."""
+    column = table.c.budget_reset_at
+    ended = or_(column.is_(None), column <= bindparam("now", type_=column.type))
+    values = {
+        "spend": bindparam("kept", type_=table.c.spend.type),
+        "budget_reset_at": bindparam("following", type_=column.type),
+    }
+    if table is not meters:
+        return update(table).where(table.c.id == bindparam("row_id"), ended).values(values)
+    period = bindparam("period", type_=meters.c.budget_duration.type)
+    anchor = bindparam("anchor", type_=meters.c.budget_anchor_at.type)
+    return (
+        update(meters)
+        .where(_IS_OF_ROW, or_(meters.c.budget_duration.is_distinct_from(period), ended))
+        .values({**values, "budget_duration": period, "budget_anchor_at": anchor})
+    )
 
 
 def _addition(table: Table) -> Any:
@@ -251,11 +269,14 @@ _ADD: Final = {
     name: _addition(table).where(table.c.id == bindparam("row_id"))
     for name, table in _OWNERS.items()
 }
-_ADD_METERED: Final = _addition(meters).where(
-    meters.c.object_table == bindparam("row_table"),
-    meters.c.object_id == bindparam("row_id"),
-    meters.c.meter == bindparam("row_meter"),
+_IS_OF_ROW: Final = (
+    (meters.c.object_table == bindparam("row_table"))
+    & (meters.c.object_id == bindparam("row_id"))
+    & (meters.c.meter == bindparam("row_meter"))
 )
+_ADD_METERED: Final = _addition(meters).where(_IS_OF_ROW)
+_BEGIN: Final = {name: _beginning(table) for name, table in _OWNERS.items()}
+_BEGIN_METERED: Final = _beginning(meters)
 # Two processes may meet a meter for the first time at once.
 _NEW_METER: Final = text(
     "INSERT INTO meters (object_table, object_id, meter, spend, budget_anchor_at)"
