@@ -17,8 +17,8 @@ _WITH_MODELS: Final = (Key, Team, Organization)
 def begin_periods(unit: Unit, records: Sequence[R], *, rollover: bool) -> list[R]:
     """Return records, which are locked, each in the period of its budget that is now.
 
-    Before they are changed: another length would hide that the old period is over, and what was
-    spent in that would count in the new one.
+    Call it before a change.  A change to another length would hide that the old period is over, and
+    what was spent in the old one would count in the new one.
     """
     due = {purses.own_purse(record): None for record in records if _is_over(record, unit)}
     if not due:
@@ -34,11 +34,11 @@ def begin_periods(unit: Unit, records: Sequence[R], *, rollover: bool) -> list[R
 
 
 def time_anew(unit: Unit, before: R | Member, after: R | Member) -> None:
-    """Let the meters of budgets whose period changes have the new one, at the end of the transaction.
+    """Give the new period to the meters of budgets whose period changes, at the end of the transaction.
 
-    Only a charge would do that else, and a budget that is spent is not charged.
+    Without this the next charge would do it, but a budget that is spent gets no charge.
     """
-    # Compared first, for who changes thousands: the other meters have their period in their name.
+    # Compared first, because many keys are changed at once: other meters have the period in their name.
     if isinstance(before, Member) and isinstance(after, Member):
         is_alike = before.budget_duration == after.budget_duration
     elif isinstance(before, _WITH_MODELS) and isinstance(after, _WITH_MODELS):
@@ -58,7 +58,7 @@ def time_anew(unit: Unit, before: R | Member, after: R | Member) -> None:
 
 
 def time_tier_anew(unit: Unit, before: Tier, after: Tier) -> None:
-    """Do the same for the meters of everybody who names a tier."""
+    """Do what `time_anew` does for the meters of everybody who names a tier."""
     try:
         was = {budget.name.meter: budget.period for budget in purses.of_tier(before)}
         now = {budget.name.meter: budget for budget in purses.of_tier(after)}
