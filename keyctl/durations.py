@@ -15,6 +15,7 @@ from keyctl.errors import InvalidDurationError
 ACCEPTED: Final = "a positive whole number and one of s m h d w mo, such as 30d or 12h"
 ACCEPTED_PERIOD: Final = f"{ACCEPTED}; or hourly, daily, weekly, monthly"
 WORDS: Final = ("hourly", "daily", "weekly", "monthly")
+_NOUNS: Final = dict(zip(WORDS, ("hour", "day", "week", "month"), strict=True))
 
 _SHAPE = re.compile(r"([1-9][0-9]{0,9})(s|m|h|d|w|mo)")
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
@@ -103,6 +104,11 @@ def parse_period(text: str) -> None:
         raise InvalidDurationError(
             error.message.replace("a duration", "a budget period"), hint=f"give {ACCEPTED_PERIOD}"
         ) from None
+
+
+def per(period: str | None) -> str:
+    """Return what follows an amount of a budget with this *period*: `` per 30d``, `` per day``."""
+    return "" if period is None else f" per {_NOUNS.get(period, period)}"
 
 
 def period_length(text: str) -> Duration:

@@ -133,3 +133,20 @@ def test_the_calendar_has_an_end() -> None:
     """A duration past the year 9999 is an error of its own, not a crash."""
     with pytest.raises(InvalidDurationError, match="past the end of the calendar"):
         durations.parse_duration("1200mo").after(datetime(9990, 1, 1, tzinfo=UTC))
+
+
+@pytest.mark.parametrize(
+    ("period", "said"),
+    [
+        (None, "$5"),
+        ("30d", "$5 per 30d"),
+        ("1mo", "$5 per 1mo"),
+        ("hourly", "$5 per hour"),
+        ("daily", "$5 per day"),
+        ("weekly", "$5 per week"),
+        ("monthly", "$5 per month"),
+    ],
+)
+def test_a_period_is_said_after_its_amount(period: str | None, said: str) -> None:
+    """A word of the calendar as its noun, a length as it was given."""
+    assert f"$5{durations.per(period)}" == said

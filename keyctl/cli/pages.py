@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from keyctl import durations
 from keyctl.cli import screen
 from keyctl.cli.console import Console, one_line
 
@@ -46,8 +47,7 @@ def left(item: dict[str, Any]) -> str:
     else:
         amount = f"{screen.money(item['left'])} of {screen.money(item['limit'])}"
     what = "" if item["what"] == "max_budget" else f", {item['what']}"
-    period = f" per {item['period']}" if item["period"] else ""
-    return f"{amount}{period} ({owner(item)}{what})"
+    return f"{amount}{durations.per(item['period'])} ({owner(item)}{what})"
 
 
 def owner(item: dict[str, Any]) -> str:

@@ -37,7 +37,7 @@ class Allowance:
     def shown(self) -> Any:
         """Return the budget as a person reads it; one without a period is a number of dollars."""
         amount = money.dollars(self.amount)
-        return amount if self.period is None else f"${amount} per {self.period}"
+        return amount if self.period is None else f"${amount}{durations.per(self.period)}"
 
 
 def budgets_of(key: Key) -> list[Allowance]:

@@ -159,4 +159,4 @@ class TestTokensAndOrganizations:
             item["what"]: (item["of"], item["left"], item["unit"]) for item in of_key
         } == of_both
         page = cli("org", "info", "acme", check=True).stdout
-        assert "400 of 500 tokens per daily (of organization acme, tokens:daily)" in page
+        assert "400 of 500 tokens per day (of organization acme, tokens:daily)" in page
