@@ -25,6 +25,9 @@ _OPTIONS: Final[tuple[tuple[str, str, str], ...]] = (
         "All keys unused for 90d, or since a date; 3m is minutes, 3mo months.",
     ),
 )
+OVER_BUDGET: Final = (
+    "keys with a spent budget of their own: also a window, a model's or a tier's; not an owner's."
+)
 # `update` sets these: there the options that choose by them are called --with-….
 _SET: Final = frozenset({"alias", "tag", "model"})
 
@@ -35,7 +38,7 @@ def options(*, sets: bool) -> list[inspect.Parameter]:
         _parameter(name, f"--with-{flag}" if sets and name in _SET else f"--{flag}", words)
         for name, flag, words in _OPTIONS
     ]
-    spent = typer.Option("--over-budget", help="All keys that have spent their budget.")
+    spent = typer.Option("--over-budget", help=f"All {OVER_BUDGET}")
     return [
         *found,
         inspect.Parameter(

@@ -8,6 +8,7 @@ import typer
 
 from keyctl.cli import inputs
 from keyctl.cli.choices import require_one_of
+from keyctl.cli.choosing import OVER_BUDGET
 from keyctl.cli.command import command
 from keyctl.cli.listing import Page, fields_of, show_list
 from keyctl.cli.session import Session
@@ -111,7 +112,7 @@ def add_to(app: typer.Typer) -> None:
             str | None, typer.Option("--state", help="active|blocked|expired|pending|deleted.")
         ] = None,
         over_budget: Annotated[
-            bool, typer.Option("--over-budget", help="Only keys that have spent their budget.")
+            bool, typer.Option("--over-budget", help=f"Only {OVER_BUDGET}")
         ] = False,
         expires_before: Annotated[
             str | None,

@@ -7,6 +7,8 @@ import pytest
 from harness import Cli
 from inside import Inside
 
+from keyctl.gateway import Verifier
+
 pytestmark = pytest.mark.in_process
 
 
@@ -55,6 +57,48 @@ class TestFilters:
         }
 
         assert found == wanted
+
+    def test_spent_budgets_are_those_that_refuse_the_key(self, world: Inside, cli: Cli) -> None:
+        """Also of a window, a model, a tier or a day's tokens; not of a period that is over, nor an owner's."""
+        world("budget", "create", "small", "--max-budget", "1", check=True)
+        day = {"max_budget": 1, "budget_duration": "1d"}
+        bodies: dict[str, dict[str, object]] = {
+            "window": {"budget_limits": [day]},
+            "window-over": {"budget_limits": [day]},
+            "window-left": {"budget_limits": [{**day, "max_budget": 1.000000001}]},
+            "window-of-nothing": {"budget_limits": [{**day, "max_budget": 0}]},
+            "model": {"model_max_budget": {"o1": {"budget_limit": 1}}},
+            "other-model": {"model_max_budget": {"o3": {"budget_limit": 1}}},
+            "tier": {"budget_id": "small"},
+            "tokens": {"tpd_limit": 10},
+            "own": day,
+            "own-over": day,
+            "of-team": {"team_id": "data"},
+            "deleted": {"budget_limits": [day]},
+        }
+        with Verifier(str(cli.database_url)) as verifier:
+            for alias, body in bodies.items():
+                made = world(
+                    *("generate", "--alias", alias, "--request", "-"),
+                    input=json.dumps(body).encode(),
+                    check=True,
+                )
+                verifier.verify(made.stdout.strip(), model="o1").record(1, tokens=10)
+        world("team", "update", "data", "--max-budget", "1", check=True)
+        past = "budget_reset_at = '2026-01-01 00:00:00+00:00'"
+        cli.execute(f"UPDATE keys SET {past} WHERE key_alias = 'own-over'")
+        window = "(SELECT id FROM keys WHERE key_alias = 'window-over')"
+        cli.execute(f"UPDATE meters SET {past} WHERE object_id = {window}")
+        cli.execute("UPDATE keys SET model_max_budget = '{' WHERE key_alias = 'other-model'")
+        world("delete", "deleted", check=True)
+
+        listed = world("list", "--over-budget", "-o", "json", check=True).json["keys"]
+        blocked = world("block", "--over-budget", "--yes", "-o", "json", check=True).json
+
+        assert {key["key_alias"] for key in listed} == {
+            *("window", "window-of-nothing", "model", "tier", "tokens", "own")
+        }
+        assert len(blocked["results"]) == 6
 
     @pytest.mark.parametrize(
         ("arguments", "status", "hint"),

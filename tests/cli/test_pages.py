@@ -1,6 +1,7 @@
 """Pages for one thing: how everything stands, and what a key may do in effect."""
 
 import pytest
+from harness import Cli
 from inside import Inside
 
 
@@ -28,6 +29,17 @@ class TestStatus:
         assert (nearly["object_type"], nearly["spend"], nearly["max_budget"]) == ("key", 4, 5)
         assert (found["unfinished"], found["outbox"]) == (0, [])
         assert found["audit"]["seq"] == inside("audit", "head", "-o", "json").json["seq"]
+
+    def test_takes_a_period_that_is_over_for_new(self, inside: Inside, cli: Cli) -> None:
+        """Also when no cron has written it down."""
+        inside(
+            *("generate", "--alias", "dear", "--max-budget", "5", "--budget-duration", "1d"),
+            check=True,
+        )
+        inside("spend", "dear", "--add", "5", check=True)
+        cli.execute("UPDATE keys SET budget_reset_at = '2026-01-01 00:00:00+00:00'")
+
+        assert inside("status", "-o", "json", check=True).json["budgets"]["nearly_spent"] == []
 
     @pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
     def test_names_the_command_to_look_closer(self, inside: Inside) -> None:

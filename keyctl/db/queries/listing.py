@@ -23,7 +23,7 @@ from sqlalchemy.exc import DBAPIError
 from keyctl import jsontext, keystring
 from keyctl.db import rows
 from keyctl.db.failures import is_unreadable
-from keyctl.db.queries.patterns import lists, matches, mentions
+from keyctl.db.queries.patterns import any_of, lists, matches, mentions
 from keyctl.db.queries.standing import state_of
 from keyctl.db.queries.visible import Visible, is_visible
 from keyctl.db.tables import (
@@ -50,6 +50,7 @@ _ALL_KEYS: Final = 0x6B6579736D61
 class KeyFilter:
     """Which keys to list; every condition must hold.  `state` None means all but deleted ones.
 
+    `over_budget` asks for keys that have spent their own budget, or are *past_a_meter*.
     `issued_by` is who took a secret of it that is not revoked, `issued_with` the key that was used.
     """
 
@@ -66,6 +67,7 @@ class KeyFilter:
     tag: str | None = None
     model: str | None = None
     over_budget: bool = False
+    past_a_meter: frozenset[str] = frozenset()
     issued_by: str | None = None
     issued_with: str | None = None
     visible: Visible | None = None
@@ -84,7 +86,7 @@ def list_keys(
     By key and never by offset: a page costs the same wherever it is.  In the place of a row that
     cannot be read stands its error.
     """
-    query = select(keys).where(*_conditions(wanted, now))
+    query = select(keys).where(*_conditions(wanted, now, connection.dialect.name))
     if after is not None:
         query = query.where(tuple_(keys.c.created_at, keys.c.id) < tuple_(*_page_key(after)))
     query = query.order_by(keys.c.created_at.desc(), keys.c.id.desc()).limit(limit)
@@ -107,7 +109,7 @@ def list_fields(
     """
     chosen = ("id", "created_at", *(name for name in names if name not in ("id", "created_at")))
     query = select(*(keys.c[name] for name in chosen), state_of(now)).where(
-        *_conditions(wanted, now)
+        *_conditions(wanted, now, connection.dialect.name)
     )
     if after is not None:
         query = query.where(tuple_(keys.c.created_at, keys.c.id) < tuple_(*_page_key(after)))
@@ -126,13 +128,13 @@ def _page_key(after: tuple[datetime, str]) -> tuple[Any, Any]:
     return literal(after[0], keys.c.created_at.type), literal(after[1], keys.c.id.type)
 
 
-def _conditions(wanted: KeyFilter, now: datetime) -> list[ColumnElement[bool]]:
+def _conditions(wanted: KeyFilter, now: datetime, dialect: str) -> list[ColumnElement[bool]]:
     found: list[ColumnElement[bool]] = []
     for name in ("team_id", "user_id", "organization_id", "key_alias"):
         value = getattr(wanted, name)
         if value is not None:
             found.append(matches(keys.c[name], value))
-    found += _finding(wanted)
+    found += _finding(wanted, now, dialect)
     if wanted.state == "deleted":
         found.append(keys.c.deleted_at.is_not(None))
     else:
@@ -165,7 +167,7 @@ def _conditions(wanted: KeyFilter, now: datetime) -> list[ColumnElement[bool]]:
     return found
 
 
-def _finding(wanted: KeyFilter) -> list[ColumnElement[bool]]:
+def _finding(wanted: KeyFilter, now: datetime, dialect: str) -> list[ColumnElement[bool]]:
     """Return the conditions for what people know of a key."""
     found: list[ColumnElement[bool]] = []
     if wanted.search is not None:
@@ -184,10 +186,17 @@ def _finding(wanted: KeyFilter) -> list[ColumnElement[bool]]:
     if wanted.model is not None:
         found.append(lists(keys.c.models, wanted.model))
     if wanted.over_budget:
-        found.append(and_(keys.c.max_budget.is_not(None), keys.c.spend >= keys.c.max_budget))
+        found.append(or_(_has_spent_its_own(now), any_of(keys.c.id, wanted.past_a_meter, dialect)))
     if wanted.created_after is not None:
         found.append(keys.c.created_at >= wanted.created_after)
     return found
+
+
+def _has_spent_its_own(now: datetime) -> ColumnElement[bool]:
+    """Return the condition that nothing is left of a key's `max_budget`; a period that is over counts as new."""
+    goes_on = or_(keys.c.budget_duration.is_(None), keys.c.budget_reset_at > now)
+    spent = and_(goes_on, keys.c.spend >= keys.c.max_budget)
+    return and_(keys.c.max_budget.is_not(None), or_(keys.c.max_budget == 0, spent))
 
 
 def _has_secret(named: str) -> Iterator[ColumnElement[bool]]:
@@ -211,7 +220,7 @@ def has_keys(
         state="deleted" if deleted else None,
     )
     # No state depends on the time here.
-    query = select(keys.c.id).where(*_conditions(only, NEVER)).limit(1)
+    query = select(keys.c.id).where(*_conditions(only, NEVER, connection.dialect.name)).limit(1)
     return connection.execute(query).first() is not None
 
 

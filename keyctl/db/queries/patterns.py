@@ -1,8 +1,9 @@
 """Compare texts with what people type, the same on both databases."""
 
+from collections.abc import Collection
 from typing import Any
 
-from sqlalchemy import ColumnElement, Text, func, type_coerce
+from sqlalchemy import JSON, ColumnElement, Text, cast, func, literal, select, type_coerce
 
 from keyctl import jsontext
 
@@ -38,3 +39,13 @@ def lists(column: ColumnElement[Any], name: str) -> ColumnElement[bool]:
 def mentions(column: ColumnElement[Any], text: str) -> ColumnElement[bool]:
     """Return the condition that a text has *text* in it, in capital or small letters."""
     return func.lower(type_coerce(column, Text)).contains(text.lower(), autoescape=True)
+
+
+def any_of(column: ColumnElement[str], names: Collection[str], dialect: str) -> ColumnElement[bool]:
+    """Return the condition that a text is one of *names*, of any number of them: they are one parameter."""
+    given = literal(jsontext.dumps(sorted(names)))
+    if dialect == "postgresql":
+        listed = func.json_array_elements_text(cast(given, JSON)).table_valued("value")
+    else:
+        listed = func.json_each(given).table_valued("value")
+    return column.in_(select(listed.c.value))

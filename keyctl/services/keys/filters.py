@@ -6,6 +6,7 @@ from dataclasses import replace
 from sqlalchemy import Connection
 
 from keyctl.db.queries import KeyFilter, directory, listing
+from keyctl.db.queries.spent_keys import keys_past_a_meter
 from keyctl.errors import KeyNotFoundError, ModelNotFoundError, TagNotFoundError
 from keyctl.policy.facts import Caller
 from keyctl.records import Organization, Principal, Team, User
@@ -20,7 +21,7 @@ _OWNERS: tuple[tuple[str, type[Principal]], ...] = (
 
 
 def checked(workspace: Workspace, wanted: KeyFilter) -> KeyFilter:
-    """Return *wanted*, limited to what the caller may see.
+    """Return *wanted*, limited to what the caller may see, with what it asks for looked up.
 
     Raises:
         NotFoundError: It names what does not exist.
@@ -28,6 +29,9 @@ def checked(workspace: Workspace, wanted: KeyFilter) -> KeyFilter:
     limited = replace(wanted, visible=visible_to(workspace.caller))
     with workspace.database.read() as connection:
         _require_known(connection, workspace.caller, limited)
+        if limited.over_budget:
+            past = keys_past_a_meter(connection, now=workspace.database.now(connection))
+            limited = replace(limited, past_a_meter=past)
     return limited
 
 
