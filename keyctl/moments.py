@@ -14,6 +14,8 @@ ACCEPTED: Final = "7d, 2026-12-01, today, yesterday, tomorrow, or 2026-12-01T12:
 _RFC3339 = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?([Zz]|[+-][0-9]{2}:[0-9]{2})"
 )
+# Whoever asks has a clock of their own.
+_CLOCKS_DIFFER: Final = timedelta(minutes=5)
 _DAYS: Final = {"yesterday": -1, "today": 0, "tomorrow": 1}
 
 
@@ -33,6 +35,23 @@ def parse_moment(text: str, *, sense: Sense, now: Callable[[], datetime]) -> dat
     except InvalidDurationError:
         return _absolute(text)
     return length.times(1 if sense == "ahead" else -1, now())
+
+
+def parse_past(text: str, *, option: str, now: Callable[[], datetime]) -> datetime:
+    """Return the instant that *text* says, for an *option* about what has been: a duration is that long ago.
+
+    Nothing has been made or used after now: such a bound would fit nothing, or everything.
+
+    Raises:
+        UsageError: It says none, or one that is still to come.
+    """
+    moment, today = parse_moment(text, sense="ago", now=now), now()
+    if moment > today + _CLOCKS_DIFFER:
+        raise UsageError(
+            f"{option} {text} is still to come",
+            hint=f"it is {today:%Y-%m-%dT%H:%M:%SZ}; 7d is 7 days ago",
+        )
+    return moment
 
 
 def _absolute(text: str) -> datetime:

@@ -289,7 +289,7 @@ def _filter(
             f"there is no action {action!r}",
             hint=nearest.meant(action, known, otherwise="keyctl schema event lists them"),
         )
-    begin, end = session.moment(since, "ago"), session.moment(until, "ago")
+    begin, end = session.past(since, "--since"), session.moment(until, "ago")
     if begin is not None and end is not None and begin >= end:
         raise UsageError(
             f"nothing is between --since {since} and --until {until}",

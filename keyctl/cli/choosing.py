@@ -61,8 +61,8 @@ def filter_of(session: Session, values: Mapping[str, Any]) -> "KeyFilter":
         search=values["search"],
         over_budget=values["over_budget"],
         expires_before=session.moment(values["expires_before"], "ahead"),
-        created_after=session.moment(values["created_after"], "ago"),
-        unused_since=session.moment(values["unused_for"], "ago"),
+        created_after=session.past(values["created_after"], "--created-after"),
+        unused_since=session.past(values["unused_for"], "--unused-for"),
     )
 
 

@@ -160,8 +160,8 @@ def add_to(app: typer.Typer) -> None:
             state=state,
             over_budget=over_budget,
             expires_before=session.moment(expires_before, "ahead"),
-            created_after=session.moment(created_after, "ago"),
-            unused_since=session.moment(unused_for, "ago"),
+            created_after=session.past(created_after, "--created-after"),
+            unused_since=session.past(unused_for, "--unused-for"),
             due_at=session.database.time() if due else None,
         )
         wanted = checked(session.workspace, wanted)

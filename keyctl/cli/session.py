@@ -294,6 +294,16 @@ class Session:
 
         return None if text is None else parse_moment(text, sense=sense, now=self.database.time)
 
+    def past(self, text: str | None, option: str) -> datetime | None:
+        """Return the instant that an *option* about what has been says; None for none.
+
+        Raises:
+            UsageError: It says none, or one that is still to come.
+        """
+        from keyctl.moments import parse_past
+
+        return None if text is None else parse_past(text, option=option, now=self.database.time)
+
     def source_url(self, given: str | None) -> Given | None:
         """Return the URL of the database to import from: *given* by the option, or the environment's."""
         return url_of(given, "--source-url", "KEYCTL_SOURCE_URL")

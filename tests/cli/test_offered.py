@@ -81,6 +81,8 @@ LINES: Final = {
     ("org create", "--from"): "--from {orgs}",
     ("apply", "--plan"): "--plan {plan}",
     ("apply", "--expect-count"): "{fleet} --prune --expect-count 0",
+    ("audit list", "--since"): "--since 2020-01-01",
+    ("audit export", "--since"): "--since 2020-01-01",
     ("audit verify", "--expect-head"): "--at-seq 1 --expect-head {head}",
     ("audit verify", "--at-seq"): "--at-seq 1 --expect-head {head}",
     ("events retry", "--all"): "--all",
