@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from difflib import get_close_matches
-from typing import Annotated, Any, Final, Literal, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, Final, Literal, TypeVar, get_args
 
 from pydantic import (
     AfterValidator,
@@ -107,6 +107,16 @@ def _nano(value: Any) -> int:
         raise refusal(f"{error.message}; {error.hint}") from None
 
 
+def unquoted(amount: Any) -> Any:
+    """Return an amount in quotation marks, as LiteLLM's manual has some, as a number; others as they are."""
+    if not isinstance(amount, str):
+        return amount
+    try:
+        return money.dollars(money.parse_money(amount))
+    except KeyctlError as error:
+        raise refusal(f"{error.message}; {error.hint}") from None
+
+
 def _instant(value: Any) -> datetime:
     if isinstance(value, datetime):
         return value.astimezone(UTC)
@@ -161,6 +171,8 @@ class Strict(BaseModel):
 
     # Built when first used: most commands validate one document, and there are two dozen models.
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)
+    # Names of fields that are understood beside the model's own.
+    other_names: ClassVar[frozenset[str]] = frozenset()
 
 
 # Of what is wrong with a document so much is named: a megabyte of mistakes helps nobody.
@@ -255,7 +267,10 @@ def _names_at(model: type[BaseModel], path: list[str]) -> set[str]:
         if not inner:
             continue  # an index, a key of a dictionary, the tag of a union
         model = inner[0]
-        names = set().union(*(kind.model_fields for kind in inner))
+        names = set().union(
+            *(kind.model_fields for kind in inner),
+            *(kind.other_names for kind in inner if issubclass(kind, Strict)),
+        )
     return names
 
 

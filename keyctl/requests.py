@@ -4,7 +4,7 @@ Field names and meanings are LiteLLM's `GenerateKeyRequest`; unknown fields are 
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import (
     ConfigDict,
@@ -28,6 +28,7 @@ from keyctl.fields import (
     Routes,
     Strict,
     refusal,
+    unquoted,
 )
 
 
@@ -52,11 +53,14 @@ def refuse_twice(windows: Sequence[BudgetWindow] | None) -> None:
 Windows = Annotated[list[BudgetWindow], Field(max_length=20)]
 
 _OTHER_NAMES: Final = {"budget_limit": "max_budget", "time_period": "budget_duration"}
+_QUOTED: Final = "budget_limit"
 
 
 def _publish_other_names(schema: dict[str, Any]) -> None:
     properties = schema["properties"]
     properties.update({given: properties[name] for given, name in _OTHER_NAMES.items()})
+    quoted = {"type": "string", "pattern": r"^[0-9]+(\.[0-9]{1,9})?$"}
+    properties[_QUOTED] = {"anyOf": [properties[_QUOTED], quoted]}
 
 
 def _own_names(value: Any) -> Any:
@@ -68,7 +72,8 @@ def _own_names(value: Any) -> Any:
         if given in renamed:
             if name in renamed:
                 raise refusal(f"give either {given} or {name}, not both")
-            renamed[name] = renamed.pop(given)
+            value = renamed.pop(given)
+            renamed[name] = unquoted(value) if given == _QUOTED else value
     return renamed
 
 
@@ -81,6 +86,7 @@ class ModelBudget(Strict):
     rpm_limit: Limit | None = None
 
     model_config = ConfigDict(json_schema_extra=_publish_other_names)
+    other_names: ClassVar = frozenset(_OTHER_NAMES)
     _named = model_validator(mode="before")(_own_names)
 
 

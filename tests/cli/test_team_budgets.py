@@ -4,6 +4,7 @@ Windows, budgets of single models, tokens a day, and requests at the same time.
 """
 
 import json
+from decimal import Decimal
 from typing import Any, ClassVar
 
 import jsonschema
@@ -49,6 +50,29 @@ class TestRequests:
         cli("team", "update", "web", "--request", "-", input='{"budget_limits": null}', check=True)
         assert shown(cli)["budget_limits"] == []
         cli("audit", "verify", "--state", check=True)
+
+    def test_take_an_amount_as_litellm_s_manual_writes_it(self, cli: Cli) -> None:
+        """A `budget_limit` in quotation marks is exact; no other amount may be."""
+        cli("team", "create", "web", check=True)
+        cli("budget", "create", "small", "--max-budget", "5", check=True)
+        body = {"model_max_budget": {"o1": {"budget_limit": "0.0000001", "time_period": "1d"}}}
+        for words in (
+            ("generate", "-o", "json"),
+            ("team", "update", "web", "-o", "json"),
+            ("budget", "update", "small", "-o", "json"),
+        ):
+            made = cli(*words, "--request", "-", input=json.dumps(body), check=True).stdout
+            budget = json.loads(made, parse_float=str)["model_max_budget"]["o1"]
+            assert Decimal(budget["max_budget"]) == Decimal("0.0000001")
+        for wrong in ("0.5 $", "nan", "1e400", "-1", "", "٣"):
+            body["model_max_budget"]["o1"]["budget_limit"] = wrong
+            result = cli("generate", "--request", "-", input=json.dumps(body))
+            assert (result.exit_code, "model_max_budget.o1" in result.stderr) == (2, True)
+        own = json.dumps({"model_max_budget": {"o1": {"max_budget": "1"}}})
+        assert cli("generate", "--request", "-", input=own).exit_code == 2
+        slip = json.dumps({"model_max_budget": {"o1": {"budgetlimit": 1}}})
+        told = cli("generate", "--request", "-", input=slip).stderr
+        assert "did you mean budget_limit?" in told
 
     def test_that_are_malformed_are_refused(self, cli: Cli) -> None:
         """With the field and what is wrong about it."""
