@@ -148,6 +148,7 @@ def verify_response() -> Schema:
         **dict.fromkeys(("key_id", "key_alias", "team_id", "user_id", "secret_id"), TEXT),
         "secret_state": {"enum": [None, *lifecycle.SECRET_STATES]},
         "expires": INSTANT,
+        "spent": rows(LEFT),
     }
     return whole(properties)
 

@@ -149,6 +149,7 @@ LEFT: Final = whole(
         "model": TEXT,
         "unit": {"enum": ["dollars", "tokens"]},
         "limit": {"type": "number"},
+        "spend": {"type": "number"},
         "left": {"type": "number"},
         "period": TEXT,
         "resets_at": INSTANT,

@@ -22,7 +22,7 @@ GENERATE_ANSWER = """
     warnings
 """
 VERIFY_ANSWER = """
-    valid reason key_id key_alias team_id user_id secret_id secret_state expires
+    valid reason key_id key_alias team_id user_id secret_id secret_state expires spent
 """
 # Every field there is but the key string, each with a value that is not its default.
 FULL_REQUEST: dict[str, Any] = {

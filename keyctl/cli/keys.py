@@ -1,7 +1,7 @@
 """Declare keyctl verify, list and info."""
 
 import shlex
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Annotated, Any, Final
 
 import typer
@@ -10,6 +10,7 @@ from keyctl.cli import inputs
 from keyctl.cli.choices import require_one_of
 from keyctl.cli.choosing import OVER_BUDGET
 from keyctl.cli.command import command
+from keyctl.cli.console import one_line
 from keyctl.cli.listing import Page, fields_of, show_list
 from keyctl.cli.session import Session
 from keyctl.cli.tables import Column, Layout, cell, pipe_only
@@ -69,18 +70,19 @@ def add_to(app: typer.Typer) -> None:
                 "verify reads the key from stdin", hint='printf %s "$KEY" | keyctl verify -'
             )
         text = inputs.read_key("-", what="the presented key")
-        verdict = asdict(verify(session.database, text))
+        verdict = verify(session.database, text)
         if session.wants_json:
-            session.console.json(verdict)
+            session.console.json(asdict(verdict))
         else:
             # Scripts find every line; a person reads those that say something.
-            told = {
-                name: cell(value)
-                for name, value in verdict.items()
-                if value is not None or not session.console.is_terminal
-            }
-            session.console.write("".join(f"{name}: {text}\n" for name, text in told.items()))
-        if not verdict["valid"]:
+            told = [
+                (name, cell(value))
+                for name, value in asdict(replace(verdict, spent=())).items()
+                if name != "spent" and (value is not None or not session.console.is_terminal)
+            ]
+            told += [("spent", one_line(str(budget))) for budget in verdict.spent]
+            session.console.write("".join(f"{name}: {text}\n" for name, text in told))
+        if not verdict.valid:
             raise typer.Exit(ExitCode.ASKED_FOR)
 
     @command(app, "list", layout=KEYS)

@@ -1,6 +1,6 @@
 """Count what this process has recorded and holds of each budget, in memory."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from math import inf
 from typing import Final
@@ -125,6 +125,11 @@ class Purse:
         """Return when the period ends that is going on at *now*; None for a budget without one."""
         self.left(now)  # begins the period that is now
         return None if self.budget.period is None else datetime.fromtimestamp(self._ends_at, UTC)
+
+    def as_it_stands(self, now: float) -> Budget:
+        """Return the budget with what this process knows to be gone of it at *now*; what requests hold is."""
+        spend = self.budget.limit - self.left(now) + self.account.held
+        return replace(self.budget, spend=spend, end=self.ends_at(now))
 
     def is_far(self, nano: int, now: float) -> bool:
         """Tell whether so little more goes without a lease that nobody can miss it."""

@@ -9,6 +9,7 @@ from keyctl.gateway.ledger import Tab
 from keyctl.gateway.verdict import Verdict
 from keyctl.policy import models
 from keyctl.records import Presented
+from keyctl.services.spent import Spent
 from keyctl.services.verify import names_of
 
 # Of so many models, and names no longer than that, it is remembered what a key may and what limits
@@ -78,7 +79,7 @@ class Entry:
             return standing
         for purse in tab.purses:
             if purse.left(now) <= 0:
-                return self._verdict("budget_exceeded").for_request(tab)
+                return self._verdict("budget_exceeded", spent=tab.spent(now)).for_request(tab)
         return standing.for_request(tab)
 
     def _refresh_base_verdict(self) -> None:
@@ -90,9 +91,10 @@ class Entry:
             (end.timestamp() for end in ends if end is not None and end > now), default=inf
         )
 
-    def _verdict(self, reason: str | None) -> Verdict:
+    def _verdict(self, reason: str | None, spent: tuple[Spent, ...] = ()) -> Verdict:
         names = names_of(self.found, now=self._clock.now())
-        return self._kind.about(self.found, self._tab, valid=reason is None, reason=reason, **names)
+        said = {"valid": reason is None, "reason": reason, "spent": spent, **names}
+        return self._kind.about(self.found, self._tab, **said)
 
     def _meant(self, model: str | None) -> str | None:
         """Return the model that the key's alias stands for, or the model itself."""

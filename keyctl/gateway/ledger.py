@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import CancelledError
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from keyctl.db.database import Database
 from keyctl.errors import UnavailableError
@@ -17,6 +18,7 @@ from keyctl.gateway.recorder import Recorder
 from keyctl.gateway.reserver import Answer, Reserver, Wish
 from keyctl.gateway.waiting import until_done
 from keyctl.purses import is_of_model
+from keyctl.services.spent import Spent, spent
 
 
 class Ledger:
@@ -139,6 +141,11 @@ class Tab:
         return any(purse.budget.model is not None for purse in self.purses) or any(
             rate.model is not None for rate in self.rates
         )
+
+    def spent(self, now: float) -> tuple[Spent, ...]:
+        """Return the budgets of which nothing is left at *now*, in seconds since 1970."""
+        moment = datetime.fromtimestamp(now, UTC)
+        return spent((purse.as_it_stands(now) for purse in self.purses), now=moment)
 
     def of_model(self, *names: str | None) -> "Tab":
         """Return what a request for a model of one of these names is charged to."""

@@ -16,6 +16,7 @@ from keyctl.gateway.rates import Admission, Exceeded, Rate
 from keyctl.purses import PurseName, Terms
 from keyctl.records import Presented
 from keyctl.services import verify
+from keyctl.services.spent import Spent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +34,8 @@ class Verdict(verify.Verdict):
     """What a presented key string is worth.  Only one that matched tells whose it is.
 
     `reason` is None for a valid key, else one of `malformed unknown revoked blocked expired
-    team_blocked org_blocked user_blocked route_denied model_denied budget_exceeded`.
+    team_blocked org_blocked user_blocked route_denied model_denied budget_exceeded`.  `spent` are
+    the budgets that are, when that is the reason.
     """
 
     # No fields: they are no part of what is said, compared or shown.
@@ -102,6 +104,14 @@ class Verdict(verify.Verdict):
             )
             for purse in tab.purses
         ]
+
+    def used_up(self) -> tuple[Spent, ...]:
+        """Return the budgets of the request of which nothing is left, as far as this process knows.
+
+        It tells why `reserve` was refused, and knows of no other process's reservations.
+        """
+        tab = self._chargeable()
+        return tab.spent(tab.ledger.books.clock.seconds())
 
     def reserve(self, amount: Decimal | float, *, tokens: int = 0) -> bool:
         """Hold *amount* dollars, or what is left if that is less, of every budget that the request is charged to.

@@ -11,8 +11,8 @@ from keyctl.db.queries import standing
 from keyctl.db.queries.tiers import find_tier
 from keyctl.policy.facts import Caller
 from keyctl.records import Organization, Principal, Team, User
-from keyctl.services.keys.effective import left_of
 from keyctl.services.keys.find import visible_to
+from keyctl.services.spent import left_of
 
 _COLUMN: Final[dict[type[Principal], str]] = {
     Team: "team_id",

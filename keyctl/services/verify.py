@@ -1,5 +1,6 @@
 """Verify a presented key string: whose it is, and whether it is valid.  It only reads."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -13,6 +14,7 @@ from keyctl.db.schema import VERIFIABLE
 from keyctl.lifecycle import SECRET_STATES
 from keyctl.purses import Budget
 from keyctl.records import Presented, Secret
+from keyctl.services.spent import Spent, spent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +22,8 @@ class Verdict:
     """What a presented key string is worth.  Only one that matched tells whose it is.
 
     `reason` is None for a valid key, else one of `malformed unknown revoked blocked expired
-    team_blocked org_blocked user_blocked budget_exceeded`.
+    team_blocked org_blocked user_blocked budget_exceeded`.  `spent` are the budgets that are, when
+    that is the reason.
     """
 
     valid: bool
@@ -32,6 +35,7 @@ class Verdict:
     secret_id: str | None = None
     secret_state: str | None = None
     expires: datetime | None = None
+    spent: tuple[Spent, ...] = ()
 
 
 def verify(database: Database, text: str) -> Verdict:
@@ -60,12 +64,11 @@ def identify(database: Database, text: str) -> tuple[Verdict, Presented | None]:
     if found is None or not hashing.matches(key_string, hashed=found.secret.hash):
         return Verdict(valid=False, reason="unknown"), None
     reason = lifecycle.suspension_of(found, now=now)
-    # Those of single models say nothing about the key.
-    if reason is None and any(
-        budget.is_spent(now=now) for budget in budgets if budget.model is None
-    ):
+    gone = spent_of(budgets, now=now) if reason is None else ()
+    if gone:
         reason = "budget_exceeded"
-    return Verdict(valid=reason is None, reason=reason, **names_of(found, now=now)), found
+    names = names_of(found, now=now)
+    return Verdict(valid=reason is None, reason=reason, **names, spent=gone), found
 
 
 def _revoked(secret: Secret) -> Verdict:
@@ -77,6 +80,11 @@ def _revoked(secret: Secret) -> Verdict:
         secret_id=secret.id,
         secret_state=SECRET_STATES[-1],
     )
+
+
+def spent_of(budgets: Iterable[Budget], *, now: datetime) -> tuple[Spent, ...]:
+    """Return the spent ones of a key's *budgets*; those of single models say nothing about the key."""
+    return spent((budget for budget in budgets if budget.model is None), now=now)
 
 
 def budgets_of(connection: Connection, found: Presented) -> list[Budget]:

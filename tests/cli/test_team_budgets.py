@@ -133,6 +133,32 @@ def test_info_tells_what_is_left(cli: Cli) -> None:
     assert "$2.25 of $2.50 per 1d (of team web, window:1d)" in page
 
 
+def test_verify_tells_which_budget_is_spent(cli: Cli) -> None:
+    """All that are, for people and for programs; an owner's is told as the owner's."""
+    cli("team", "create", "web", check=True)
+    key = cli("generate", "--team", "web", "--alias", "ci", check=True).stdout.strip()
+    cli("team", "update", "web", "--request", "-", input=json.dumps(BUDGETS), check=True)
+    cli("update", "ci", "--tpd-limit", "10", check=True)
+    with Verifier(str(cli.database_url)) as verifier:
+        verifier.verify(key).record(3, tokens=10)
+
+    found = cli("verify", "-", "-o", "json", input=key).json
+    page = cli("verify", "-", input=key)
+
+    jsonschema.Draft202012Validator(schemas.SCHEMAS["verify-response"]()).validate(found)
+    assert found["reason"] == "budget_exceeded"
+    of_key, of_team = found["spent"]
+    assert (of_team["of"], of_team["id"], of_team["what"]) == ("team", "web", "window:1d")
+    assert (of_team["limit"], of_team["spend"], of_team["left"]) == (2.5, 3, 0)
+    assert (of_key["of"], of_key["id"], of_key["unit"]) == ("key", found["key_id"], "tokens")
+    assert page.exit_code == 10
+    anew = [f", anew {item['resets_at'][:19]}Z" for item in (of_key, of_team)]
+    assert page.stdout.splitlines()[-2:] == [
+        f"spent: tokens:daily of key {found['key_id']}, 10 tokens per day{anew[0]}",
+        f"spent: window:1d of team web, $2.5 per 1d{anew[1]}",
+    ]
+
+
 class TestTokensAndOrganizations:
     """Tokens a day of both, and what an organization limits as a team does."""
 

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -67,6 +68,43 @@ class TestEveryKind:
             assert later.verify(key, model="gpt-4o").reason == "budget_exceeded"
         if "model" not in name:
             assert verify.verify(gate.database, key).reason == "budget_exceeded"
+
+
+class TestWhatIsSpent:
+    @pytest.mark.parametrize("name", KINDS)
+    def test_is_named_by_the_verdict(self, gate: Gate, name: str) -> None:
+        """Whose it is and which, of how much, when it begins anew; the same by both verifiers."""
+        key = made(gate, KINDS[name])
+        with Verifier(gate.url) as verifier:
+            verifier.verify(key, model="gpt-4o").record(0.75)
+            (told,) = verifier.verify(key, model="gpt-4o").spent
+        own_id = gate.value("SELECT id FROM keys")
+        of = next((word for word in ("team", "user", "organization") if word in name), "key")
+        of = "team" if "member" in name else of
+
+        assert (told.of, told.limit, told.spend, told.left) == (
+            *(of, Decimal("0.5"), Decimal("0.75"), 0),
+        )
+        assert told.id == {"team": "web", "user": "ada", "organization": "acme", "key": own_id}[of]
+        assert (told.resets_at is None) == (told.period is None)
+        with Verifier(gate.url) as later:
+            assert later.verify(key, model="gpt-4o").spent == (told,)
+        found = verify.verify(gate.database, key)
+        assert found.spent == (() if "model" in name else (told,))
+
+    def test_is_told_of_a_refused_reservation(self, gate: Gate) -> None:
+        """What requests under way hold is gone; nothing is named that has something left."""
+        key = gate.key(max_budget=0.5, budget_duration="daily", tpd_limit=100)
+        with Verifier(gate.url, **NEVER) as verifier:
+            first, second = (verifier.verify(key) for _ in range(2))
+            assert (first.reserve(0.5), second.used_up() != (), second.valid) == (True, True, True)
+            assert not second.reserve(0.5)
+            (told,) = second.used_up()
+            first.release()
+            assert second.used_up() == ()
+        own_id = gate.value("SELECT id FROM keys")
+        anew = f"{told.resets_at:%Y-%m-%dT00:00:00Z}"
+        assert str(told) == f"max_budget of key {own_id}, $0.5 per day, anew {anew}"
 
 
 class TestPeriods:

@@ -17,11 +17,11 @@ from keyctl.records import Organization, Team, User
 from keyctl.services.audit import AuditService
 from keyctl.services.budgets import BudgetService
 from keyctl.services.directory import DirectoryService
-from keyctl.services.keys.effective import left_of
 from keyctl.services.keys.end import EndingService
 from keyctl.services.keys.update import ChangeService
 from keyctl.services.keys.update_many import ManyChangesService
 from keyctl.services.members import MemberService
+from keyctl.services.spent import left_of
 from keyctl.services.status import StatusService
 from keyctl.services.tiers import TierService
 from keyctl.services.verify import budgets_of, identify, verify

@@ -60,7 +60,7 @@ _REFUSALS: Final[dict[str, tuple[int, ProxyErrorTypes, str | None, str]]] = {
         429,
         ProxyErrorTypes.budget_exceeded,
         None,
-        "Budget has been exceeded!{key}",
+        "Budget has been exceeded!{key}{spent}",
     ),
 }
 
@@ -70,8 +70,10 @@ def refusal(verdict: Verdict, reason: str, *, model: str | None, route: str) -> 
     status, kind, parameter, said = _REFUSALS[reason]
     named = "" if verdict.key_id is None else f" Key: {verdict.key_id}."
     meant = _meant(verdict, model) if reason == "model_denied" else ""
+    told = verdict.used_up() if reason == "budget_exceeded" else ()
+    spent = "".join(f" Spent: {item}." for item in told)
     return ProxyException(
-        message=said.format(key=named, model=model, route=route, meant=meant),
+        message=said.format(key=named, model=model, route=route, meant=meant, spent=spent),
         type=kind,
         param=parameter,
         code=status,

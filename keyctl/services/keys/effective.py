@@ -6,13 +6,12 @@ from typing import Any, Final
 
 from sqlalchemy import Connection
 
-from keyctl import lifecycle, money, purses
+from keyctl import lifecycle, purses
 from keyctl.db import queries
-from keyctl.purses import OWN, Budget
 from keyctl.records import Key, Presented, Secret
-from keyctl.services.verify import budgets_of
+from keyctl.services.spent import WORDS, left_of
+from keyctl.services.verify import budgets_of, spent_of
 
-_WORDS: Final = {"keys": "key", "teams": "team", "users": "user", "organizations": "organization"}
 _RATES: Final = ("rpm_limit", "tpm_limit", "max_parallel_requests")
 
 
@@ -35,7 +34,7 @@ def effective(
         user=found.user,
         now=now,
     )
-    if reason is None and any(item.is_spent(now=now) for item in budgets if item.model is None):
+    if reason is None and spent_of(budgets, now=now):
         reason = "budget_exceeded"
     return {
         "works": reason is None,
@@ -43,7 +42,7 @@ def effective(
         **_remedy(reason, found),
         "until": key.expires,
         "models": [
-            {"of": _WORDS[table], "id": record.id, "models": record.models}
+            {"of": WORDS[table], "id": record.id, "models": record.models}
             for table, record in purses.charged(found)
             if record.models
         ],
@@ -72,26 +71,7 @@ def _smallest(found: Presented, name: str) -> dict[str, Any] | None:
         for table, record in purses.charged(found):
             value = getattr(record, name, None)
             if value is not None:
-                yield value, _WORDS[table], record.id
+                yield value, WORDS[table], record.id
 
     first = min(limits(), default=None)
     return None if first is None else {"limit": first[0], "of": first[1], "id": first[2]}
-
-
-def left_of(budget: Budget, now: datetime) -> dict[str, Any]:
-    """Return a budget with what is left of it; dollars, or tokens where it counts those."""
-    is_over = budget.is_over(now=now)
-    spend = 0 if is_over else budget.spend
-    left = max(0, budget.limit - spend)
-    tokens = budget.name.counts_tokens
-    return {
-        "of": _WORDS[budget.name.table],
-        "id": budget.name.object_id,
-        "what": budget.name.meter or OWN,
-        "model": budget.model,
-        "unit": "tokens" if tokens else "dollars",
-        "limit": budget.limit if tokens else money.dollars(budget.limit),
-        "left": left if tokens else money.dollars(left),
-        "period": budget.period,
-        "resets_at": None if is_over else budget.end,
-    }
