@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError as ConstraintError
 
-from keyctl import money, views
+from keyctl import views
 from keyctl.db import queries
 from keyctl.db.queries import directory
 from keyctl.errors import (
@@ -28,7 +28,7 @@ from keyctl.services.callers import (
 from keyctl.services.identity import OVERSEERS
 from keyctl.services.keys.follow import follow_team
 from keyctl.services.leaving import What, left_by, refuse_revival, settle, without_owner
-from keyctl.services.limit_warnings import warnings_about_owner
+from keyctl.services.limit_warnings import warnings_about_owner, warnings_about_spent
 from keyctl.services.owner_standing import standing_of
 from keyctl.services.owners import (
     COMMAND,
@@ -121,8 +121,9 @@ class DirectoryService:
             time_anew(unit, before, after)
             if isinstance(before, Team) and isinstance(after, Team):
                 self._follow(unit, before, after)
-            if "max_budget" in values:
-                self._warn_if_spent(after)
+            named = values.keys()
+            spent = warnings_about_spent(unit.connection, after, named, now=unit.now)
+            self.workspace.warnings.extend(spent)
         self.workspace.warnings.extend(warnings_about_owner(after, values.keys()))
         return {**_answer(after, unit), **({"keys": left} if left else {})}
 
@@ -131,11 +132,6 @@ class DirectoryService:
             place = f"to organization {after.organization_id!r}"
             where = place if after.organization_id else "out of its organization"
             self.workspace.warnings.append(f"{moved} keys of team {after.id!r} follow it {where}")
-
-    def _warn_if_spent(self, record: Principal) -> None:
-        if record.max_budget is not None and record.spend >= record.max_budget:
-            spent, most = money.dollars(record.spend), money.dollars(record.max_budget)
-            self.workspace.warnings.append(f"max_budget is spent already: ${spent} of ${most}")
 
     def delete(self, kind: type[P], object_id: str, *, keys: What | None = None) -> dict[str, Any]:
         """Archive one that nothing alive depends on.

@@ -199,3 +199,34 @@ class TestWarnings:
         cli("spend", "web", "--add", "3", check=True)
         told = cli("team", "update", "web", "--max-budget", "1", check=True).stderr
         assert "max_budget is spent already: $3 of $1" in told
+
+    @pytest.mark.parametrize("command", [("update", "a"), ("team", "update", "web")])
+    def test_each_new_budget_that_is_spent_already_is_a_warning(
+        self, cli: Cli, command: tuple[str, ...]
+    ) -> None:
+        """Windows, single models and a day's tokens too."""
+        cli("team", "create", "web", check=True)
+        key = cli("generate", "--alias", "a", "--team", "web", check=True).stdout.strip()
+
+        def give(amount: float, tokens: int) -> str:
+            body = {
+                "budget_limits": [{"budget_duration": "1d", "max_budget": amount}],
+                "model_max_budget": {"o1": {"max_budget": amount}, "o3": {"max_budget": amount}},
+                "tpd_limit": tokens,
+                "max_budget": amount,
+            }
+            return cli(*command, "--request", "-", input=json.dumps(body), check=True).stderr
+
+        assert "already" not in give(9, 9)
+        with Verifier(str(cli.database_url)) as verifier:
+            verifier.verify(key, model="o1").record(1, tokens=4)
+
+        told = give(0.5, 4)
+
+        assert sorted(line for line in told.splitlines() if "already" in line) == [
+            "warning: budget_limits is spent already: $1 of $0.5 (window:1d)",
+            "warning: max_budget is spent already: $1 of $0.5",
+            "warning: model_max_budget is spent already: $1 of $0.5 (model:o1)",
+            "warning: tpd_limit is spent already: 4 of 4 tokens",
+        ]
+        assert "already" not in cli(*command, "--rpm-limit", "9", check=True).stderr

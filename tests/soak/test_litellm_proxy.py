@@ -323,6 +323,9 @@ class TestKeysThatDoNot:
         with pytest.raises(openai.RateLimitError) as caught:
             client.chat.completions.create(model="gpt-4o", messages=[])
         assert caught.value.body["type"] == "budget_exceeded"
+        key_id = cli("info", alias, "-o", "json").json["key_id"]
+        spent = f" Spent: max_budget of key {key_id}, $0.5 per 1h, anew "
+        assert spent in caught.value.body["message"]
         assert caught.value.response.headers["x-should-retry"] == "false"
         # Refused by what is reserved: the spend itself is written a moment later.
         servers.until(lambda: cli("info", alias, "-o", "json").json["spend"] >= 0.5)

@@ -24,7 +24,7 @@ from keyctl.services.callers import check_route
 from keyctl.services.issue.takeover import require_alias
 from keyctl.services.keys.find import live_key
 from keyctl.services.keys.judge import judge_patch, read_patch
-from keyctl.services.limit_warnings import warnings_about_limits
+from keyctl.services.limit_warnings import warnings_about_limits, warnings_about_spent
 from keyctl.services.periods import begin_periods, time_anew
 from keyctl.services.transaction import Unit, anchor, row_of, writing
 from keyctl.services.workspace import Workspace
@@ -77,7 +77,7 @@ class ChangeService:
                 require_alias(unit.connection, verdict.key, before, caller=unit.caller)
                 ended = write_change(unit, before, verdict, reason=reason)
                 self.workspace.warnings.extend(ended)
-                self.workspace.warnings.extend(warnings_about_limits(verdict.key, patch.keys()))
+                self.workspace.warnings.extend(_warnings(unit, verdict.key, patch))
                 secrets = queries.secrets_of(unit.connection, before.id)
         except ConstraintError as error:
             if broken_constraint(error) == "uq_keys_key_alias":
@@ -188,6 +188,12 @@ def note_change(
         name: value for name, value in after.columns().items() if value != getattr(before, name)
     }
     return {**changed, "updated_at": unit.now}, warnings
+
+
+def _warnings(unit: Unit, key: Key, patch: Mapping[str, Any]) -> list[str]:
+    """Return what a person should know about the limits that *patch* has given a key."""
+    spent = warnings_about_spent(unit.connection, key, patch.keys(), now=unit.now)
+    return [*warnings_about_limits(key, patch.keys()), *spent]
 
 
 def with_blocker(caller: Caller, before: Key, after: Key) -> Key:
