@@ -1,6 +1,6 @@
 """Read what a key may spend and how fast, from its row and the budget row that it names.  Pure."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -46,17 +46,33 @@ def documents(row: Row, changes: list[str]) -> dict[str, Any]:
     Raises:
         UnmappableRowError: An amount or a period is none.
     """
-    windows = _objects("budget_limits", row.get("budget_limits") or ())
+    windows = [
+        {
+            "budget_duration": length("budget_limits", window.get("budget_duration"), changes),
+            "max_budget": dollars("budget_limits", window.get("max_budget")),
+        }
+        for window in _objects("budget_limits", row.get("budget_limits") or ())
+    ]
     return {
-        "budget_limits": [
-            {
-                "budget_duration": length("budget_limits", window.get("budget_duration"), changes),
-                "max_budget": dollars("budget_limits", window.get("max_budget")),
-            }
-            for window in windows
-        ],
+        "budget_limits": _smallest_of_each_length(windows, changes),
         "model_max_budget": model_budgets(row, changes),
     }
+
+
+def _smallest_of_each_length(windows: Sequence[Row], changes: list[str]) -> Sequence[Row]:
+    """Return *windows* with one of each length: there two of a length count the same spend, so the smaller one holds."""
+    kept: dict[Any, Row] = {}
+    for window in windows:
+        period, amount = window["budget_duration"], window["max_budget"]
+        if (known := kept.setdefault(period, window)) is window:
+            continue
+        if period is None or amount is None or known["max_budget"] is None:
+            return windows  # which is refused for that
+        kept[period] = min(known, window, key=lambda item: item["max_budget"])
+        told = f"budget_limits names {period} twice: the smaller one is kept"
+        if told not in changes:
+            changes.append(told)
+    return list(kept.values())
 
 
 def tier_name(origin: str) -> str:

@@ -613,6 +613,31 @@ class TestOwners:
             assert verifier.verify(OLDER, model="o1").reason == "budget_exceeded"
         AuditService(workspace).verify(state=True, step=lambda: None)
 
+    def test_of_two_windows_of_a_length_the_smaller_one_holds(
+        self, workspace: Workspace, litellm: LiteLLM, run: RunImport
+    ) -> None:
+        """There both count the same spend; the report says so, of a key and of a team."""
+        windows = [
+            {"budget_duration": length, "max_budget": amount}
+            for length, amount in (("1d", 5), ("1day", 2.5), ("7d", 9), ("1d", 3))
+        ]
+        litellm.add("teams", {"team_id": "web", "budget_limits": windows})
+        litellm.add("keys", key(OLD, budget_limits=windows))
+
+        lines = run()
+
+        assert {line.result for line in lines} == {"imported"}
+        with workspace.database.read() as connection:
+            team = directory.find(connection, Team, "web")
+        assert team is not None
+        kept = [
+            {"budget_duration": "1d", "max_budget": Decimal("2.5")},
+            {"budget_duration": "7d", "max_budget": 9},
+        ]
+        assert [team.budget_limits, stored(workspace, OLD).budget_limits] == [kept, kept]
+        told = "budget_limits names 1d twice: the smaller one is kept"
+        assert [told in line.changes for line in lines] == [True, True]
+
     @pytest.mark.parametrize(
         ("column", "value"),
         [
