@@ -160,3 +160,11 @@ class Tab:
             tuple(purse for purse in self.purses if purse.budget.name not in others),
             tuple(for_model(self.rates, *names)),
         )
+
+    def joined(self, others: Iterable["Tab"]) -> "Tab":
+        """Return what a request is charged to that any of several models may answer: all that these are charged to."""
+        tabs = [self, *others]
+        purses = {purse.budget.name: purse for tab in tabs for purse in tab.purses}
+        charged = {item.name: item for tab in tabs for item in tab.charged}
+        rates = dict.fromkeys(rate for tab in tabs for rate in tab.rates)
+        return Tab(self.ledger, tuple(charged.values()), tuple(purses.values()), tuple(rates))

@@ -58,6 +58,17 @@ class Verdict(verify.Verdict):
             write(copy, value)
         return copy
 
+    def joined(self, others: Sequence["Verdict"]) -> Self:
+        """Return the verdict on the same request if any of several models may answer it, each with a verdict of its own.
+
+        It keeps to the limits of all of them, and is charged to each of their budgets.
+        """
+        tab = self._chargeable()
+        tabs = [other._chargeable() for other in others]  # noqa: SLF001  # they are verdicts too
+        if all(other.purses == tab.purses and other.rates == tab.rates for other in tabs):
+            return self
+        return self.for_request(tab.joined(tabs))
+
     def __copy__(self) -> Self:
         """Return a verdict on the same request: what was reserved is settled by whichever comes first."""
         copy: Self = object.__new__(type(self))

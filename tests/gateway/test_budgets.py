@@ -192,6 +192,22 @@ class TestModels:
             ]
         assert spent == ["budget_exceeded"] * 3 + [None] * 3
 
+    def test_a_request_that_several_may_answer_is_charged_to_each(self, gate: Gate) -> None:
+        """And to the key once; it is refused when one of them has nothing left."""
+        key = gate.key(
+            max_budget=9, model_max_budget={"gpt-4o": {"max_budget": 2}, "o1": {"max_budget": 1}}
+        )
+        with Verifier(gate.url, **NEVER) as verifier:
+            first, other = (verifier.verify(key, model=model) for model in ("gpt-4o", "o1"))
+            both = first.joined([other])
+            assert [left.left // CENT for left in both.left()] == [900, 200, 100]
+            assert both.reserve(1)
+            assert not first.joined([other]).reserve(1)
+            both.record(1)
+            left = [item.left // CENT for item in both.left()]
+        assert left == [800, 100, 0]
+        assert gate.spends()[0] == 100 * CENT
+
     @pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
     def test_both_forms_are_one(self, gate: Gate) -> None:
         """LiteLLM's manual has other names than its request."""
