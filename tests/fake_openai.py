@@ -140,6 +140,10 @@ def _handler(provider: OpenAI) -> type[BaseHTTPRequestHandler]:  # noqa: C901  #
                 self._batches(rest, body)
             elif noun == "responses":
                 self._responses(rest, body)
+            elif noun == "completions":
+                said = {"index": 0, "text": "Hello", "finish_reason": "stop"}
+                answer = _completion(json.loads(body)["model"])
+                self._answer({**answer, "object": "text_completion", "choices": [said]})
             elif noun == "chat":
                 self._chat(json.loads(body), waits)
             elif noun == "mcp" and body:
@@ -188,6 +192,10 @@ def _handler(provider: OpenAI) -> type[BaseHTTPRequestHandler]:  # noqa: C901  #
                 self._answer(provider.batches[rest[0]])
 
         def _responses(self, rest: list[str], body: bytes) -> None:
+            if rest == ["compact"]:
+                said = {"object": "response.compaction", "output": [_message()]}
+                self._answer({"id": "resp_c", "created_at": 1, **said, "usage": RESPONSE_USAGE})
+                return
             if rest:
                 self._answer(provider.responses[rest[0]])
                 return

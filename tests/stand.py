@@ -46,8 +46,7 @@ class Stand:
                 self._folder / "proxy",
                 self._url,
                 models=models_of(url),
-                # Ids of answers are encrypted with it: whoever runs the proxy keeps it.
-                **{"environment": {"LITELLM_SALT_KEY": "sk-salt"}, **self._options},
+                **{"environment": _environment(url), **self._options},
                 **self._of_provider(url),
             )
         )
@@ -80,11 +79,28 @@ class Stand:
         """Return what the key has spent, once that is more than nothing."""
         return self._spend_once(alias, lambda got: got > 0)
 
+    def left(self, key: str) -> list[dict[str, Any]]:
+        """Return what is left of each budget of the key, as the proxy tells its owner."""
+        client = self.running.client(key)
+        info: Any = client.get(f"{self.running.url}/key/info", cast_to=object)
+        left: list[dict[str, Any]] = info["info"]["left"]
+        return left
+
     def _spend_once(self, alias: str, is_wanted: Callable[[float], bool]) -> float:
         end = time.monotonic() + WRITTEN_WITHIN
         while not is_wanted(got := self.spend(alias)) and time.monotonic() < end:
             time.sleep(0.2)
         return got
+
+
+def _environment(provider: str) -> dict[str, str]:
+    return {
+        # Ids of answers are encrypted with it: whoever runs the proxy keeps it.
+        "LITELLM_SALT_KEY": "sk-salt",
+        # What LiteLLM's pass-through needs, and any proxy with the manual's configuration has.
+        "OPENAI_API_KEY": "none",
+        "OPENAI_API_BASE": provider,
+    }
 
 
 def refused(ask: Callable[[], Any]) -> int:

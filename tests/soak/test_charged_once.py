@@ -45,6 +45,7 @@ FORMS: dict[str, tuple[str, dict[str, Any]]] = {
         "/v1/responses",
         {"model": "gpt-4o", "input": "hi", "max_output_tokens": 20, "stream": True},
     ),
+    "compact": ("/v1/responses/compact", {"model": "gpt-4o", "input": "hi"}),
     "gemini": ("/v1beta/models/gpt-4o:generateContent", CONTENTS),
     "gemini-stream": ("/v1beta/models/gpt-4o:streamGenerateContent?alt=sse", CONTENTS),
 }
@@ -141,6 +142,16 @@ class TestBatches:
         ):
             assert refused(ask) == 403
 
+    def test_each_line_is_for_a_model_that_the_key_may_use(self, stand: Stand) -> None:
+        """Its file is refused when it is uploaded, and so is one that does not tell."""
+        client = stand.running.client(stand.key("--model", "free")[1])
+
+        def upload_of(content: bytes) -> Any:
+            return client.files.create(file=("a.jsonl", content), purpose="batch")
+
+        assert refused(lambda: upload_of(json.dumps(LINE).encode())) == 403
+        assert refused(lambda: upload_of(b"{}")) == 400
+
 
 class TestBackgroundAnswers:
     def test_ten_polls_are_one_charge_to_the_maker(self, stand: Stand) -> None:
@@ -188,6 +199,28 @@ class TestBackgroundAnswers:
 
 
 class TestOtherAnswers:
+    def test_a_compaction_holds_nothing_when_it_is_done(self, stand: Stand) -> None:
+        """It has no status, and is no answer in the background."""
+        _, key = stand.key("--max-budget", "0.9")
+        url, told = stand.running.url, {"authorization": f"Bearer {key}"}
+
+        def ask(form: str) -> int:
+            path, body = FORMS[form]
+            return int(httpx.post(f"{url}{path}", json=body, headers=told, timeout=60).status_code)
+
+        assert [ask(form) for form in ("compact", "chat", "chat", "chat")] == [200, 200, 200, 429]
+
+    def test_what_is_refused_before_it_is_served_holds_nothing(self, stand: Stand) -> None:
+        """FastAPI says that the file is missing; LiteLLM tells its callbacks of nothing."""
+        _, key = stand.key("--max-budget", "0.5")
+        form = {"model": "gpt-4o", "max_tokens": "1000000"}
+        told = {"authorization": f"Bearer {key}"}
+
+        url = f"{stand.running.url}/v1/audio/transcriptions"
+        assert httpx.post(url, data=form, headers=told, timeout=60).status_code == 422
+
+        assert [left["left"] for left in stand.left(key)] == [0.5]
+
     def test_streams_whole_and_cut_are_charged(self, stand: Stand) -> None:
         """One charge each; a stream that its client leaves is charged too."""
         alias, key = stand.key()
@@ -204,8 +237,8 @@ class TestOtherAnswers:
 
     @pytest.mark.parametrize("form", FORMS)
     def test_each_form_of_a_request_is_one_charge(self, stand: Stand, form: str) -> None:
-        """And reserves what it may cost: a key without so much is refused by it."""
-        alias, key = stand.key("--max-budget", "5")
+        """Of money and of tokens, and reserves what it may cost: a key without so much is refused by it."""
+        alias, key = stand.key("--max-budget", "5", "--tpd-limit", "10000")
         _, spent = stand.key("--max-budget", "0")
         path, body = FORMS[form]
         url = f"{stand.running.url}{path}"
@@ -219,6 +252,7 @@ class TestOtherAnswers:
         assert (answer.status_code, ask(spent).status_code) == (200, 429)
         assert float(answer.headers["x-keyctl-budget-left"].split()[1]) < 5
         assert stand.spends(alias, COST) == COST
+        assert [left["left"] for left in stand.left(key)] == [4.7, 9970]
 
     @pytest.mark.parametrize("is_stream", [False, True])
     def test_an_answer_from_the_proxy_s_cache_costs_nothing(

@@ -110,12 +110,15 @@ class _PROXY_KeyctlLogger(CustomLogger):  # type: ignore[misc]  # noqa: N801  # 
         self, kwargs: Mapping[str, Any], response_obj: Any, start_time: Any, end_time: Any
     ) -> None:
         """Charge the key of a request that succeeded; a stream is one request, told of at its end."""
-        told = (kwargs.get("standard_logging_object") or {}).get("metadata") or {}
+        logged = kwargs.get("standard_logging_object") or {}
+        told = logged.get("metadata") or {}
         charged = (told.get("user_api_key_auth_metadata") or {}).get(CHARGED)
         if charged is None:
             return  # a request that LiteLLM made for itself
         call = str(kwargs.get("call_type"))
-        cost = _cost(kwargs.get("response_cost"), _tokens(response_obj))
+        # The answer of a stream of /v1/responses is its last event, which has no usage of its own.
+        used = _tokens(response_obj) or (logged.get("total_tokens") or 0)
+        cost = _cost(kwargs.get("response_cost"), used)
         name = charged.get("request")
         asked = under_way.find(name)
         status = getattr(response_obj, "status", None)
@@ -184,7 +187,7 @@ async def _response_answered(asked: Request, response: Any) -> None:
             hidden = getattr(response, "_hidden_params", None) or {}
             cost = _cost(hidden.get("response_cost"), _tokens(response))
             await _charge_object(asked.object_id, response, cost)
-    elif not is_over:
+    elif response.status is not None and not is_over:  # a compaction has none: it is never kept
         asked.object_id = await _keep(asked, "response", response.id)
 
 
