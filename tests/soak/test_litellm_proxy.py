@@ -245,13 +245,23 @@ class TestKeysThatDoNot:
             with pytest.raises(openai.PermissionDeniedError):
                 client.post(f"{running.url}{path}", body=body, cast_to=object)
 
-    def test_a_list_of_models_is_refused(self, cli: Cli, running: Proxy) -> None:
-        """Five completions would be charged as one."""
+    @pytest.mark.parametrize(
+        ("path", "model"),
+        [
+            ("/v1/chat/completions", "gpt-4o,gpt-4o"),
+            ("/v1/chat/completions?model=gpt-4o,gpt-4o", "gpt-4o"),
+            ("/engines/gpt-4o,gpt-4o/chat/completions", "gpt-4o"),
+            ("/openai/deployments/gpt-4o,gpt-4o/chat/completions", "gpt-4o"),
+        ],
+    )
+    def test_a_list_of_models_is_refused(
+        self, cli: Cli, running: Proxy, path: str, model: str
+    ) -> None:
+        """Wherever it stands: five completions would be charged as one."""
         client = running.client(cli.key())
+        body = {"model": model, "messages": [{"role": "user", "content": "hi"}]}
         with pytest.raises(openai.BadRequestError):
-            client.chat.completions.create(
-                model="gpt-4o,gpt-4o", messages=[{"role": "user", "content": "hi"}]
-            )
+            client.post(f"{running.url}{path}", body=body, cast_to=object)
 
     def test_a_user_who_has_no_models_of_their_own_uses_the_team_s(
         self, cli: Cli, running: Proxy

@@ -1,9 +1,11 @@
 """What LiteLLM's real proxy enforces of a key, and what it tells its owner is left."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import httpx
 import pytest
 from stand import COST, Stand, refused
 
@@ -11,6 +13,9 @@ openai = pytest.importorskip("openai")
 pytest.importorskip("litellm")
 
 pytestmark = [pytest.mark.timeout(240), pytest.mark.xdist_group("litellm")]
+
+
+HI: dict[str, Any] = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 20}
 
 
 @pytest.fixture(scope="module", name="stand")
@@ -26,6 +31,25 @@ def ask(client: Any, model: str = "gpt-4o", **more: Any) -> Any:
     return client.chat.completions.create(
         model=model, messages=[{"role": "user", "content": "hi"}], **more
     )
+
+
+def posted(stand: Stand, key: str, path: str, body: Mapping[str, Any]) -> httpx.Response:
+    """Post what OpenAI's client would not."""
+    told = {"authorization": f"Bearer {key}"}
+    return httpx.post(f"{stand.running.url}{path}", json=body, headers=told, timeout=60)
+
+
+def connected(stand: Stand, key: str, path: str) -> int:
+    """Return how the proxy answers whoever wants to begin a WebSocket: 101 when it does."""
+    asked = {
+        "authorization": f"Bearer {key}",
+        "connection": "upgrade",
+        "upgrade": "websocket",
+        "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ==",
+        "sec-websocket-version": "13",
+    }
+    with httpx.stream("GET", f"{stand.running.url}{path}", headers=asked, timeout=60) as answer:
+        return int(answer.status_code)
 
 
 class TestRoutes:
@@ -51,6 +75,41 @@ class TestRoutes:
 
         assert ask(client).choices[0].message.content == "Hello"
         assert refused(lambda: ask(client, "free")) == 403
+
+    @pytest.mark.parametrize(
+        "path",
+        [
+            "/openai/deployments/gpt-4o/audio/speech",
+            "/openai/deployments/gpt-4o/responses",
+            "/openai/v1/responses/resp_1",
+        ],
+    )
+    def test_what_litellm_passes_through_is_not_in_the_default(
+        self, stand: Stand, path: str
+    ) -> None:
+        """Some paths of the default are LiteLLM's own with another method only, or not at all."""
+        default, passing = stand.cli.key(), stand.cli.key("--allowed-route", "/openai")
+        before = len(stand.provider.asked)
+
+        assert posted(stand, default, path, {"model": "gpt-4o", "input": "hi"}).status_code == 403
+        assert len(stand.provider.asked) == before
+        posted(stand, passing, path, {"model": "gpt-4o", "input": "hi"})
+        assert len(stand.provider.asked) > before
+
+    @pytest.mark.parametrize(
+        "path", ["/openai/v1/responses?model=gpt-4o", "/openai/deployments/gpt-4o/completions"]
+    )
+    def test_nor_is_a_websocket_that_it_passes_through(self, stand: Stand, path: str) -> None:
+        """OpenAI would answer it for any model, and nothing would be reserved."""
+        assert connected(stand, stand.cli.key(), path) == 403
+
+    def test_a_websocket_names_its_model_where_it_begins(self, stand: Stand) -> None:
+        """LiteLLM asks nobody about the one in the first message."""
+        key = stand.cli.key("--model", "gpt-4o")
+
+        assert connected(stand, key, "/v1/responses") == 403
+        assert connected(stand, key, "/v1/responses?model=free") == 403
+        assert connected(stand, key, "/v1/responses?model=gpt-4o") == 101
 
 
 class TestSpentBudgets:
@@ -94,6 +153,66 @@ class TestSpentBudgets:
 
         assert served == 2
         assert stand.spends(alias, 2 * COST) == 2 * COST
+
+
+class TestBudgetsOfModels:
+    @pytest.mark.parametrize("way", ["query", "path", "fallback", "provider", "deployment"])
+    def test_they_hold_however_the_model_is_named(self, stand: Stand, way: str) -> None:
+        """Beside another model, in case that one fails, or by another name of the same."""
+        stand.provider.fails_model = "broken"
+        of_model = {"gpt-4o": {"budget_limit": 0.5, "time_period": "1d"}}
+        request = {"model_max_budget": of_model, "allowed_routes": ["llm_api_routes"]}
+        made = stand.cli("generate", "--request", "-", input=json.dumps(request), check=True)
+        key, other = made.stdout.strip(), stand.key()[1]
+        chat = "/v1/chat/completions"
+        deployment = posted(stand, other, chat, {**HI, "model": "gpt-4o"})
+        ways: dict[str, tuple[str, dict[str, Any]]] = {
+            "query": (f"{chat}?model=gpt-4o", {"model": "free"}),
+            "path": ("/engines/gpt-4o/chat/completions", {"model": "free"}),
+            "fallback": (chat, {"model": "broken", "fallbacks": ["gpt-4o"]}),
+            "provider": (chat, {"model": "openai/gpt-4o"}),
+            "deployment": (chat, {"model": deployment.headers["x-litellm-model-id"]}),
+        }
+        path, more = ways[way]
+
+        got = [posted(stand, key, path, {**HI, **more}).status_code for _ in range(3)]
+
+        assert got == [200, 200, 429]
+
+
+class TestReservations:
+    def test_a_tier_that_the_proxy_gives_no_price_is_unpriced(self, stand: Stand) -> None:
+        """LiteLLM would charge its table's: for gpt-4o and `priority` a thousandth of what is asked here."""
+        _, limited = stand.key("--max-budget", "5")
+        _, free = stand.key()
+
+        def ask_for(key: str, tier: str) -> int:
+            asked = {**HI, "model": "gpt-4o", "service_tier": tier}
+            return int(posted(stand, key, "/v1/chat/completions", asked).status_code)
+
+        assert [ask_for(limited, tier) for tier in ("priority", "default")] == [403, 200]
+        assert ask_for(free, "priority") == 200
+
+    @pytest.mark.parametrize(
+        ("path", "body", "least"),
+        [
+            ("/v1/chat/completions", {**HI, "n": "7"}, 1.4),
+            ("/v1/chat/completions", {**HI, "max_tokens": "8192"}, 81),
+            ("/v1/chat/completions", {**HI, "max_tokens": 8192.0}, 81),
+            ("/v1/messages", {**HI, "system": "word " * 2000}, 33),
+            ("/v1/completions", {"prompt": ["hi"] * 7, "max_tokens": 20}, 1.4),
+            ("/v1/completions", {"prompt": "hi", "best_of": 7, "max_tokens": 20}, 1.4),
+        ],
+    )
+    def test_all_that_a_request_says_and_asks_for_is_reserved(
+        self, stand: Stand, path: str, body: dict[str, Any], least: float
+    ) -> None:
+        """Providers make one for each prompt, and some take numbers as texts."""
+        _, key = stand.key("--max-budget", "500")
+
+        answer = posted(stand, key, path, {"model": "gpt-4o", **body})
+
+        assert float(answer.headers["x-keyctl-budget-left"].split()[1]) < 500 - least
 
 
 class TestWhatIsLeft:

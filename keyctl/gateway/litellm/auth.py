@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from functools import cache
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from fastapi import Request
 from litellm.proxy._types import UserAPIKeyAuth
@@ -24,11 +24,14 @@ from keyctl.gateway.litellm.under_way import Request as Asked
 from keyctl.gateway.litellm.under_way import UnderWay
 from keyctl.gateway.verdict import AsyncVerdict
 from keyctl.gateway.verifier import AsyncVerifier
+from keyctl.purses import is_of_model
 from keyctl.records import Key, ProviderObject
 
 log = logging.getLogger("keyctl.gateway")
 
 under_way = UnderWay()
+
+_OF_MODELS: Final = ("model_max_budget", "model_rpm_limit", "model_tpm_limit")
 
 
 async def user_api_key_auth(request: Request, api_key: str | None) -> UserAPIKeyAuth:
@@ -44,6 +47,8 @@ async def user_api_key_auth(request: Request, api_key: str | None) -> UserAPIKey
     body = await _read_request_body(request=request)
     models = requests.models_of(request, route, body)
     verdict = await _verified(key, models, route)
+    if requests.is_passed_through(request, route) and not _says(_key_of(verdict), route):
+        raise refusals.refusal(verdict, "route_denied", model=None, route=route)
     provider = requests.provider_of(request, body)
     asked = Asked(verdict=verdict, model=models[0], provider=provider, began_at=time.monotonic())
     if body.get("background") and body.get("stream"):
@@ -54,36 +59,71 @@ async def user_api_key_auth(request: Request, api_key: str | None) -> UserAPIKey
         return handed_on(verdict, route, name, None)
     if requests.may_cost(request, route):
         _refuse_missing(body, _key_of(verdict))
-        _admit(verdict)
+        _admit(asked)
         try:
-            await _reserve(asked, models, route, body, request, named)
+            if route.endswith("/files"):
+                asked.estimate = await _estimate_of_upload(body, key, asked, route)
+            else:
+                await _reserve(asked, models, route, body, request, named)
             _enter(asked)
         except BaseException:
             verdict.release()
             raise
-    return handed_on(verdict, route, under_way.begin(asked), asked.object_id)
+    name = under_way.begin(asked)
+    _end_if_it_fails(request, name)
+    return handed_on(verdict, route, name, asked.object_id)
 
 
 async def _verified(key: str, models: Sequence[str | None], route: str) -> AsyncVerdict:
-    """Return the verdict on the first of *models*, if the key is valid for every one of them."""
-    first: AsyncVerdict | None = None
-    for model in models:
-        try:
-            verdict = await verifier().verify(key, model=model, route=route)
-        except UnavailableError as error:
-            log.warning("a key cannot be verified: %s", error)
-            raise refusals.unavailable() from None
-        except Exception:
-            # LiteLLM would answer 401 with its text, such as for a wrong database URL.
-            log.exception("a key cannot be verified")
-            raise refusals.unavailable() from None
-        spent = verdict.reason == "budget_exceeded"
-        if not verdict.valid and not (spent and prices.is_free(models)):
-            raise refusals.refusal(verdict, str(verdict.reason), model=model, route=route)
-        first = first or verdict
-    if first is None:
-        raise ValueError("a request is for one model or for none, which is asked about too")
-    return first
+    """Return the verdict on a request that any of *models* may answer, if the key is valid for every one of them."""
+    first, *others = [await _verified_for(key, model, models, route) for model in models]
+    if _limits_models(first):
+        # Whatever it asks for them by: the name that a limit is for says what is charged.
+        for name in requests.groups_of(models):
+            verdict = await _verdict_on(key, name, route)
+            if verdict.reason == "budget_exceeded" and not prices.is_free(models):
+                raise refusals.refusal(verdict, verdict.reason, model=name, route=route)
+            if verdict.reason in (None, "budget_exceeded"):
+                others.append(verdict)
+    return first.joined(others) if others else first
+
+
+async def _verified_for(
+    key: str, model: str | None, models: Sequence[str | None], route: str
+) -> AsyncVerdict:
+    """Return the verdict on one of *models*, if the key is valid for it."""
+    verdict = await _verdict_on(key, model, route)
+    spent = verdict.reason == "budget_exceeded"
+    if not verdict.valid and not (spent and prices.is_free(models)):
+        raise refusals.refusal(verdict, str(verdict.reason), model=model, route=route)
+    return verdict
+
+
+async def _verdict_on(key: str, model: str | None, route: str) -> AsyncVerdict:
+    try:
+        return await verifier().verify(key, model=model, route=route)
+    except UnavailableError as error:
+        log.warning("a key cannot be verified: %s", error)
+        raise refusals.unavailable() from None
+    except Exception:
+        # LiteLLM would answer 401 with its text, such as for a wrong database URL.
+        log.exception("a key cannot be verified")
+        raise refusals.unavailable() from None
+
+
+def _limits_models(verdict: AsyncVerdict) -> bool:
+    """Tell whether the key, its team or its organization has limits for single models."""
+    found = verdict.found
+    owners = (found.key, found.team, found.organization) if found else ()
+    return any(getattr(owner, name, None) for owner in owners for name in _OF_MODELS)
+
+
+def _says(key: Key, route: str) -> bool:
+    """Tell whether a key reaches *route* by more than the default, which is for what LiteLLM itself serves."""
+    reached = key.gateway_routes()
+    return not reached or any(
+        routes.is_allowed(route, [entry]) for entry in reached if entry != routes.DEFAULT
+    )
 
 
 async def _its_own(
@@ -107,10 +147,35 @@ async def _its_own(
     return list(found.values())
 
 
-def _admit(verdict: AsyncVerdict) -> None:
-    """Count the request under the rates that LiteLLM does not count."""
-    key = _key_of(verdict)
-    exceeded = verdict.admit(only=lambda rate: is_left_to_us(rate, key))
+def _end_if_it_fails(request: Request, name: str) -> None:
+    """Give back what the request of this *name* holds if nobody serves it.
+
+    LiteLLM tells its callbacks of what its own routes fail with.  It does not tell them that FastAPI
+    has refused the request, such as for a missing field, or that a pass-through could not begin.
+    """
+
+    def end(_: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, Exception) and (asked := under_way.end(name)) is not None:
+            asked.verdict.release()
+
+    # Closed when the route's function has returned or raised; a WebSocket shows none.
+    stack = request.scope.get("fastapi_function_astack")
+    if stack is not None:
+        stack.push(end)
+
+
+def _admit(asked: Asked) -> None:
+    """Count the request under the rates that LiteLLM does not count.
+
+    Those of a model too that it asks for by another name than the first one: LiteLLM counts that.
+    """
+    verdict, key = asked.verdict, _key_of(asked.verdict)
+    exceeded = verdict.admit(
+        only=lambda rate: (
+            is_left_to_us(rate, key)
+            or (rate.kind != "parallel" and not is_of_model(rate.model, asked.model))
+        )
+    )
     if exceeded is not None:
         raise refusals.too_fast(verdict, exceeded)
 
@@ -142,9 +207,6 @@ async def _reserve(
     """Hold what the request may cost, and note it."""
     verdict, key = asked.verdict, _key_of(asked.verdict)
     try:
-        if route.endswith("/files"):
-            asked.estimate = await _estimate_of_upload(body, key)
-            return
         if route.endswith("/batches"):
             estimate = Estimate(_of_batch(named))
         elif asked.model is None or asked.object_id is not None:
@@ -179,14 +241,26 @@ def _of_batch(named: Sequence[ProviderObject]) -> Decimal:
     raise UnknownPriceError
 
 
-async def _estimate_of_upload(body: Mapping[str, Any], key: Key) -> int | None:
-    """Return what a batch of the file may cost that is uploaded, in nano-dollars; None when nobody can tell."""
+async def _estimate_of_upload(
+    body: Mapping[str, Any], presented: str, asked: Asked, route: str
+) -> int | None:
+    """Return what a batch of the file may cost that is uploaded, in nano-dollars; None when nobody can tell.
+
+    Raises:
+        ProxyException: 403 when the key may not use a model that a line is for, 400 when a line of
+            a batch does not tell its model.
+    """
     file: Any = body.get("file")
     if body.get("purpose") != "batch" or not hasattr(file, "read") or not hasattr(file, "seek"):
         return None
     content = cast("bytes", await file.read())
     await file.seek(0)
-    most = await asyncio.to_thread(prices.most_of_batch, content, key)
+    models = await asyncio.to_thread(prices.models_of_batch, content)
+    if models is None:
+        raise refusals.malformed("each line of a batch is JSON with the model in its body", "file")
+    for model in models:
+        await _verified_for(presented, model, (model,), route)
+    most = await asyncio.to_thread(prices.most_of_batch, content, _key_of(asked.verdict))
     return None if most is None else money.round_up(most)
 
 

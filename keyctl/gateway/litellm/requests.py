@@ -38,8 +38,15 @@ def models_of(request: Request, route: str, body: Mapping[str, Any]) -> Sequence
     Those too that it names in case the first one fails: the proxy holds them against the key's own
     list only, which may be empty where an owner's is not.  And those in the path and the query,
     which LiteLLM carries out before the one in the body, but does not look at here.
+
+    Raises:
+        ProxyException: 400 for a list of models, and for a WebSocket that names its model later.
     """
-    if "," in str(body.get("model") or ""):
+    placed = [
+        *(request.path_params.get(name) for name in ("model", "model_name")),
+        *request.query_params.getlist("model"),
+    ]
+    if any("," in str(name or "") for name in (body.get("model"), *placed)):
         raise malformed(
             "a list of models is not served: LiteLLM tells the cost of one only", "model"
         )
@@ -48,9 +55,45 @@ def models_of(request: Request, route: str, body: Mapping[str, Any]) -> Sequence
     )
     models = [name.strip() for name in found.split(",")] if isinstance(found, str) else found or []
     others = (fallback_target_model_name(item) for item in iter_request_fallback_targets(body))
-    placed = [request.path_params.get(name) for name in ("model", "model_name")]
-    named = [*models, *others, *request.query_params.getlist("model"), *placed]
-    return [name for name in named if name] or [None]
+    named = [name for name in (*models, *others, *placed) if name]
+    if not named and is_websocket(request) and route.endswith("/responses"):
+        # LiteLLM would ask nobody about the model that its first message names.
+        raise malformed("name the model of a WebSocket in its query: ?model=NAME", "model")
+    return named or [None]
+
+
+def groups_of(models: Sequence[str | None]) -> list[str]:
+    """Return under which other names the proxy knows *models*: deployments have ids, and groups have aliases."""
+    from litellm.proxy.proxy_server import llm_router  # noqa: PLC0415  # it is set when the proxy has started
+
+    if llm_router is None:
+        return []
+    registry = llm_router.registry()
+    found = {
+        str(deployment["model_name"])
+        for name in models
+        if name is not None
+        for deployment in registry.deployments(name, source="routable") or ()
+    }
+    return sorted(name for name in found.difference(models) if "*" not in name)
+
+
+def is_websocket(request: Request) -> bool:
+    """Tell whether a request begins a WebSocket: LiteLLM shows it as a GET, under its own address."""
+    return request.url.scheme in ("ws", "wss")
+
+
+def is_passed_through(request: Request, route: str) -> bool:
+    """Tell whether LiteLLM passes a request on to OpenAI as it is.
+
+    It does so with all paths below its prefix that are not its own, and with all methods of those
+    that are.
+    """
+    if not route.startswith("/openai/"):
+        return False
+    if is_websocket(request):
+        return route != "/openai/v1/realtime"
+    return "endpoint" in request.path_params
 
 
 def may_cost(request: Request, route: str) -> bool:
