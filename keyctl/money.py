@@ -38,7 +38,7 @@ def to_nano(amount: Decimal | int) -> int:
         raise InvalidMoneyError(f"{value} is not an amount of money", hint=f"give {ACCEPTED}")
     # Compared before it is scaled: 1e400 would be a 409-digit integer.
     if value < 0 or value > MAX_DOLLARS:
-        raise InvalidMoneyError(f"{value:.6g} dollars is out of range", hint=f"give {ACCEPTED}")
+        raise _out_of_range(value)
     with localcontext() as context:
         context.prec = 60
         # Of 1e-999999999 scaling would leave zero, of a million digits sixty: neither is what was given.
@@ -59,7 +59,7 @@ def round_up(amount: Decimal) -> int:
         InvalidMoneyError: Not finite, negative or over the maximum.
     """
     if not amount.is_finite() or amount < 0 or amount > MAX_DOLLARS:
-        raise InvalidMoneyError(f"{amount:.6g} dollars is out of range", hint=f"give {ACCEPTED}")
+        raise _out_of_range(amount)
     if 0 < amount < Decimal("1e-9"):
         return 1  # however small: of 1e-999999999 scaling would leave zero
     with localcontext() as context:
@@ -74,3 +74,9 @@ def dollars(nano: int) -> Decimal | int:
     if rest == 0:
         return whole
     return Decimal(f"{whole}.{rest:09d}".rstrip("0"))
+
+
+def _out_of_range(amount: Decimal) -> InvalidMoneyError:
+    # Six digits of 9000000001 would be those of the most that is accepted.
+    shown = f"{amount:f}" if 9 <= amount.adjusted() < 15 else f"{amount:.6g}"
+    return InvalidMoneyError(f"{shown[:40]} dollars is out of range", hint=f"give {ACCEPTED}")

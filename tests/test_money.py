@@ -73,3 +73,10 @@ def test_sums_are_exact(amounts: list[int]) -> None:
     """Adding dollars and adding nano-dollars give the same total."""
     total = sum((Decimal(money.dollars(amount)) for amount in amounts), Decimal(0))
     assert money.to_nano(total) == sum(amounts)
+
+
+def test_an_amount_just_over_the_most_is_told_as_it_is() -> None:
+    """Six digits of it would be the most itself, which is accepted."""
+    with pytest.raises(InvalidMoneyError) as caught:
+        money.to_nano(money.MAX_DOLLARS + 1)
+    assert caught.value.message == "9000000001 dollars is out of range"
