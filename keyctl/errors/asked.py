@@ -84,6 +84,10 @@ class IssuerNotFoundError(KeyNotFoundError):
     """Neither a key nor a user answers to what was given."""
 
 
+class SpenderNotFoundError(KeyNotFoundError):
+    """Neither a key nor an owner of keys answers to what was given."""
+
+
 class ActorNotFoundError(NotFoundError):
     """Nobody of this name did anything that is on record."""
 

@@ -4,13 +4,19 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from keyctl import money
+from keyctl import keystring, money
 from keyctl.db import queries
 from keyctl.db.queries import directory
 from keyctl.db.queries.audit import Head
 from keyctl.db.queries.metered import meters_due
 from keyctl.db.schema import RESERVABLE
-from keyctl.errors import InvalidMoneyError, KeyNotFoundError, UnreadableRowError, UsageError
+from keyctl.errors import (
+    InvalidMoneyError,
+    KeyNotFoundError,
+    SpenderNotFoundError,
+    UnreadableRowError,
+    UsageError,
+)
 from keyctl.purses import OWN, PurseName
 from keyctl.records import Key, Principal
 from keyctl.services.callers import administering, require_admin, require_overseer
@@ -147,16 +153,20 @@ class BudgetService:
         try:
             return live_key(unit.connection, given, unit.caller)
         except KeyNotFoundError:
+            if keystring.looks_secret(given):
+                raise
             kinds = [
                 kind for kind in WORD if directory.find(unit.connection, kind, given) is not None
             ]
-            if not kinds:
-                raise
-        if len(kinds) > 1:
-            words = " and ".join(WORD[kind] for kind in kinds)
-            raise UsageError(
-                f"{given!r} is the id of a {words}", hint="say which: --team, --user or --org"
+        if not kinds:
+            raise SpenderNotFoundError(
+                f"there is no key, team, user or organization {given!r}",
+                hint="keyctl list, team list, user list and org list show them",
+                given=given,
             )
+        if len(kinds) > 1:
+            words = " and ".join(f"the {WORD[kind]}" for kind in kinds)
+            raise UsageError(f"{given!r} names {words}", hint="say which: --team, --user or --org")
         return require(unit.connection, kinds[0], given, lock=True)
 
     def _known(self, given: str) -> str:

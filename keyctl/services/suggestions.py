@@ -17,6 +17,7 @@ from keyctl.errors import (
     ModelNotFoundError,
     NotFoundError,
     OrganizationNotFoundError,
+    SpenderNotFoundError,
     TagNotFoundError,
     TeamNotFoundError,
     UserNotFoundError,
@@ -36,6 +37,14 @@ _KNOWN: Final[dict[type[NotFoundError], _Names]] = {
         found, Organization, limit=MOST_SEARCHED
     ),
     KeyNotFoundError: lambda found: listing.aliases(found, limit=MOST_SEARCHED),
+    SpenderNotFoundError: lambda found: [
+        *listing.aliases(found, limit=MOST_SEARCHED),
+        *(
+            name
+            for kind in (Team, User, Organization)
+            for name in directory.ids(found, kind, limit=MOST_SEARCHED)
+        ),
+    ],
     IssuerNotFoundError: lambda found: [
         *directory.ids(found, User, limit=MOST_SEARCHED),
         *listing.aliases(found, limit=MOST_SEARCHED),
@@ -46,6 +55,8 @@ _KNOWN: Final[dict[type[NotFoundError], _Names]] = {
     ModelNotFoundError: listing.models_in_use,
     TagNotFoundError: lambda found: listing.tags_in_use(found, limit=MOST_SEARCHED),
 }
+# An alias that a deleted key had is told as that.
+_OF_KEYS: Final = (KeyNotFoundError, SpenderNotFoundError)
 
 
 def add_nearest(workspace: Workspace, error: NotFoundError) -> None:
@@ -57,7 +68,7 @@ def add_nearest(workspace: Workspace, error: NotFoundError) -> None:
     if names is None or given is None or keystring.looks_secret(given):
         return
     with workspace.database.read() as connection:
-        if type(error) is KeyNotFoundError and (key := _deleted(connection, workspace, given)):
+        if type(error) in _OF_KEYS and (key := _deleted(connection, workspace, given)):
             error.message = (
                 f"key {given!r} was deleted at {key.deleted_at:%Y-%m-%dT%H:%M:%SZ}: {key.id}"
             )

@@ -172,9 +172,21 @@ class TestSpend:
             cli(group, "create", "web", check=True)
         assert cli("spend", "nobody", "--reset").exit_code == 3
         assert cli("spend", "--team", "nobody", "--reset").exit_code == 3
-        assert "--team, --user or --org" in cli("spend", "web", "--reset").stderr
+        told = cli("spend", "web", "--reset").stderr
+        assert "error: 'web' names the user and the team\nhint: say which: --team" in told
         for arguments in ((), ("--team", "web", "--user", "web"), ("web", "--org", "web")):
             assert cli("spend", *arguments, "--reset").exit_code == 2
+
+    def test_a_slip_is_told_with_the_nearest_name(self, cli: Cli) -> None:
+        """Of a key or of an owner: nobody says which it is to be."""
+        cli("team", "create", "search", check=True)
+        cli("generate", "--alias", "checkout", check=True)
+        for given, meant in (("serach", "search"), ("chekout", "checkout")):
+            slip = cli("spend", given, "--add", "1")
+            assert (slip.exit_code, slip.stdout) == (3, "")
+            assert f"there is no key, team, user or organization {given!r}" in slip.stderr
+            assert f"hint: did you mean {meant}?" in slip.stderr
+        assert "key string" in cli("spend", "-", "--reset", input="sk-" + "x" * 40).stderr
 
 
 class TestWarnings:
