@@ -231,6 +231,29 @@ class TestDenied:
             ("keys.a.team_id", "1.yaml:4"),
         ]
 
+    def test_a_name_that_is_like_a_described_one_is_told_with_it(self, fleets: Fleets) -> None:
+        """Of owners, members and tiers: what a file describes is not stored yet."""
+        with pytest.raises(NotFoundError) as caught:
+            fleets.plan(
+                """
+                organizations: {acme: {}}
+                users: {alice: {budget_id: smal}}
+                teams: {search: {organization_id: acmee, members: {alcie: {}}}}
+                budgets: {small: {max_budget: 5}}
+                keys:
+                  a: {team_id: serach, deliver: files}
+                  b: {budget_id: smal, deliver: files}
+                """
+            )
+
+        assert [item.message.partition(": ")[2] for item in caught.value.violations] == [
+            "there is no budget 'smal' (did you mean small?)",
+            "there is no organization 'acmee' (did you mean acme?)",
+            "there is no user 'alcie' (did you mean alice?)",
+            "there is no team 'serach' (did you mean search?)",
+            "there is no budget 'smal' (did you mean small?)",
+        ]
+
     def test_an_unknown_sink(self, fleets: Fleets) -> None:
         """It is found when the plan is made."""
         with pytest.raises(UsageError, match=r"1\.yaml:1: there is no sink 'valt'"):

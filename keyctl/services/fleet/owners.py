@@ -14,6 +14,7 @@ from keyctl.errors import (
     BudgetNotFoundError,
     KeyctlError,
     KeysLeftError,
+    NotFoundError,
     NotManagedError,
     OrganizationNotFoundError,
     UserNotFoundError,
@@ -95,10 +96,7 @@ class OwnerPlanner:
                 entry,
                 "organization_id",
                 "fleet.missing",
-                OrganizationNotFoundError(
-                    f"there is no organization {organization_id!r}",
-                    hint="describe it, or create it",
-                ),
+                _missing(OrganizationNotFoundError, "organization", organization_id),
             )
         named = {"budget_id": entry.values.get("budget_id")}
         named |= {
@@ -107,9 +105,7 @@ class OwnerPlanner:
         }
         for field, budget_id in named.items():
             if budget_id is not None and not self._has_tier(budget_id):
-                error = BudgetNotFoundError(
-                    f"there is no budget {budget_id!r}", hint="describe it, or create it"
-                )
+                error = _missing(BudgetNotFoundError, "budget", budget_id)
                 yield _problem(entry, field, "fleet.missing", error)
         for user in entry.members:
             if not self._exists(User, user):
@@ -117,9 +113,7 @@ class OwnerPlanner:
                     entry,
                     f"{_ROLE_OF}{user}",
                     "fleet.missing",
-                    UserNotFoundError(
-                        f"there is no user {user!r}", hint="describe it, or create it"
-                    ),
+                    _missing(UserNotFoundError, "user", user),
                 )
 
     def _has_tier(self, tier_id: str) -> bool:
@@ -282,6 +276,10 @@ def _limits(user: str, before: Member | None, after: Member) -> dict[str, tuple[
 
 def _sorted(fields: Fields) -> Fields:
     return dict(sorted(fields.items()))
+
+
+def _missing(kind: type[NotFoundError], word: str, name: str) -> NotFoundError:
+    return kind(f"there is no {word} {name!r}", hint="describe it, or create it", given=name)
 
 
 def _problem(entry: OwnerEntry, field: str, rule: str, error: KeyctlError) -> Problem:

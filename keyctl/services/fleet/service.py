@@ -3,21 +3,30 @@
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Final
 
 from sqlalchemy.exc import IntegrityError as ConstraintError
 
 from keyctl.db.queries.audit import Head, find_head, lock_head
 from keyctl.errors import (
+    BudgetNotFoundError,
     BusyError,
     ConflictError,
     KeyctlError,
+    NotFoundError,
+    OrganizationNotFoundError,
     PlanOutdatedError,
+    TeamNotFoundError,
     UsageError,
+    UserNotFoundError,
     Violation,
 )
+from keyctl.fleetfile.described import Fleet
 from keyctl.fleetfile.faults import dotted
+from keyctl.nearest import MOST_SEARCHED, nearest
 from keyctl.policy import engine
+from keyctl.records import Organization, Record, Team, Tier, User
 from keyctl.services import denials
 from keyctl.services.callers import require_admin, require_overseer
 from keyctl.services.delivery import run_lock
@@ -41,6 +50,12 @@ from keyctl.services.workspace import Workspace
 from keyctl.sinks.base import Sink, Target
 
 _TRIES: Final = 20
+_KINDS: Final[dict[type[KeyctlError], type[Record]]] = {
+    OrganizationNotFoundError: Organization,
+    TeamNotFoundError: Team,
+    UserNotFoundError: User,
+    BudgetNotFoundError: Tier,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,9 +240,9 @@ def refuse_problems(order: FleetOrder, plan: Plan) -> None:
         Violation(
             rule=problem.rule,
             field=_path(problem),
-            message=problem.error.message
+            message=_likened(order.fleet, problem.error)
             if problem.entry is None
-            else f"{next(places)}: {problem.error.message}",
+            else f"{next(places)}: {_likened(order.fleet, problem.error)}",
         )
         for problem in plan.problems
     ]
@@ -239,7 +254,22 @@ def refuse_problems(order: FleetOrder, plan: Plan) -> None:
     error.message = f"{violations[index].message}{more}"
     error.args = (error.message,)
     error.violations = tuple(violations)
+    if isinstance(error, NotFoundError) and _likened(order.fleet, first) != first.message:
+        error.given = (
+            None  # what is stored is looked through only where nothing described is like it
+        )
     raise error
+
+
+def _likened(fleet: Fleet, error: KeyctlError) -> str:
+    """Return what *error* says, with the described names that are like the one that is not there."""
+    kind = _KINDS.get(type(error))
+    if kind is None or not isinstance(error, NotFoundError) or error.given is None:
+        return error.message
+    owners = (item.name for item in fleet.owners if item.kind is kind)
+    described = (item.name for item in fleet.tiers) if kind is Tier else owners
+    found = nearest(error.given, islice(described, MOST_SEARCHED))
+    return f"{error.message} (did you mean {' or '.join(found)}?)" if found else error.message
 
 
 def _path(problem: Problem) -> str:
