@@ -180,6 +180,43 @@ class TestBudgetsOfModels:
         assert got == [200, 200, 429]
 
 
+class TestModels:
+    @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses", "/v1/messages"])
+    @pytest.mark.parametrize(
+        "more",
+        [
+            {"extra_body": {"model": "gpt-4o"}},
+            {"extra_body": {"previous_response_id": "resp_1"}},
+            {"deployment_id": "gpt-4o"},
+            {"context_window_fallback_dict": {"openai/free": "gpt-4o"}},
+            {"fallbacks": [{"model": "free", "extra_body": {"model": "gpt-4o"}}]},
+        ],
+    )
+    def test_nothing_else_is_asked_of_the_provider_than_a_request_says(
+        self, stand: Stand, path: str, more: dict[str, Any]
+    ) -> None:
+        """LiteLLM would put it in the place of what was verified: the model that is asked, or whose answer is read."""
+        key, before = stand.cli.key("--model", "free"), len(stand.provider.asked)
+
+        answer = posted(stand, key, path, {**HI, "model": "free", "input": "hi", **more})
+
+        assert (answer.status_code, len(stand.provider.asked)) == (400, before)
+
+    def test_what_else_a_provider_takes_is_passed_on(self, stand: Stand) -> None:
+        """`extra_body` is for what LiteLLM does not know."""
+        key = stand.cli.key("--model", "free")
+        asked = {**HI, "model": "free", "extra_body": {"top_k": 5}}
+
+        assert posted(stand, key, "/v1/chat/completions", asked).status_code == 200
+
+    def test_models_that_a_provider_may_answer_with_are_the_key_s(self, stand: Stand) -> None:
+        """OpenRouter takes a list of them beside the first one."""
+        key = stand.cli.key("--model", "free")
+        asked = {**HI, "model": "free", "models": ["free", "gpt-4o"]}
+
+        assert posted(stand, key, "/v1/chat/completions", asked).status_code == 403
+
+
 class TestReservations:
     def test_a_tier_that_the_proxy_gives_no_price_is_unpriced(self, stand: Stand) -> None:
         """LiteLLM would charge its table's: for gpt-4o and `priority` a thousandth of what is asked here."""

@@ -27,6 +27,16 @@ from keyctl.gateway.litellm.refusals import malformed
 _IN_PATH: Final = {"batch_id": "batch", "file_id": "file", "response_id": "response"}
 # And a body the ids of files.
 _FILES_IN_BODY: Final = ("input_file_id", "training_file", "validation_file")
+# By these LiteLLM asks for another model than `model`.
+_RENAMING: Final = ("deployment_id", "context_window_fallback_dict")
+# What a request is judged by.  LiteLLM puts what `extra_body` holds in its place when all is judged.
+_READ: Final = frozenset(
+    {
+        *("background", "best_of", "conversation", "input", "max_completion_tokens"),
+        *("max_output_tokens", "max_tokens", "messages", "model", "models", "n"),
+        *("previous_response_id", "prompt", "service_tier", "stream", *_FILES_IN_BODY),
+    }
+)
 _WITHOUT_COST: Final = ("GET", "HEAD", "OPTIONS", "DELETE")
 # Answered over a WebSocket, which begins as a GET.
 _WEBSOCKETS: Final = ("/realtime", "/realtime/translations", "/responses")
@@ -40,8 +50,10 @@ def models_of(request: Request, route: str, body: Mapping[str, Any]) -> Sequence
     which LiteLLM carries out before the one in the body, but does not look at here.
 
     Raises:
-        ProxyException: 400 for a list of models, and for a WebSocket that names its model later.
+        ProxyException: 400 for a list of models, for a WebSocket that names its model later, and for
+            what would reach the provider unseen.
     """
+    _refuse_unseen(body)
     placed = [
         *(request.path_params.get(name) for name in ("model", "model_name")),
         *request.query_params.getlist("model"),
@@ -55,11 +67,30 @@ def models_of(request: Request, route: str, body: Mapping[str, Any]) -> Sequence
     )
     models = [name.strip() for name in found.split(",")] if isinstance(found, str) else found or []
     others = (fallback_target_model_name(item) for item in iter_request_fallback_targets(body))
-    named = [name for name in (*models, *others, *placed) if name]
+    # OpenRouter's own fallbacks.
+    listed = body["models"] if isinstance(body.get("models"), list) else []
+    named = [name for name in (*models, *others, *map(str, listed), *placed) if name]
     if not named and is_websocket(request) and route.endswith("/responses"):
         # LiteLLM would ask nobody about the model that its first message names.
         raise malformed("name the model of a WebSocket in its query: ?model=NAME", "model")
     return named or [None]
+
+
+def _refuse_unseen(body: Mapping[str, Any]) -> None:
+    """Refuse what makes LiteLLM ask the provider for something else than the request says."""
+    fallbacks = [item for item in iter_request_fallback_targets(body) if isinstance(item, Mapping)]
+    for part in (body, *fallbacks):
+        for name in _RENAMING:
+            if part.get(name) is not None:
+                raise malformed(f"{name} is not served: name the model as model", name)
+        added = part.get("extra_body")
+        if added is None:
+            continue
+        unseen = _READ.intersection(added) if isinstance(added, Mapping) else {"no object"}
+        if unseen:
+            raise malformed(
+                f"extra_body holds {min(unseen)}: name it beside extra_body", "extra_body"
+            )
 
 
 def groups_of(models: Sequence[str | None]) -> list[str]:
