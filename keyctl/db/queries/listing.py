@@ -186,7 +186,10 @@ def _finding(wanted: KeyFilter, now: datetime, dialect: str) -> list[ColumnEleme
     if wanted.model is not None:
         found.append(lists(keys.c.models, wanted.model))
     if wanted.over_budget:
-        found.append(or_(_has_spent_its_own(now), any_of(keys.c.id, wanted.past_a_meter, dialect)))
+        spent = [_has_spent_its_own(now)]
+        if wanted.past_a_meter:
+            spent.append(any_of(keys.c.id, wanted.past_a_meter, dialect))
+        found.append(or_(*spent))
     if wanted.created_after is not None:
         found.append(keys.c.created_at >= wanted.created_after)
     return found
