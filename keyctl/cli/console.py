@@ -156,7 +156,7 @@ class Console:
         self._talk(text)
 
     def _talk(self, text: str) -> None:
-        sys.stderr.write(keystring.redact(text) + "\n")
+        _to_stderr(keystring.redact(text))
 
     def fail(self, error: KeyctlError) -> int:
         """Report *error* on stderr, as JSON if that was asked for, and return its exit status."""
@@ -177,9 +177,20 @@ class Console:
             if error.hint:
                 lines.append(f"hint: {one_line(error.hint)}")
             text = keystring.redact("\n".join(lines))
-        sys.stderr.write(text + "\n")
-        sys.stderr.flush()
+        _to_stderr(text)
         return int(error.exit_code)
+
+
+def _to_stderr(text: str) -> None:
+    """Write a line to stderr; where that cannot be written, nobody is told, and the command's status stands."""
+    try:
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
+    except OSError:
+        # What is left in the stream's buffer would fail again at the end, and change the status.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, STDERR)
+        os.close(nowhere)
 
 
 def _each(error: KeyctlError) -> list[str]:

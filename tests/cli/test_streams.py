@@ -74,6 +74,18 @@ class TestClosedDescriptors:
         found = [] if listed.exit_code == 6 else listed.json["keys"]
         assert len(found) == (1 if status == 0 else 0)
 
+    @pytest.mark.parametrize("nowhere", ["2>/dev/full", "2> >(true)"])
+    def test_a_stderr_that_takes_nothing_changes_no_status(self, cli: Cli, nowhere: str) -> None:
+        """A key that was made is a success, and what is refused is refused for what it is."""
+        for arguments, status in (
+            ("generate --alias a", 0),
+            ("list --team nobody", 3),
+            ("generate --alias a", 5),
+            ("block a nothing --yes", 9),
+        ):
+            done = cli.shell(f"exec bash -c 'sleep 0.1; exec $KEYCTL {arguments}' {nowhere}")
+            assert (arguments, done.exit_code) == (arguments, status)
+
     def test_an_answer_in_json_needs_an_open_stdout(self, cli: Cli, tmp_path: Path) -> None:
         """With --out-file and -o json a closed stdout is found out before anything is written."""
         done = cli.shell(f"$KEYCTL generate --out-file '{tmp_path}/k' -o json >&-")
