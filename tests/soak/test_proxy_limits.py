@@ -190,6 +190,7 @@ class TestModels:
             {"deployment_id": "gpt-4o"},
             {"context_window_fallback_dict": {"openai/free": "gpt-4o"}},
             {"fallbacks": [{"model": "free", "extra_body": {"model": "gpt-4o"}}]},
+            {"fallbacks": [{"model": "free", "previous_response_id": "resp_1"}]},
         ],
     )
     def test_nothing_else_is_asked_of_the_provider_than_a_request_says(
@@ -236,6 +237,7 @@ class TestReservations:
             ("/v1/chat/completions", {**HI, "n": "7"}, 1.4),
             ("/v1/chat/completions", {**HI, "max_tokens": "8192"}, 81),
             ("/v1/chat/completions", {**HI, "max_tokens": 8192.0}, 81),
+            ("/v1/chat/completions", {**HI, "fallbacks": [{"model": "gpt-4o", "n": 7}]}, 1.4),
             ("/v1/messages", {**HI, "system": "word " * 2000}, 33),
             ("/v1/completions", {"prompt": ["hi"] * 7, "max_tokens": 20}, 1.4),
             ("/v1/completions", {"prompt": "hi", "best_of": 7, "max_tokens": 20}, 1.4),

@@ -213,7 +213,7 @@ async def _reserve(
             return
         else:
             length = int(request.headers.get("content-length") or len(str(body)))
-            estimate = prices.most(models, body, key, length)
+            estimate = prices.most(models, requests.bodies_of(body), key, length)
     except UnknownPriceError:
         configured = environment.unknown_cost(os.environ)
         if configured is None and verdict.left():

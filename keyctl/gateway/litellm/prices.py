@@ -51,15 +51,18 @@ def is_free(models: Iterable[str | None]) -> bool:
     return all(name is not None and is_model_cost_zero(name, llm_router) for name in models)
 
 
-def most(models: Sequence[str | None], body: Mapping[str, Any], key: Key, length: int) -> Estimate:
-    """Return what a request with this *body*, of *length* bytes, may cost.
+def most(
+    models: Sequence[str | None], bodies: Sequence[Mapping[str, Any]], key: Key, length: int
+) -> Estimate:
+    """Return what a request with one of these *bodies*, of *length* bytes, may cost.
 
-    Of several models it is the dearest one.
+    Of several models and bodies it is the dearest one.
 
     Raises:
         UnknownPriceError: One of them has no price.
     """
-    estimates = [_of_model(name, body, key, length) for name in models if name is not None]
+    named = [name for name in models if name is not None]
+    estimates = [_of_model(name, body, key, length) for name in named for body in bodies]
     return max(estimates, key=lambda estimate: estimate.cost)
 
 

@@ -37,6 +37,8 @@ _READ: Final = frozenset(
         *("previous_response_id", "prompt", "service_tier", "stream", *_FILES_IN_BODY),
     }
 )
+# What no fallback has of its own: LiteLLM does not look at it there.
+_OF_ALL: Final = ("background", "conversation", "previous_response_id", "stream", *_FILES_IN_BODY)
 _WITHOUT_COST: Final = ("GET", "HEAD", "OPTIONS", "DELETE")
 # Answered over a WebSocket, which begins as a GET.
 _WEBSOCKETS: Final = ("/realtime", "/realtime/translations", "/responses")
@@ -78,8 +80,11 @@ def models_of(request: Request, route: str, body: Mapping[str, Any]) -> Sequence
 
 def _refuse_unseen(body: Mapping[str, Any]) -> None:
     """Refuse what makes LiteLLM ask the provider for something else than the request says."""
-    fallbacks = [item for item in iter_request_fallback_targets(body) if isinstance(item, Mapping)]
-    for part in (body, *fallbacks):
+    main, *fallbacks = bodies_of(body)
+    for item in fallbacks:
+        if changed := [name for name in _OF_ALL if item.get(name) != main.get(name)]:
+            raise malformed(f"{changed[0]} of a fallback is that of the request", changed[0])
+    for part in (main, *fallbacks):
         for name in _RENAMING:
             if part.get(name) is not None:
                 raise malformed(f"{name} is not served: name the model as model", name)
@@ -91,6 +96,12 @@ def _refuse_unseen(body: Mapping[str, Any]) -> None:
             raise malformed(
                 f"extra_body holds {min(unseen)}: name it beside extra_body", "extra_body"
             )
+
+
+def bodies_of(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return *body*, and what it becomes with each of its fallbacks that is more than a name."""
+    fallbacks = [item for item in iter_request_fallback_targets(body) if isinstance(item, Mapping)]
+    return [body, *({**body, **item} for item in fallbacks)]
 
 
 def groups_of(models: Sequence[str | None]) -> list[str]:
