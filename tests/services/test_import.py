@@ -717,6 +717,26 @@ class TestOwners:
         assert (imported.result, imported.lost) == ("imported", [name])
         assert json.loads(events(workspace)[-1].after)["dropped"] == [name]
 
+    def test_a_group_that_nobody_could_name_stops_no_other(
+        self, litellm: LiteLLM, run: RunImport
+    ) -> None:
+        """Its id or a model in it is no name here; the keys that name it say so themselves."""
+        odd: list[tuple[Any, Any]] = [("x" * 300, ["m"]), (None, ["m"]), ("a\nb", []), ("g", [""])]
+        for name, models in [*odd, ("good", None)]:
+            litellm.add("groups", {"access_group_id": name, "access_model_names": models})
+        litellm.add("keys", key(OLD, access_group_ids=["good"]))
+
+        lines = run()
+
+        assert results(lines) == {
+            ("access_group", "failed"): 4,
+            ("access_group", "imported"): 1,
+            ("key", "imported"): 1,
+        }
+        reasons = {line.reason.partition(":")[0] for line in lines if line.reason}
+        assert reasons == {"malformed_request"}
+        assert {line.result for line in run()} == {"failed", "present"}
+
     def test_groups_of_models_come_along(
         self, database_url: str, litellm: LiteLLM, run: RunImport
     ) -> None:

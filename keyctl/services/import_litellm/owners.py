@@ -10,6 +10,7 @@ from keyctl.db import queries
 from keyctl.db.queries import audit, directory, tiers
 from keyctl.errors import KeyctlError, OrganizationNotFoundError
 from keyctl.litellm import inventory
+from keyctl.litellm.groups import map_group
 from keyctl.litellm.members import MappedMember
 from keyctl.litellm.owners import MappedOwner, map_organization, map_team, map_user
 from keyctl.litellm.values import Row, decoded
@@ -67,15 +68,20 @@ class OwnerImport:
             return []
         with self.begin() as unit:
             known = queries.find_groups(unit.connection)
-            lines = [self._group(unit, decoded(row), known) for row in rows]
+            lines = [self._group(unit, row, known) for row in rows]
         return on_record(lines, unit)
 
     def _group(self, unit: Unit, row: Row, known: dict[str, list[str]]) -> ImportLine:
-        name = str(row["access_group_id"])
+        source = owner_name(row.get("access_group_id"))
+        try:
+            mapped = map_group(row)
+        except KeyctlError as error:
+            return failed("access_group", source, error)
+        name, models = mapped.access_group_id, mapped.access_model_names or []
         if name in known:
-            return ImportLine(object_type="access_group", source=name, result="present")
-        access_groups.write_group(unit, name, row.get("access_model_names") or [], known=known)
-        return ImportLine(object_type="access_group", source=name, result="imported")
+            return ImportLine(object_type="access_group", source=source, result="present")
+        access_groups.write_group(unit, name, models, known=known)
+        return ImportLine(object_type="access_group", source=source, result="imported")
 
     def _all(
         self, kind: type[Principal], rows: Iterator[Row], map_row: _Map
