@@ -30,7 +30,9 @@ class Spent:
     def __str__(self) -> str:
         """Return it in words, without what was overspent: a key's holder may read them."""
         amount = f"{self.limit} tokens" if self.unit == "tokens" else f"${self.limit:f}"
-        anew = "" if self.resets_at is None else f", anew {self.resets_at:%Y-%m-%dT%H:%M:%SZ}"
+        anew = (
+            "" if self.resets_at is None else f", starts again {self.resets_at:%Y-%m-%dT%H:%M:%SZ}"
+        )
         return f"{self.what} of {self.of} {self.id}, {amount}{durations.per(self.period)}{anew}"
 
 

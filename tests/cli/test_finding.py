@@ -20,7 +20,7 @@ def _world(inside: Inside) -> Inside:
     inside("team", "create", "data", check=True)
     inside("user", "create", "alice@example.com", check=True)
     inside(
-        *("generate", "--alias", "Alice's notebook", "--team", "web", "--tag", "lab"),
+        *("generate", "--alias", "Alice's notebook", "--team", "web", "--tag", "laboratory"),
         *("--model", "gpt-4o", "--max-budget", "20"),
         check=True,
     )
@@ -40,7 +40,8 @@ class TestFilters:
             ("--alias", "*_5*"): {notes},
             ("--team", "d*"): {notes},
             ("--search", "ALICE"): {book, checkout},
-            ("--search", "lab"): {book},
+            # Longer than a chance likeness to the ids of the keys, which are random.
+            ("--search", "laboratory"): {book},
             ("--search", "nothing like it"): set(),
             ("--tag", 'a "b"'): {notes},
             ("--model", "gpt-4o"): {book},
@@ -131,7 +132,7 @@ class TestFilters:
             (("list", "--org", "acme"), 3, "keyctl org list"),
             (("list", "--team", "x*"), 3, "keyctl team list"),
             (("list", "--alias", "chekout"), 3, "did you mean checkout?"),
-            (("list", "--tag", "labs"), 3, "did you mean lab?"),
+            (("list", "--tag", "laboratry"), 3, "did you mean laboratory?"),
             (("list", "--model", "gpt-4"), 3, "did you mean gpt-4o?"),
             (("list", "--state", "blockd"), 2, "did you mean blocked?"),
             (("list", "web"), 2, "keyctl list --team web"),

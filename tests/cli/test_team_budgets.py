@@ -152,7 +152,7 @@ def test_verify_tells_which_budget_is_spent(cli: Cli) -> None:
     assert (of_team["limit"], of_team["spend"], of_team["left"]) == (2.5, 3, 0)
     assert (of_key["of"], of_key["id"], of_key["unit"]) == ("key", found["key_id"], "tokens")
     assert page.exit_code == 10
-    anew = [f", anew {item['resets_at'][:19]}Z" for item in (of_key, of_team)]
+    anew = [f", starts again {item['resets_at'][:19]}Z" for item in (of_key, of_team)]
     assert page.stdout.splitlines()[-2:] == [
         f"spent: tokens:daily of key {found['key_id']}, 10 tokens per day{anew[0]}",
         f"spent: window:1d of team web, $2.5 per 1d{anew[1]}",

@@ -104,7 +104,7 @@ class TestWhatIsSpent:
             assert second.used_up() == ()
         own_id = gate.value("SELECT id FROM keys")
         anew = f"{told.resets_at:%Y-%m-%dT00:00:00Z}"
-        assert str(told) == f"max_budget of key {own_id}, $0.5 per day, anew {anew}"
+        assert str(told) == f"max_budget of key {own_id}, $0.5 per day, starts again {anew}"
 
 
 class TestPeriods:

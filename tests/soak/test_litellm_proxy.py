@@ -334,7 +334,7 @@ class TestKeysThatDoNot:
             client.chat.completions.create(model="gpt-4o", messages=[])
         assert caught.value.body["type"] == "budget_exceeded"
         key_id = cli("info", alias, "-o", "json").json["key_id"]
-        spent = f" Spent: max_budget of key {key_id}, $0.5 per 1h, anew "
+        spent = f" Spent: max_budget of key {key_id}, $0.5 per 1h, starts again "
         assert spent in caught.value.body["message"]
         assert caught.value.response.headers["x-should-retry"] == "false"
         # Refused by what is reserved: the spend itself is written a moment later.
