@@ -10,7 +10,10 @@ HERE = Path(__file__).parent
 collect_ignore = (
     []
     if find_spec("openai") and find_spec("litellm")
-    else ["test_charged_once.py", "test_proxy_rows.py", "test_proxy_workers.py"]
+    else [
+        f"test_{name}.py"
+        for name in ("charged_once", "proxy_limits", "proxy_rows", "proxy_workers")
+    ]
 )
 
 
