@@ -29,7 +29,7 @@ class Spent:
 
     def __str__(self) -> str:
         """Return it in words, without what was overspent: a key's holder may read them."""
-        amount = f"{self.limit} tokens" if self.unit == "tokens" else f"${self.limit:f}"
+        amount = f"{self.limit} tokens" if self.unit == "tokens" else f"${Decimal(self.limit):f}"
         anew = (
             "" if self.resets_at is None else f", starts again {self.resets_at:%Y-%m-%dT%H:%M:%SZ}"
         )
